@@ -1,0 +1,50 @@
+"""refdcn: the reference of deformable convolution (DCNv2).
+
+    y(p) = sum_k  w_k * x(p + p_k + dp_k) * dm_k
+
+`refdcn.formula` is the definition. Everything is loaded when first used: importing
+refdcn itself costs nothing beyond NumPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from refdcn.grading import grade as grade
+    from refdcn.ops import Gradients as Gradients
+    from refdcn.ops import deform_conv2d as deform_conv2d
+    from refdcn.ops import deform_conv2d_grad as deform_conv2d_grad
+    from refdcn.threads import get_num_threads as get_num_threads
+    from refdcn.threads import set_num_threads as set_num_threads
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Gradients": "refdcn.ops",
+    "deform_conv2d": "refdcn.ops",
+    "deform_conv2d_grad": "refdcn.ops",
+    "get_num_threads": "refdcn.threads",
+    "grade": "refdcn.grading",
+    "set_num_threads": "refdcn.threads",
+}
+
+__all__ = [
+    "Gradients",
+    "deform_conv2d",
+    "deform_conv2d_grad",
+    "get_num_threads",
+    "grade",
+    "set_num_threads",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'refdcn' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,229 @@
+"""What may be passed: sizes, strides and dtypes, and every error message."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+Shape: TypeAlias = Sequence[int]
+Pair: TypeAlias = tuple[int, int]
+Padding: TypeAlias = int | Sequence[int] | Sequence[Sequence[int]] | str
+
+AXES = ("rows", "columns")
+LARGEST = 2**31 - 1  # keeps stride * p - padding + dilation * k inside int64
+DTYPES = ("float16", "float32", "float64")
+
+
+class Geometry(NamedTuple):
+    """The sizes of one deformable convolution; padding is (top, left)."""
+
+    N: int
+    C_in: int
+    H: int
+    W: int
+    C_out: int
+    H_out: int
+    W_out: int
+    K_h: int
+    K_w: int
+    groups: int
+    offset_groups: int
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+
+
+def geometry(
+    x: Shape,
+    offset: Shape,
+    weight: Shape,
+    mask: Shape | None,
+    bias: Shape | None,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+) -> Geometry:
+    """The sizes that these shapes and strides describe, or a clear error."""
+    N, C_in, H, W = _sizes("x", x, "[N, C_in, H, W]", least=(0, 1, 1, 1))
+    C_out, C, K_h, K_w = _sizes(
+        "weight", weight, "[C_out, C_in / groups, K_h, K_w]", least=(1, 1, 1, 1)
+    )
+    groups = _groups(C_in, C_out, C)
+    strides = pair("stride", stride, least=1)
+    dilations = pair("dilation", dilation, least=1)
+    pads = _padding(padding, strides, dilations, (K_h, K_w))
+    H_out, W_out = (
+        _output_size(axis, *sizes)
+        for axis, *sizes in zip(
+            AXES, (H, W), (K_h, K_w), strides, pads, dilations, strict=True
+        )
+    )
+    offset_groups = _offset_groups(offset, C_in, K_h, K_w)
+    _matches("offset", offset, (N, offset[1], H_out, W_out), "N, H_out, W_out")
+    if mask is not None:
+        _sizes("mask", mask, "[N, offset_groups*K_h*K_w, H_out, W_out]", (0, 1, 1, 1))
+        wanted = (N, offset_groups * K_h * K_w, H_out, W_out)
+        _matches("mask", mask, wanted, "[N, offset_groups*K_h*K_w, H_out, W_out]")
+    if bias is not None:
+        _sizes("bias", bias, "[C_out]", (1,))
+        _matches("bias", bias, (C_out,), "[C_out]")
+    (top, _), (left, _) = pads
+    return Geometry(
+        N, C_in, H, W, C_out, H_out, W_out, K_h, K_w, groups, offset_groups,
+        strides, (top, left), dilations,
+    )  # fmt: skip
+
+
+def check_grad_y(grad_y: Shape, g: Geometry) -> None:
+    """grad_y must have the shape of y."""
+    wanted = (g.N, g.C_out, g.H_out, g.W_out)
+    _matches("grad_y", grad_y, wanted, "the shape of y, [N, C_out, H_out, W_out]")
+
+
+def check_dtypes(dtypes: dict[str, str], allowed: Sequence[str] = DTYPES) -> None:
+    """One floating-point dtype for all arguments; `dtypes` maps names to names."""
+    for name, dtype in dtypes.items():
+        if dtype not in allowed:
+            raise TypeError(
+                f"{name} is {dtype}; the operator is defined for {', '.join(allowed)}"
+            )
+        if dtype != dtypes["x"]:
+            raise TypeError(
+                f"{name} is {dtype} and x is {dtypes['x']}; "
+                "all arguments need one dtype, since a silent cast loses digits"
+            )
+
+
+def pair(name: str, value: int | Sequence[int], least: int) -> Pair:
+    """(rows, columns) of an int or a pair of ints."""
+    values = value if isinstance(value, Sequence) else (value, value)
+    if isinstance(value, str) or len(values) != 2:
+        raise ValueError(f"{name} is {value!r}; wanted an int or (rows, columns)")
+    rows, columns = (_integer(name, v, value, least) for v in values)
+    return rows, columns
+
+
+def _integer(name: str, item: Any, whole: Any, least: int) -> int:
+    if isinstance(item, bool):
+        raise TypeError(f"{name} is {whole!r}; wanted integers, {item!r} is a bool")
+    try:
+        number = operator.index(item)
+    except TypeError:
+        raise TypeError(
+            f"{name} is {whole!r}; wanted integers, "
+            f"{item!r} is of type {type(item).__name__}"
+        ) from None
+    if not least <= number <= LARGEST:
+        raise ValueError(f"{name} is {whole!r}; wanted at least {least}, below 2**31")
+    return number
+
+
+def _padding(
+    padding: Padding, stride: Pair, dilation: Pair, kernel: Pair
+) -> tuple[Pair, Pair]:
+    """((top, bottom), (left, right))."""
+    if isinstance(padding, str):
+        return _named_padding(padding, stride, dilation, kernel)
+    if isinstance(padding, Sequence) and any(isinstance(p, Sequence) for p in padding):
+        if len(padding) != 2 or not all(
+            isinstance(p, Sequence) and len(p) == 2 for p in padding
+        ):
+            raise ValueError(
+                f"padding is {padding!r}; wanted ((top, bottom), (left, right))"
+            )
+        rows, columns = (pair("padding", p, least=0) for p in padding)  # type: ignore[arg-type]
+        return rows, columns
+    top, left = pair("padding", padding, least=0)  # type: ignore[arg-type]
+    return (top, top), (left, left)
+
+
+def _named_padding(
+    padding: str, stride: Pair, dilation: Pair, kernel: Pair
+) -> tuple[Pair, Pair]:
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    if padding != "same":
+        raise ValueError(
+            f"padding is {padding!r}; wanted an int, (rows, columns), "
+            "((top, bottom), (left, right)), 'same' or 'valid'"
+        )
+    if stride != (1, 1):
+        raise ValueError(
+            f"padding is 'same' and stride is {stride}; 'same' keeps the image "
+            "size, which needs stride 1"
+        )
+    rows, columns = (d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+    # An odd total puts the extra zero at the bottom and right, as torch does.
+    return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
+
+
+def _output_size(
+    axis: str, size: int, kernel: int, stride: int, pads: Pair, dilation: int
+) -> int:
+    padded = size + sum(pads)
+    span = dilation * (kernel - 1) + 1
+    if span > padded:
+        raise ValueError(
+            f"weight has a kernel of {kernel} {axis}, which spans {span} with "
+            f"dilation {dilation}; x with its padding has {padded}, so y would be empty"
+        )
+    return (padded - span) // stride + 1
+
+
+def _groups(C_in: int, C_out: int, C: int) -> int:
+    if C_in % C:
+        raise ValueError(
+            f"weight has {C} input channels a group and x has {C_in}; "
+            "groups = C_in / weight.shape[1] must be whole"
+        )
+    if C_out % (C_in // C):
+        raise ValueError(
+            f"weight has {C_out} output channels, which {C_in // C} groups "
+            f"(C_in / weight.shape[1] = {C_in} / {C}) do not divide"
+        )
+    return C_in // C
+
+
+def _offset_groups(offset: Shape, C_in: int, K_h: int, K_w: int) -> int:
+    layout = "[N, offset_groups*K_h*K_w*2, H_out, W_out]"
+    channels = _sizes("offset", offset, layout, (0, 0, 0, 0))[1]
+    one = 2 * K_h * K_w
+    if channels == 0 or channels % one:
+        groups = max(1, round(channels / one))
+        raise ValueError(
+            f"offset has {channels} channels; a {K_h}x{K_w} kernel with {groups} "
+            f"offset group{'s' if groups > 1 else ''} needs 2*{groups}*{K_h * K_w} "
+            f"= {groups * one}"
+        )
+    if C_in % (channels // one):
+        raise ValueError(
+            f"offset has {channels} channels, so {channels // one} offset groups of "
+            f"2*{K_h * K_w}; they do not divide the {C_in} channels of x"
+        )
+    return channels // one
+
+
+def _sizes(name: str, shape: Shape, layout: str, least: Shape) -> tuple[int, ...]:
+    if len(shape) != len(least):
+        raise ValueError(
+            f"{name} has {len(shape)} dimensions, shape {_text(shape)}; wanted {layout}"
+        )
+    if any(size < low for size, low in zip(shape, least, strict=True)):
+        raise ValueError(
+            f"{name} has shape {_text(shape)}; each size of {layout} must be "
+            "at least 1 (N may be 0)"
+        )
+    return tuple(shape)
+
+
+def _matches(name: str, shape: Shape, wanted: Shape, why: str) -> None:
+    if tuple(shape) != tuple(wanted):
+        raise ValueError(
+            f"{name} has shape {_text(shape)}; wanted {_text(wanted)}: {why} follow "
+            "from x, weight, offset, stride, padding and dilation"
+        )
+
+
+def _text(shape: Shape) -> str:
+    return f"[{', '.join(map(str, shape))}]"

@@ -1,0 +1,118 @@
+"""One pool of threads for sampling and products, with BLAS on one thread in each.
+
+Numba's own layers either die in a forked child (OpenMP) or abort the process when two
+Python threads call at once (workqueue), and a second pool inside BLAS spins against
+them. So the pool is Python's, the kernels release the GIL, and BLAS is held to one
+thread while they run, which also keeps the bits the same for any number of threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+_pool_size = 0
+_count: int | None = None
+_blas_users = 0
+_blas_before: list[int] = []
+
+
+def get_num_threads() -> int:
+    """The number of threads that a call on NumPy arrays uses."""
+    if _count is not None:
+        return _count
+    set_by_user = os.environ.get("OMP_NUM_THREADS", "")
+    if set_by_user.isdigit() and int(set_by_user) > 0:
+        return int(set_by_user)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (
+        os.cpu_count() or 1
+    )
+
+
+def set_num_threads(threads: int) -> None:
+    """Use `threads` threads; the result has the same bits for any number."""
+    global _count
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ValueError(f"threads is {threads!r}; wanted an int of at least 1")
+    _count = threads
+
+
+def run(task: Callable[[int, int], None], count: int, threads: int) -> None:
+    """task(i, worker) for every i < count, the caller being worker 0."""
+    turns = itertools.count()  # next() is atomic: each i is taken once
+
+    def work(worker: int) -> None:
+        while (i := next(turns)) < count:
+            task(i, worker)
+
+    helpers = min(threads, count) - 1
+    if helpers < 1:
+        work(0)
+        return
+    pool = _executor(helpers)
+    futures = [pool.submit(work, worker) for worker in range(1, helpers + 1)]
+    try:
+        work(0)
+    finally:
+        next_error = [f.exception() for f in futures]
+    for error in next_error:
+        if error is not None:
+            raise error
+
+
+def _executor(size: int) -> ThreadPoolExecutor:
+    global _pool, _pool_size
+    with _lock:
+        if _pool is None or _pool_size < size:
+            _pool, _pool_size = ThreadPoolExecutor(size, "refdcn"), size
+        return _pool
+
+
+def _forget_pool() -> None:
+    """A forked child has the pool's object but not its threads."""
+    global _pool, _lock, _blas_users
+    _pool, _lock, _blas_users = None, threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
+@cache
+def _blas_libraries() -> list[Any]:
+    from threadpoolctl import ThreadpoolController
+
+    return [
+        library
+        for library in ThreadpoolController().lib_controllers
+        if library.user_api == "blas"
+    ]
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """BLAS on one thread until the last of the calls that asked for it is done."""
+    global _blas_users, _blas_before
+    libraries = _blas_libraries()
+    with _lock:
+        _blas_users += 1
+        if _blas_users == 1:
+            _blas_before = [library.get_num_threads() for library in libraries]
+            for library in libraries:
+                library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _blas_users -= 1
+            if _blas_users == 0:
+                for library, before in zip(libraries, _blas_before, strict=True):
+                    library.set_num_threads(before)
