@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from refdcn import shapes
+from refdcn import cpu, shapes
+from refdcn.cpu import Gradients
 from refdcn.shapes import Padding
-
-
-class Gradients(NamedTuple):
-    """The derivatives of sum(grad_y * y); None where not given."""
-
-    x: Any
-    offset: Any
-    weight: Any
-    mask: Any
-    bias: Any
 
 
 def deform_conv2d(
@@ -92,8 +83,6 @@ def deform_conv2d(
         )
     given = _check_arrays(arguments)
     g = shapes.geometry(*_shapes(arguments), stride, padding, dilation)
-    from refdcn import cpu
-
     y = cpu.forward(*_wide(arguments), g)
     return _rounded(y, given["x"].dtype)
 
@@ -169,8 +158,6 @@ def deform_conv2d_grad(
     given = _check_arrays(arguments | {"grad_y": grad_y})
     g = shapes.geometry(*_shapes(arguments), stride, padding, dilation)
     shapes.check_grad_y(grad_y.shape, g)
-    from refdcn import cpu
-
     (wide_grad_y,) = _wide({"grad_y": grad_y})
     grads = cpu.backward(wide_grad_y, *_wide(arguments), g)
     dtype = given["x"].dtype
@@ -215,12 +202,13 @@ def _shapes(arguments: dict[str, Any]) -> list[Any]:
 
 
 def _wide(arguments: dict[str, Any]) -> list[Any]:
-    """float16 as float32: positions and sums need more than its 11 bits."""
+    """In this machine's byte order, float16 as float32: sums need more than 11 bits."""
 
     def wide(a: Any) -> Any:
-        return a.astype(np.float32) if a is not None and a.dtype.itemsize == 2 else a
+        dtype = np.float32 if a.dtype.itemsize == 2 else a.dtype.newbyteorder("=")
+        return np.asarray(a, dtype)
 
-    return [wide(a) for a in arguments.values()]
+    return [a if a is None else wide(a) for a in arguments.values()]
 
 
 def _rounded(a: Any, dtype: Any) -> Any:
