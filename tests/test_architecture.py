@@ -1,0 +1,102 @@
+"""Who may import whom: the arrows between refdcn's modules run one way.
+
+Imports are read from the source, those inside functions too. `import refdcn` alone
+names no module and is free: the package itself imports nothing until it is used.
+"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import refdcn
+
+PACKAGE = Path(refdcn.__file__).parent
+
+# part: the parts of refdcn it may import. A subpackage is one part.
+ARROWS = {
+    "formula": set(),
+    "loops": {"jit"},
+    "shapes": set(),
+    "jit": set(),
+    "threads": set(),
+    "cpu": {"loops", "shapes", "jit", "threads"},
+    "cuda": {"loops", "shapes", "jit"},
+    "torch": {"cpu", "cuda", "shapes"},
+    "ops": {"cpu", "cuda", "torch", "shapes"},
+    "grading": {"formula", "loops", "shapes"},
+    "plot": {"formula", "shapes"},
+    "cli": {"grading", "plot", "ops", "torch"},
+    "__main__": {"cli"},
+    "__init__": {"ops", "grading", "threads"},
+}
+
+
+def part(path):
+    """formula for refdcn/formula.py, grading for refdcn/grading/bounds.py."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path):
+    """Dotted names that a file imports, relative ones resolved."""
+    package = ("refdcn", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            # From the package itself, each name says which part is meant.
+            if module == "refdcn":
+                yield from (f"refdcn.{alias.name}" for alias in node.names)
+            else:
+                yield module
+
+
+def edges():
+    """(file, part, imported part) of every import between parts."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for name in imported(path):
+            top, _, rest = name.partition(".")
+            to = rest.partition(".")[0]
+            if top == "refdcn" and to and to != part(path):
+                yield path.relative_to(PACKAGE.parent).as_posix(), part(path), to
+
+
+def reachable(start):
+    graph = {}
+    for _, source, to in edges():
+        graph.setdefault(source, set()).add(to)
+    found, todo = set(), [start]
+    while todo:
+        for to in graph.get(todo.pop(), set()) - found:
+            found.add(to)
+            todo.append(to)
+    return found
+
+
+def test_every_part_has_its_arrows():
+    assert {part(path) for path in PACKAGE.rglob("*.py")} <= set(ARROWS)
+
+
+def test_arrows_run_one_way():
+    wrong = [f"{file} imports {to}" for file, a, to in edges() if to not in ARROWS[a]]
+    assert not wrong
+
+
+def test_formula_imports_numpy_only():
+    assert set(imported(PACKAGE / "formula.py")) == {"numpy"}
+
+
+def test_the_oracle_never_imports_the_kernels_it_judges():
+    assert not reachable("grading") & {"cpu", "cuda", "ops", "torch"}
+
+
+@pytest.mark.parametrize("module", ["refdcn", "refdcn.formula", "refdcn.shapes"])
+def test_imports_lightly(module):
+    heavy = {"numba", "scipy", "torch", "matplotlib", "refdcn.cpu", "refdcn.grading"}
+    code = f"import sys, {module}; print(*sorted(set(sys.modules) & {heavy!r}))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout.split(), run.stderr) == (0, [], "")
