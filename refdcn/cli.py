@@ -1,0 +1,94 @@
+"""The command `refdcn`: grade, demo."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DTYPES = ("float64", "float32", "float16")
+LEVELS = ("smoke", "full", "paranoid")
+WRONG = "refdcn.grading.examples:swapped"
+
+
+def parser() -> argparse.ArgumentParser:
+    """What may be typed."""
+    top = argparse.ArgumentParser(
+        prog="refdcn", description="The reference of deformable convolution."
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+    add_grade(commands.add_parser("grade", help="grade an implementation"))
+    demo = commands.add_parser("demo", help="grade a right and a wrong kernel")
+    demo.set_defaults(run=run_demo)
+    return top
+
+
+def add_grade(grade: argparse.ArgumentParser) -> None:
+    """The arguments of `refdcn grade`."""
+    grade.add_argument(
+        "spec",
+        metavar="SPEC",
+        help="torchvision, module:function or path/to/file.py:function, called as "
+        "f(x, offset, weight, mask, bias, stride=(..), padding=(..), dilation=(..))",
+    )
+    grade.add_argument("--json", metavar="FILE", help="write the whole report there")
+    grade.add_argument(
+        "--strict", action="store_true", help="count non-finite inputs in the exit code"
+    )
+    grade.add_argument("--level", choices=LEVELS, default="smoke")
+    grade.add_argument(
+        "--dtype", nargs="+", choices=DTYPES, default=["float64", "float32"]
+    )
+    grade.add_argument("--seed", type=int, help="repeat a run; default: a fresh one")
+    grade.add_argument(
+        "--timeout", type=float, default=60.0, help="seconds for one call"
+    )
+    grade.set_defaults(run=run_grade)
+
+
+def run_grade(options: argparse.Namespace) -> int:
+    """Grade and print; the exit code is the worst counted verdict's."""
+    from refdcn.grading import CannotStartError, grade
+    from refdcn.grading.candidates import SpecError, split
+
+    try:
+        split(options.spec)
+        report = grade(
+            options.spec,
+            level=options.level,
+            dtypes=options.dtype,
+            seed=options.seed,
+            strict=options.strict,
+            timeout=options.timeout,
+            progress=True,
+        )
+    except (CannotStartError, SpecError) as e:
+        print(f"refdcn grade: {e}", file=sys.stderr)
+        return 2
+    print(report.text())
+    if options.json:
+        Path(options.json).write_text(report.json() + "\n")
+    return report.exit_code
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Grade the two shipped kernels; the wrong one must be caught."""
+    from refdcn.grading import grade
+
+    codes = []
+    for title, spec in (
+        ("A correct kernel, refdcn.deform_conv2d:", "refdcn:deform_conv2d"),
+        ("A wrong one, which reads its offsets as (x, y):", WRONG),
+    ):
+        report = grade(spec, dtypes=["float32"], seed=0, progress=True)
+        codes.append(report.exit_code)
+        print(f"{title}\n\n{report.text()}\n")
+    return 0 if codes == [0, 1] else 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command."""
+    options = parser().parse_args(arguments)
+    code: int = options.run(options)
+    return code

@@ -1,0 +1,136 @@
+"""Grades a candidate: runs the suite through it and gathers the findings."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from refdcn.grading import bounds, judge, suite
+from refdcn.grading.isolation import InProcess, Process
+from refdcn.grading.judge import Finding
+from refdcn.grading.report import Report
+from refdcn.grading.verdicts import Verdict
+
+Runner = Process | InProcess
+ELSEWHERE = 2**28  # a second address for the inputs
+GIVE_UP = 3  # deaths or timeouts in one group before its rest is left out
+
+
+class Progress:
+    """A bar on standard error, where someone may be looking."""
+
+    def __init__(self, total: int, show: bool) -> None:
+        self.done, self.total, self.show = 0, total, show and sys.stderr.isatty()
+
+    def step(self, what: str) -> None:
+        """One more case is done."""
+        self.done += 1
+        if self.show:
+            full = 30 * self.done // max(1, self.total)
+            bar = "#" * full + "." * (30 - full)
+            sys.stderr.write(f"\r[{bar}] {self.done}/{self.total} {what:<24.24}")
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        """Leave a clean line."""
+        if self.show:
+            sys.stderr.write("\r" + " " * 72 + "\r")
+
+
+def run_case(runner: Runner, expected: suite.Expected) -> Finding:
+    """Call the candidate on a case, and again on the same values elsewhere."""
+    case = expected.case
+    outcome = runner.call(case, pattern=0xFF)
+    finding = judge.forward(expected, outcome)
+    if finding.verdict is Verdict.PASS and case.kind != "malformed":
+        again = runner.call(case, at=ELSEWHERE, pattern=0x41)
+        repeated = judge.forward(expected, again)
+        if repeated.verdict < finding.verdict:
+            return repeated
+        if again.results and not same_bits(outcome.results[0], again.results[0]):
+            text = "a repeat with the same inputs gave other bits"
+            return Finding(case, "y", Verdict.INTEGRITY, text)
+    return finding
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Equal as bits, so that NaN equals itself."""
+    return bool(a.shape == b.shape and a.tobytes() == b.tobytes())
+
+
+def run(
+    runner: Runner, cases: Sequence[suite.Expected], progress: Progress
+) -> Iterator[Finding]:
+    """The findings of every case; a group that keeps dying is cut short."""
+    deaths: dict[str, int] = {}
+    for expected in cases:
+        group = expected.case.group
+        progress.step(group)
+        if deaths.get(group, 0) >= GIVE_UP:
+            continue
+        finding = run_case(runner, expected)
+        if finding.verdict <= Verdict.TIMEOUT:
+            deaths[group] = deaths.get(group, 0) + 1
+        yield finding
+
+
+def prepare(seed: int, dtypes: Sequence[str], level: str) -> list[suite.Expected]:
+    """The cases of every dtype with their oracles, which are computed once."""
+    return [
+        suite.Expected(case, bounds.BY_DTYPE[dtype])
+        for dtype in dtypes
+        for case in suite.cases(seed, np.dtype(dtype), level)
+    ]
+
+
+def grade(
+    candidate: str | Callable[..., Any],
+    *,
+    level: str = "smoke",
+    dtypes: Sequence[str] = ("float64", "float32"),
+    seed: int | None = None,
+    strict: bool = False,
+    timeout: float = 60.0,
+    progress: bool = False,
+) -> Report:
+    """Grade an implementation of Eq. (1) against the definition.
+
+    candidate: "torchvision", "module:function", "path/to/file.py:function" or
+    a function, called as f(x, offset, weight, mask, bias, stride=(..),
+    padding=(..), dilation=(..)) on NumPy arrays. level: "smoke", "full" or
+    "paranoid". seed: None draws a fresh one, which the report names.
+    Raises CannotStartError when the candidate cannot be loaded.
+
+    >>> from refdcn import formula
+    >>> from refdcn.grading import grade
+    >>> grade("refdcn.formula:deform_conv2d", dtypes=["float32"]).exit_code
+    0
+    """
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    spec = candidate if isinstance(candidate, str) else named(candidate)
+    runner = Process(spec, timeout=timeout)
+    cases = prepare(seed, dtypes, level)
+    bar = Progress(len(cases), progress)
+    try:
+        findings = list(run(runner, cases, bar))
+    finally:
+        bar.close()
+        runner.close()
+    return Report(spec, seed, level, tuple(dtypes), strict, findings)
+
+
+def named(f: Callable[..., Any]) -> str:
+    """module:function of a module-level function."""
+    module, name = getattr(f, "__module__", None), getattr(f, "__qualname__", "")
+    found = sys.modules.get(module or "")
+    if getattr(found, name, None) is not f:
+        raise ValueError(
+            f"candidate is {f!r}; it must be a module-level function or a SPEC, "
+            "so that another process can import it"
+        )
+    path = getattr(found, "__file__", None)
+    return f"{path}:{name}" if module == "__main__" and path else f"{module}:{name}"

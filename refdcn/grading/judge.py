@@ -1,0 +1,198 @@
+"""One call's outcome against its expectation: a finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from refdcn.formula import sample
+from refdcn.grading import bounds, oracle
+from refdcn.grading.cases import Array, Case, offset_shape
+from refdcn.grading.isolation import Outcome
+from refdcn.grading.suite import Expected
+from refdcn.grading.verdicts import Verdict
+
+
+@dataclass
+class Finding:
+    """The verdict on one output of one case."""
+
+    case: Case
+    target: str
+    verdict: Verdict
+    text: str = ""
+    ratio: float = 0.0  # largest |error| / bound
+    values: int = 0
+    failing: Array | None = None
+
+
+def unanswered(case: Case, outcome: Outcome) -> Finding | None:
+    """The finding when there is no result to judge."""
+    if outcome.status == "crash":
+        return Finding(case, "call", Verdict.CRASH, outcome.text)
+    if outcome.status == "timeout":
+        return Finding(case, "call", Verdict.TIMEOUT, outcome.text)
+    if outcome.status == "raised":
+        if case.kind == "malformed":
+            return Finding(case, "call", Verdict.PASS, outcome.text)
+        return Finding(case, "call", Verdict.UNSUPPORTED, outcome.text)
+    if outcome.faults:
+        return Finding(case, "call", Verdict.INTEGRITY, "; ".join(outcome.faults))
+    if case.kind == "malformed":
+        text = f"accepted in silence: {case.note}"
+        return Finding(case, "call", Verdict.WRONG, text)
+    return None
+
+
+def misshapen(case: Case, y: Any, name: str, like: Array, shape: Any) -> Finding | None:
+    """The finding when the result is not the array it must be."""
+    if not isinstance(y, np.ndarray):
+        text = f"{name} is {y if isinstance(y, str) else type(y).__name__}, no array"
+        return Finding(case, name, Verdict.WRONG, text)
+    if y.shape != tuple(shape):
+        text = f"{name} has shape {list(y.shape)}; it must be {list(shape)}"
+        return Finding(case, name, Verdict.WRONG, text)
+    if y.dtype != like.dtype:
+        text = f"{name} is {y.dtype.name} for {like.dtype.name} inputs"
+        return Finding(case, name, Verdict.WRONG, text)
+    return None
+
+
+def forward(expected: Expected, outcome: Outcome) -> Finding:
+    """The verdict on y."""
+    case = expected.case
+    found = unanswered(case, outcome)
+    y: Any = outcome.results[0] if found is None else None
+    found = found or misshapen(case, y, "y", case.x, case.y_shape)
+    if found is not None:
+        return found
+    if case.kind == "hostile":
+        return judge_hostile(case, y, expected.roundoff)
+    return compare(expected, "y", y)
+
+
+def first_failure(name: str, ok: Array, y: Array, want: Array, bound: Array) -> str:
+    """Where, what came and what was wanted, of the worst failing element."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        excess = np.where(ok, -1.0, np.nan_to_num(np.abs(y - want), nan=np.inf))
+    at = np.unravel_index(np.argmax(excess), y.shape)
+    index = ", ".join(map(str, map(int, at)))
+    return (
+        f"{name}[{index}] = {float(y[at]):.9g}, the definition gives "
+        f"{float(want[at]):.9g} with a bound of {float(bound[at]):.2g}; "
+        f"{np.count_nonzero(~ok)} of {y.size} values are outside"
+    )
+
+
+def compare(expected: Expected, name: str, y: Array) -> Finding:
+    """Exact data must match to the bit, all other lie within the bound."""
+    case, want, bound = expected.case, expected.y, expected.bound
+    y = y.astype(np.float64)
+    error = np.abs(y - want)
+    ok = error <= bound
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.nan_to_num(error / bound, nan=0.0, posinf=np.inf)
+    worst = float(ratio.max(initial=0.0))
+    if not ok.all():
+        text = first_failure(name, ok, y, want, bound)
+        return Finding(case, name, Verdict.WRONG, text, worst, y.size, ~ok)
+    if case.kind == "exact":
+        unequal = y != want
+        if unequal.any():
+            text = f"{np.count_nonzero(unequal)} of {y.size} values are inexact on "
+            text += "dyadic data, where every order of evaluation is exact"
+            return Finding(case, name, Verdict.IMPRECISE, text, worst, y.size, unequal)
+        return Finding(case, name, Verdict.PASS, "", 0.0, y.size)
+    loose = error > expected.usual
+    if loose.any():
+        text = f"{np.count_nonzero(loose)} of {y.size} values are less accurate than "
+        text += "the usual orders of summation"
+        return Finding(case, name, Verdict.IMPRECISE, text, worst, y.size, loose)
+    return Finding(case, name, Verdict.PASS, "", worst, y.size)
+
+
+def within(error: Array, bound: Array) -> Array:
+    """NaN is not within anything."""
+    return np.asarray(error <= bound)
+
+
+def judge_hostile(case: Case, y: Array, u: bounds.Roundoff) -> Finding:
+    """Non-finite inputs: the definition leaves a choice only where they are used."""
+    bad_x = ~np.isfinite(case.x)
+    q_y, q_x = oracle.positions(case)
+    lost = ~np.isfinite(q_y) | ~np.isfinite(q_x) | (abs(q_y) + abs(q_x) > 1e6)
+    far = np.broadcast_to(lost[:, :, :, None], offset_shape(case.sizes))
+    tame = replace(
+        case,
+        kind="bound",
+        x=np.where(bad_x, 0, case.x).astype(case.x.dtype),
+        offset=np.where(far.reshape(case.offset.shape), -1000, case.offset).astype(
+            case.offset.dtype
+        ),
+    )
+    expected = Expected(tame, u)
+    with np.errstate(invalid="ignore", over="ignore"):
+        fits = within(np.abs(y.astype(np.float64) - expected.y), expected.bound)
+    if bad_x.any():
+        sure, maybe = touched(tame, bad_x)
+        ok = np.where(sure, ~np.isfinite(y), fits | (maybe & ~np.isfinite(y)))
+        choice = np.compress(~sure.ravel() & floor_reads(tame, bad_x).ravel(), fits)
+        chose = (
+            "skipped" if choice.all() else "in part read" if choice.any() else "read"
+        )
+        note = f"a {case.note} at weight 0 is {chose}"
+        open_choice = bool(choice.size)
+    else:
+        used = np.broadcast_to(np.any(lost, (1, 2))[:, None], y.shape)
+        infinite = ~np.isfinite(case.offset).all()
+        ok = fits | (used & ~np.isfinite(y) & infinite)
+        note = f"{case.note} gives {'0' if fits.all() else 'NaN'}"
+        open_choice = bool(infinite)
+    if not ok.all():
+        bound = np.broadcast_to(expected.bound, y.shape)
+        text = f"{case.note}: " + first_failure("y", ok, y, expected.y, bound)
+        return Finding(case, "y", Verdict.WRONG, text, failing=~ok)
+    verdict = Verdict.CONVENTION if open_choice else Verdict.PASS
+    return Finding(case, "y", verdict, note, values=y.size)
+
+
+def touched(case: Case, bad: Array) -> tuple[Array, Array]:
+    """Outputs that use a bad pixel with a weight, and those that may read it."""
+    flags = replace(
+        case,
+        x=bad.astype(np.float64),
+        weight=(case.weight != 0).astype(np.float64),
+        mask=None if case.mask is None else (case.mask != 0).astype(np.float64),
+        bias=None,
+        offset=case.offset.astype(np.float64),
+    )
+    sure = oracle.forward(flags) > 0
+    wide = bad.copy()
+    for axis in (2, 3):  # the pixel and its eight neighbours
+        line = wide.swapaxes(0, axis)
+        before = line.copy()
+        line[1:] |= before[:-1]
+        line[:-1] |= before[1:]
+    near = replace(
+        flags,
+        x=wide.astype(np.float64),
+        weight=np.ones_like(flags.weight),
+        mask=None,
+    )
+    return sure, oracle.forward(near) > 0
+
+
+def floor_reads(case: Case, bad: Array) -> Array:
+    """Outputs that read a bad pixel as one of floor(q), floor(q) + 1."""
+    reads = []
+    for q, n in zip(oracle.positions(case), case.x.shape[2:], strict=True):
+        r, p = np.arange(n), q[..., None]
+        reads.append(1.0 * ((r - 1 <= p) & (p < r + 1) & (p > -1) & (p < n)))
+    N, C_in, H, W = bad.shape
+    og = case.sizes.offset_groups
+    flags = 1.0 * bad.reshape(N, og, C_in // og, H, W)
+    met = sample(flags, *reads) > 0
+    by_group = bounds.by_weight_group(case, met).any((2, 3))
+    return np.repeat(by_group, case.y_shape[1] // case.sizes.groups, 1)

@@ -1,0 +1,165 @@
+"""What a grade says: one sentence, one line a group, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from refdcn.grading.judge import Finding
+from refdcn.grading.verdicts import EXIT_CODES, Verdict, worst
+
+HALF = "float16", "bfloat16"
+
+
+@dataclass
+class Line:
+    """The findings of one dtype and one group of cases."""
+
+    dtype: str
+    group: str
+    findings: list[Finding]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst."""
+        return worst(f.verdict for f in self.findings)
+
+    @property
+    def detail(self) -> str:
+        """What stands behind the verdict."""
+        if self.verdict is Verdict.PASS:
+            values = sum(f.values for f in self.findings)
+            if self.group == "malformed":
+                return "wrong shapes are refused"
+            if self.group == "exact":
+                return f"0 of {values:,} values differ"
+            ratio = max(f.ratio for f in self.findings)
+            return f"at most {ratio:.2f} of the bound"
+        texts = [f.text for f in self.findings if f.verdict is self.verdict]
+        distinct = list(dict.fromkeys(texts))
+        limit = len(distinct) if self.verdict is Verdict.CONVENTION else 1
+        return "; ".join(distinct[:limit])
+
+    def text(self) -> str:
+        """One line."""
+        counted = sum(f.verdict is self.verdict for f in self.findings)
+        cases = f"{counted}/{len(self.findings)}"
+        return (
+            f"{self.dtype:<9}{self.group:<11}{str(self.verdict):<12}{cases:>8}"
+            f"  {self.detail}"
+        )
+
+
+@dataclass
+class Report:
+    """The verdicts on one candidate; `text()`, `json()`, `exit_code`."""
+
+    candidate: str
+    seed: int
+    level: str
+    dtypes: tuple[str, ...]
+    strict: bool
+    findings: list[Finding]
+
+    @property
+    def lines(self) -> list[Line]:
+        """By dtype and group, in the order they were run."""
+        groups: dict[tuple[str, str], list[Finding]] = {}
+        for f in self.findings:
+            groups.setdefault((f.case.x.dtype.name, f.case.group), []).append(f)
+        return [Line(*key, found) for key, found in groups.items()]
+
+    @property
+    def counted(self) -> list[Finding]:
+        """The findings that decide: hostile inputs only when strict."""
+        return [f for f in self.findings if self.strict or f.case.kind != "hostile"]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the counted ones."""
+        return worst(f.verdict for f in self.counted)
+
+    @property
+    def exit_code(self) -> int:
+        """Of the worst counted verdict."""
+        return EXIT_CODES[self.verdict]
+
+    def worst_of(self, findings: Iterable[Finding]) -> Finding | None:
+        """The first finding with the worst verdict, the most failing one first."""
+        return min(findings, key=lambda f: (f.verdict, -f.ratio), default=None)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict as one sentence, and what hostile inputs do."""
+        said = self.headline()
+        hostile = [f for f in self.findings if f.case.kind == "hostile"]
+        found = self.worst_of(hostile)
+        if found is not None and found.verdict < Verdict.CONVENTION:
+            what = found.case.note
+            text = found.text
+            said += f" With {what}: {text}" + ("." if not text.endswith(".") else "")
+            said += "" if self.strict else " Not counted without --strict."
+        return said
+
+    def headline(self) -> str:
+        """The counted verdict."""
+        f = self.worst_of(self.counted)
+        n = len(self.counted)
+        if f is None or f.verdict in (Verdict.PASS, Verdict.CONVENTION):
+            return (
+                f"{self.candidate} is right: all {n} cases lie within the bound "
+                "that every correct implementation meets (forward)."
+            )
+        bad = sum(g.verdict is f.verdict for g in self.counted)
+        return (
+            f"{self.candidate} is graded {f.verdict}: {f.text} "
+            f"({bad} of {n} cases; first: {f.case})."
+        )
+
+    def text(self) -> str:
+        """The sentence, and a line for each group."""
+        head = f"refdcn grade {self.candidate} --level {self.level} --seed {self.seed}"
+        lines = [line.text() for line in self.lines]
+        return "\n".join([self.sentence, "", *lines, "", f"Repeat it: {head}"])
+
+    def json(self) -> str:
+        """Everything, for programs."""
+        return json.dumps(
+            {
+                "candidate": self.candidate,
+                "verdict": str(self.verdict),
+                "exit_code": self.exit_code,
+                "sentence": self.sentence,
+                "seed": self.seed,
+                "level": self.level,
+                "strict": self.strict,
+                "groups": [
+                    {
+                        "dtype": line.dtype,
+                        "group": line.group,
+                        "verdict": str(line.verdict),
+                        "cases": len(line.findings),
+                        "detail": line.detail,
+                    }
+                    for line in self.lines
+                ],
+                "findings": [finding_json(f) for f in self.findings],
+            },
+            indent=1,
+        )
+
+
+def finding_json(f: Finding) -> dict[str, Any]:
+    """One finding; an infinite ratio is written as a word."""
+    ratio = f.ratio if f.ratio < float("inf") else "infinite"
+    return {
+        "case": str(f.case),
+        "dtype": f.case.x.dtype.name,
+        "group": f.case.group,
+        "target": f.target,
+        "verdict": str(f.verdict),
+        "ratio": ratio,
+        "text": f.text,
+    }

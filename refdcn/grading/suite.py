@@ -1,0 +1,150 @@
+"""Which cases a level holds, and the expectation of each, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refdcn.grading import bounds, oracle
+from refdcn.grading.cases import (
+    Array,
+    Case,
+    Sizes,
+    draw_case,
+    draw_sizes,
+    exact_case,
+)
+
+# drawn geometries of each kind at each level
+LEVELS = {"smoke": 8, "full": 60, "paranoid": 600}
+
+
+class Expected:
+    """The oracle's answer to one case and how far from it is still right."""
+
+    def __init__(self, case: Case, roundoff: bounds.Roundoff) -> None:
+        self.case, self.roundoff = case, roundoff.with_oracle()
+
+    @cached_property
+    def y(self) -> Array:
+        """The definition's value in float64."""
+        return oracle.forward(self.case)
+
+    @cached_property
+    def bound(self) -> Array:
+        """Beyond it no correct implementation goes."""
+        return bounds.forward(self.case, self.y, self.roundoff)
+
+    @cached_property
+    def usual(self) -> Array:
+        """The bound of the usual, shorter chains of additions."""
+        return bounds.forward(self.case, self.y, self.roundoff, longest=False)
+
+
+def corners() -> list[dict[str, Any]]:
+    """Sizes where kernels go wrong: tails, large batches, thin images."""
+    return [
+        {"N": 33, "C_in": 2, "groups": 1, "offset_groups": 1, "H": 4, "W": 3},
+        {"N": 65, "C_in": 1, "C_out": 1, "groups": 1, "offset_groups": 1, "H": 3},
+        {"C_in": 33, "C_out": 5, "groups": 1, "offset_groups": 3, "N": 1},
+        {"C_in": 6, "C_out": 33, "groups": 3, "offset_groups": 2, "N": 1},
+        {"H": 5, "W": 70, "stride": (2, 1), "padding": (1, 1), "N": 1, "K_w": 3},
+        {"H": 67, "W": 4, "stride": (1, 1), "padding": (0, 2), "N": 1, "K_h": 3},
+        {"H": 1, "W": 9, "padding": (3, 1), "K_h": 3},
+        {"H": 8, "W": 1, "padding": (1, 3), "K_w": 3},
+        {"H": 2, "W": 2, "K_h": 5, "K_w": 7, "padding": (3, 4), "dilation": (1, 1)},
+        {
+            "K_h": 1,
+            "K_w": 1,
+            "padding": (0, 0),
+            "C_in": 8,
+            "groups": 2,
+            "offset_groups": 4,
+        },
+        {"C_in": 4, "C_out": 4, "groups": 4, "offset_groups": 2, "N": 2},
+        {"H": 1, "W": 1, "K_h": 1, "K_w": 1, "padding": (0, 0), "N": 2},
+        {"N": 0},
+    ]
+
+
+def fits(sizes: Sizes) -> bool:
+    """Whether anything is left to compute."""
+    return min(sizes.out) >= 1
+
+
+def drawn(rng: np.random.Generator, **fixed: Any) -> Sizes:
+    """Sizes with the given ones held fixed."""
+    for _ in range(1000):
+        sizes = draw_sizes(rng, **fixed)
+        if fits(sizes):
+            return sizes
+    raise ValueError(f"no geometry has {fixed}")
+
+
+def repeats(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
+    """Two cases of the same shapes, for calls in the order A, B, A."""
+    sizes = drawn(rng, N=2)
+    for _ in range(2):
+        yield draw_case(rng, sizes, dtype, "repeat")
+
+
+def hostile(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
+    """One non-finite or far number in an input."""
+    top = float(np.finfo(dtype).max)
+    far = [min(a, top) for a in (1e9, 2.0**31, 1e30)]
+    values = [np.nan, np.inf, -np.inf, *sorted({a for v in far for a in (v, -v)})]
+    sizes = Sizes(2, 2, 3, 1, 1, 3, 3, 6, 5, padding=(1, 1))
+    for value in values:
+        case = draw_case(rng, sizes, dtype, "hostile", "normal")
+        offset = case.offset.copy()
+        offset[1, 8, 2, 1] = value
+        yield replace(case, kind="hostile", offset=offset, note=f"offset {value:g}")
+    for value in (np.nan, np.inf):
+        case = draw_case(rng, sizes, dtype, "hostile", "integer")
+        x = case.x.copy()
+        x[0, 1, 3, 2] = value
+        yield replace(case, kind="hostile", x=x, note=f"pixel {value:g}")
+
+
+def malformed(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
+    """Shapes that fit nothing and must be refused."""
+    sizes = Sizes(2, 4, 2, 1, 1, 3, 3, 6, 6)
+    good = draw_case(rng, sizes, dtype, "malformed", "normal")
+    assert good.mask is not None
+    wrong: dict[str, dict[str, Any]] = {
+        "offset of one image for two": {"offset": good.offset[:1]},
+        "offset with 16 of 18 channels": {"offset": good.offset[:, :16]},
+        "mask with 8 of 9 channels": {"mask": good.mask[:, :8]},
+        "mask of one image for two": {"mask": good.mask[:1]},
+        "weight for 3 of 4 channels": {"weight": good.weight[:, :3]},
+    }
+    for note, change in wrong.items():
+        yield replace(good, kind="malformed", note=note, **change)
+
+
+def cases(seed: int, dtype: npt.DTypeLike, level: str) -> Iterator[Case]:
+    """Every case of a level, in the order they are run."""
+    rng = np.random.default_rng([seed, np.dtype(dtype).itemsize])
+    n = LEVELS[level]
+    for i in range(n):
+        small = {} if np.dtype(dtype).itemsize > 2 else {"K_h": 2, "K_w": 2}
+        yield exact_case(
+            rng, drawn(rng, **small), dtype, mask=i % 4 != 3, bias=i % 3 != 2
+        )
+    for kind in ("border", "normal", "integer", "zero"):
+        for _ in range(n if kind == "border" else max(2, n // 3)):
+            yield draw_case(rng, drawn(rng), dtype, "random", kind)
+    for fixed in corners():
+        yield draw_case(rng, drawn(rng, **fixed), dtype, "sizes")
+    for mask, bias in ((False, True), (True, False), (False, False)):
+        yield draw_case(rng, drawn(rng), dtype, "optional", "border", mask, bias)
+    for layout in ("channels last", "every second column"):
+        yield replace(draw_case(rng, drawn(rng), dtype, "layout"), layout=layout)
+    yield from repeats(rng, dtype)
+    yield from malformed(rng, dtype)
+    yield from hostile(rng, dtype)

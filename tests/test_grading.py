@@ -1,0 +1,115 @@
+"""Verdicts: right ones pass, wrong ones are caught, and the report says so."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from refdcn import formula
+from refdcn.grading import CannotStartError, Verdict, grade
+from refdcn.grading.verdicts import EXIT_CODES, worst
+
+
+@pytest.mark.parametrize(
+    "spec", ["refdcn.formula:deform_conv2d", "refdcn:deform_conv2d"]
+)
+def test_ours_are_right(spec):
+    report = grade(spec, seed=1)
+    assert report.exit_code == 0
+    assert {f.verdict for f in report.counted} == {Verdict.PASS}
+    assert report.sentence.startswith(f"{spec} is right")
+
+
+@pytest.mark.torch
+def test_torchvision_is_right_and_its_crash_is_told():
+    report = grade("torchvision", seed=1)
+    assert report.exit_code == 0
+    assert "is right" in report.sentence and "SIGSEGV" in report.sentence
+    assert grade("torchvision", seed=1, strict=True).exit_code == 3
+
+
+@pytest.mark.torch
+def test_a_replaced_torchvision_kernel_is_refused(tmp_path):
+    file = tmp_path / "replaced.py"
+    file.write_text(REPLACED)
+    with pytest.raises(CannotStartError, match="torchvision's own CPU kernel"):
+        grade(f"{file}:torchvision", timeout=20)
+
+
+REPLACED = """
+import torch, torchvision
+library = torch.library.Library("torchvision", "IMPL")
+library.impl("deform_conv2d", lambda *a: a[0], "CPU", allow_override=True)
+from refdcn.grading.torchvision_adapter import own_kernel, torchvision
+own_kernel()
+"""
+
+
+def test_swapped_offsets_are_wrong():
+    report = grade("refdcn.grading.examples:swapped", dtypes=["float32"], seed=1)
+    assert report.verdict is Verdict.WRONG and report.exit_code == 1
+    assert "the definition gives" in report.sentence
+
+
+def test_worst_is_by_order_and_not_by_code():
+    assert worst([Verdict.INTEGRITY, Verdict.CRASH, Verdict.PASS]) is Verdict.CRASH
+    assert worst([Verdict.UNSUPPORTED, Verdict.WRONG]) is Verdict.WRONG
+    assert EXIT_CODES[Verdict.CRASH] == 3 and EXIT_CODES[Verdict.INTEGRITY] == 5
+    assert worst([]) is Verdict.PASS
+
+
+def nan_everywhere(x, offset, weight, mask, bias, **windows):
+    return np.full_like(
+        formula.deform_conv2d(x, offset, weight, mask, bias, **windows), np.nan
+    )
+
+
+def test_nan_is_no_wildcard():
+    report = grade(nan_everywhere, dtypes=["float32"], seed=1)
+    assert report.verdict is Verdict.WRONG
+    drawn = [f for f in report.counted if f.case.group == "random"]
+    assert {f.verdict for f in drawn} == {Verdict.WRONG}
+
+
+def poisons_far(x, offset, weight, mask, bias, **windows):
+    y = formula.deform_conv2d(x, offset, weight, mask, bias, **windows)
+    return y + np.float32(np.abs(offset).max(initial=0) > 1e8)
+
+
+def test_hostile_inputs_count_only_when_strict():
+    lax, strict = (
+        grade(poisons_far, dtypes=["float32"], seed=1, strict=s) for s in (False, True)
+    )
+    assert (lax.exit_code, strict.exit_code) == (0, 1)
+    assert "With offset" in lax.sentence and "without --strict" in lax.sentence
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "refdcn", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+
+
+def test_command_writes_json_and_repeats(tmp_path):
+    file = tmp_path / "report.json"
+    spec = "refdcn.grading.examples:swapped"
+    done = run("grade", spec, "--dtype", "float32", "--seed", "5", "--json", str(file))
+    assert done.returncode == 1
+    data = json.loads(file.read_text())
+    assert data["verdict"] == "wrong" and data["exit_code"] == 1 and data["seed"] == 5
+    assert data["sentence"] == done.stdout.splitlines()[0]
+    again = run("grade", spec, "--dtype", "float32", "--seed", "5")
+    assert again.stdout == done.stdout
+
+
+def test_usage_errors_exit_2():
+    assert run("grade", "nonsense").returncode == 2
+    assert run("grade", "no.such.module:f").returncode == 2
+    assert run("grade").returncode == 2
+
+
+def test_demo_prints_both_verdicts():
+    done = run("demo")
+    assert done.returncode == 0, done.stderr
+    assert "is right" in done.stdout and "graded wrong" in done.stdout
