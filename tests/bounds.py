@@ -16,6 +16,7 @@ from unittest import mock
 import numpy as np
 
 from refdcn import formula
+
 from strategies import Case
 
 STEPS = 16  # one term's roundings: two tents, corner, dm, w, grad_y, bias, the result
@@ -59,7 +60,7 @@ def bounds(case, u, tiny):
 def settled(case):
     """`case` in float64, its offsets giving the positions that its dtype rounds to."""
     s, T = case.sizes, case.x.dtype.type
-    q = case.offset.reshape(s.N, s.offset_groups, s.K, 2, *s.out)
+    q = case.offset.reshape(s.N, s.offset_groups, s.taps, 2, *s.out)
     rounded = [
         (q[:, :, :, axis] + base.astype(T)).astype(float) - base
         for axis, base in enumerate(s.base)

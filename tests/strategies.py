@@ -51,7 +51,7 @@ class Sizes(NamedTuple):
     dilation: tuple = (1, 1)
 
     @property
-    def K(self):
+    def taps(self):
         return self.kernel[0] * self.kernel[1]
 
     @property
@@ -66,7 +66,7 @@ class Sizes(NamedTuple):
     @property
     def base(self):
         """stride * p - padding + dilation * k: [K, H_out, 1] and [K, 1, W_out]."""
-        i, j = np.indices(self.kernel).reshape(2, self.K, 1, 1)
+        i, j = np.indices(self.kernel).reshape(2, self.taps, 1, 1)
         u, v = (np.arange(n) for n in self.out)
         (s_y, s_x), (p_y, p_x), (d_y, d_x) = self.stride, self.padding, self.dilation
         return s_y * u[:, None] - p_y + d_y * i, s_x * v - p_x + d_x * j
@@ -121,8 +121,9 @@ def dp(sizes, rows, columns):
     """The offset with which samples land on (rows, columns), each [N, g, K, u, v]."""
     base_y, base_x = sizes.base
     both = np.stack(np.broadcast_arrays(rows - base_y, columns - base_x), 3)
-    shape = (sizes.N, sizes.offset_groups, sizes.K, 2, *sizes.out)
-    return np.broadcast_to(both, shape).reshape(sizes.N, -1, *sizes.out).copy()
+    shape = (sizes.N, sizes.offset_groups, sizes.taps, 2, *sizes.out)
+    channels = 2 * sizes.offset_groups * sizes.taps
+    return np.broadcast_to(both, shape).reshape(sizes.N, channels, *sizes.out).copy()
 
 
 def _zero(rng, n, shape):
@@ -163,9 +164,9 @@ OFFSETS = (*RELATIVE, *PLACED, "mixed")
 
 def offsets(rng, sizes, kind):
     """[N, offset_groups * K * 2, H_out, W_out], float64."""
-    shape = (sizes.N, sizes.offset_groups, sizes.K, *sizes.out)
+    shape = (sizes.N, sizes.offset_groups, sizes.taps, *sizes.out)
     if kind == "zero":
-        return np.zeros((sizes.N, sizes.offset_groups * sizes.K * 2, *sizes.out))
+        return np.zeros((sizes.N, sizes.offset_groups * sizes.taps * 2, *sizes.out))
     axes = []
     for n, base in zip((sizes.H, sizes.W), sizes.base, strict=True):
         drawn = [RELATIVE[k](rng, n, shape) + base for k in ("random", "integer")]
@@ -187,7 +188,7 @@ def fill(sizes, rng, offset="mixed", mask=True, bias=True, dtype=np.float64):
         normal((s.N, s.C_in, s.H, s.W)),
         offset,
         normal((s.C_out, s.C_in // s.groups, *s.kernel)),
-        normal((s.N, s.offset_groups * s.K, *s.out)) if mask else None,
+        normal((s.N, s.offset_groups * s.taps, *s.out)) if mask else None,
         normal(s.C_out) if bias else None,
         s.stride,
         s.padding,
