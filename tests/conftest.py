@@ -1,4 +1,10 @@
-"""Which tests run where, and how hypothesis searches."""
+"""Which tests run where, and how hypothesis searches.
+
+A file test_torch_*.py may import torch at its top: it is left out where torch is not
+installed. In other files a module that fetches torch by importorskip is skipped there
+as a whole, and `@pytest.mark.torch` is for single tests. In the torch environment
+these run and no others.
+"""
 
 import os
 from importlib.util import find_spec
@@ -12,15 +18,17 @@ settings.register_profile("nojit", settings.get_profile("compiled"), max_example
 nojit = os.environ.get("NUMBA_DISABLE_JIT") == "1"
 settings.load_profile("nojit" if nojit else "compiled")
 
+has_torch = find_spec("torchvision") is not None
+collect_ignore_glob = [] if has_torch else ["test_torch_*.py"]
+
 
 def pytest_collection_modifyitems(items):
-    """A module that imports torch needs no marker: all its tests have it."""
     for item in items:
         names = vars(getattr(item, "module", None) or object)
-        if "torch" in names or "torchvision" in names:
+        if item.path.name.startswith("test_torch_") or "torch" in names:
             item.add_marker("torch")
 
 
 def pytest_runtest_setup(item):
-    if item.get_closest_marker("torch") and find_spec("torchvision") is None:
+    if item.get_closest_marker("torch") and not has_torch:
         pytest.skip("needs torch and torchvision")
