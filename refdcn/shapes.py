@@ -52,7 +52,7 @@ def geometry(
     groups = _groups(C_in, C_out, C)
     strides = pair("stride", stride, least=1)
     dilations = pair("dilation", dilation, least=1)
-    pads = _padding(padding, strides, dilations, (K_h, K_w))
+    pads = paddings(padding, strides, dilations, (K_h, K_w))
     H_out, W_out = (
         _output_size(axis, *sizes)
         for axis, *sizes in zip(
@@ -119,7 +119,7 @@ def _integer(name: str, item: Any, whole: Any, least: int) -> int:
     return number
 
 
-def _padding(
+def paddings(
     padding: Padding, stride: Pair, dilation: Pair, kernel: Pair
 ) -> tuple[Pair, Pair]:
     """((top, bottom), (left, right))."""

@@ -1,0 +1,148 @@
+"""The two raw operators registered with torch, `refdcn::deform_conv2d` and
+`refdcn::deform_conv2d_backward`: schema, CPU kernel and shapes without data.
+
+stride, padding and dilation arrive normalised: (rows, columns), and padding
+as (top, bottom, left, right), which is what export formats need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from refdcn import shapes
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+HALF_DTYPES = (torch.float16, torch.bfloat16)
+
+Needs: TypeAlias = Sequence[bool]  # of x, offset, weight, mask, bias
+
+
+class Conv(NamedTuple):
+    """What the operators take besides tensors, in the order of their schema."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+
+
+library = torch.library.Library("refdcn", "DEF")
+library.define(
+    "deform_conv2d(Tensor x, Tensor offset, Tensor weight, Tensor? mask, Tensor? bias,"
+    " int[2] stride, int[4] padding, int[2] dilation) -> Tensor"
+)
+library.define(
+    "deform_conv2d_backward(Tensor grad_y, Tensor x, Tensor offset, Tensor weight,"
+    " Tensor? mask, int[2] stride, int[4] padding, int[2] dilation, bool[5] needs)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+forward = torch.ops.refdcn.deform_conv2d.default
+backward = torch.ops.refdcn.deform_conv2d_backward.default
+
+
+def wide(tensor: Any) -> Any:
+    """float32 of the half types: positions and sums are formed in no less."""
+    if tensor is None or tensor.dtype not in HALF_DTYPES:
+        return tensor
+    return tensor.float()
+
+
+def check_dtypes(**tensors: Tensor | None) -> None:
+    """One floating-point dtype for all, or a TypeError that names the argument."""
+    names = {k: str(t.dtype) for k, t in tensors.items() if t is not None}
+    shapes.check_dtypes({k: v.removeprefix("torch.") for k, v in names.items()}, DTYPES)
+
+
+def geometry(
+    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None,
+    bias: Tensor | None, conv: Conv,
+) -> shapes.Geometry:  # fmt: skip
+    """The sizes of a call, or a ValueError that names the argument."""
+    mask_shape = None if mask is None else mask.shape
+    bias_shape = None if bias is None else bias.shape
+    stride, (top, bottom, left, right), dilation = conv
+    return shapes.geometry(
+        x.shape, offset.shape, weight.shape, mask_shape, bias_shape,
+        stride, ((top, bottom), (left, right)), dilation,
+    )  # fmt: skip
+
+
+def _array(tensor: Tensor | None) -> Any:
+    """The same memory as a NumPy array; half types are widened."""
+    return None if tensor is None else wide(tensor).numpy(force=True)
+
+
+def _tensor(array: Any, dtype: torch.dtype) -> Tensor:
+    """Row-major, as the fake kernels promise, and rounded once."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(dtype)
+
+
+@torch.library.impl(library, "deform_conv2d", "CPU")
+def _forward_cpu(
+    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None,
+    bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
+) -> Tensor:  # fmt: skip
+    from refdcn import cpu
+
+    check_dtypes(x=x, offset=offset, weight=weight, mask=mask, bias=bias)
+    g = geometry(x, offset, weight, mask, bias, Conv(stride, padding, dilation))
+    y = cpu.forward(
+        _array(x), _array(offset), _array(weight), _array(mask), _array(bias), g,
+        thread_count=torch.get_num_threads(),
+    )  # fmt: skip
+    return _tensor(y, x.dtype)
+
+
+@torch.library.impl(library, "deform_conv2d_backward", "CPU")
+def _backward_cpu(
+    grad_y: Tensor, x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None,
+    stride: Any, padding: Any, dilation: Any, needs: Needs,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """The gradients that are needed, an empty tensor for each other one."""
+    from refdcn import cpu
+
+    check_dtypes(x=x, grad_y=grad_y, offset=offset, weight=weight, mask=mask)
+    bias = weight.new_empty(len(weight)) if needs[4] else None  # its values are unused
+    g = geometry(x, offset, weight, mask, bias, Conv(stride, padding, dilation))
+    shapes.check_grad_y(grad_y.shape, g)
+    gradients = cpu.backward(
+        _array(grad_y), _array(x), _array(offset), _array(weight), _array(mask),
+        _array(bias), g, tuple(needs), thread_count=torch.get_num_threads(),
+    )  # fmt: skip
+    return tuple(
+        _tensor(gradient, x.dtype) if need else x.new_empty(0)
+        for gradient, need in zip(gradients, needs, strict=True)
+    )
+
+
+def _symbolic(*tensors: Tensor | None) -> bool:
+    sizes = (n for t in tensors if t is not None for n in t.shape)
+    return any(isinstance(n, torch.SymInt) for n in sizes)
+
+
+@torch.library.register_fake("refdcn::deform_conv2d", lib=library)
+def _forward_fake(
+    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None,
+    bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
+) -> Tensor:  # fmt: skip
+    check_dtypes(x=x, offset=offset, weight=weight, mask=mask, bias=bias)
+    # Comparing symbolic sizes would specialise the graph; the kernel checks them.
+    if not _symbolic(x, offset, weight, mask, bias):
+        geometry(x, offset, weight, mask, bias, Conv(stride, padding, dilation))
+    return x.new_empty(x.shape[0], weight.shape[0], *offset.shape[2:])
+
+
+@torch.library.register_fake("refdcn::deform_conv2d_backward", lib=library)
+def _backward_fake(
+    grad_y: Tensor, x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None,
+    stride: Any, padding: Any, dilation: Any, needs: Needs,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    tensors = x, offset, weight, mask, weight[:, 0, 0, 0]
+    return tuple(
+        x.new_empty(t.shape if need else 0)
+        for t, need in zip(tensors, needs, strict=True)
+    )
