@@ -19,11 +19,11 @@ import numpy.typing as npt
 from refdcn import loops, threads
 from refdcn.jit import compiled, jitable
 from refdcn.shapes import Geometry
-from refdcn.transpose import transpose
+from refdcn.vectors import add_blend, blend, dots, transpose
 
 Array = npt.NDArray[Any]
 
-TILE_BYTES = 2 << 20  # of one tile's columns
+TILE_BYTES = 4 << 20  # of one tile's columns
 BLOCK = 64  # outputs whose cells are found together and stay in the first cache
 CHANNELS = 32  # that one task of the backward owns
 SERIAL_FLOPS = 4_000_000  # below this, waking a thread costs more than it saves
@@ -59,24 +59,25 @@ def find_cells(offset, n, tap, k, first, count, sizes, slope, place, cell):
     while p < count:
         row_y = base_y + stride[0] * u - padding[0]
         row_x = base_x + stride[1] * v - padding[1]
-        row = min(count - p, W_out - v)
-        for s in range(row):
-            q_y = loops.position(offset, n, 2 * tap, u, v + s, row_y)
-            q_x = loops.position(offset, n, 2 * tap + 1, u, v + s, row_x + stride[1] * s)
+        end = min(count, p + W_out - v)
+        dy = offset[n, 2 * tap, u, v : v + end - p]
+        dx = offset[n, 2 * tap + 1, u, v : v + end - p]
+        at, e_y, f_y = place[p:end], cell[0, p:end], cell[1, p:end]
+        e_x, f_x = cell[2, p:end], cell[3, p:end]
+        for s in range(end - p):
+            q_y = loops.position(row_y, dy[s], T)
+            q_x = loops.position(row_x + stride[1] * s, dx[s], T)
             if slope:
                 inside = loops.slope_inside(q_y, q_x, H, W, T)
             else:
                 inside = loops.inside(q_y, q_x, H, W, T)
-            lost = (q_y != q_y) | (q_x != q_x)
+            nan = T(np.nan) if (q_y != q_y) | (q_x != q_x) else T(0)
             q_y = q_y if inside else T(H)
             q_x = q_x if inside else T(-1)
-            r_y, r_x, e_y, f_y, e_x, f_x = loops.corners(q_y, q_x, T)
-            place[p + s] = (r_y + 1) * (W + 2) + r_x + 1
-            cell[0, p + s] = T(np.nan) if lost else e_y
-            cell[1, p + s] = T(np.nan) if lost else f_y
-            cell[2, p + s] = T(np.nan) if lost else e_x
-            cell[3, p + s] = T(np.nan) if lost else f_x
-        p += row
+            r_y, r_x, a, b, c, d = loops.corners(q_y, q_x, T)
+            at[s] = (r_y + 1) * (W + 2) + r_x + 1
+            e_y[s], f_y[s], e_x[s], f_x[s] = a + nan, b + nan, c + nan, d + nan
+        p = end
         u, v = u + 1, 0
 
 
@@ -89,19 +90,21 @@ def weigh(cell, mask, n, tap, first, count, tents):
         tents[2, p] = cell[1, p] * cell[2, p]
         tents[3, p] = cell[1, p] * cell[3, p]
     if mask.size > 0:
-        dm = mask[n, tap].reshape(-1)[first : first + count]
-        for t in range(4):
-            for p in range(count):
-                tents[t, p] *= dm[p]
+        dm = mask[n, tap, first : first + count]
+        for p in range(count):
+            tents[0, p] *= dm[p]
+            tents[1, p] *= dm[p]
+            tents[2, p] *= dm[p]
+            tents[3, p] *= dm[p]
 
 
-def sample(image, offset, mask, n, first, sizes, segments, columns):
-    """Eq. (2): columns [B, P, K, C] for the P outputs from `first` on.
+def sample(image, offset, mask, n, first, sizes, segments, shape, columns):
+    """Eq. (2): flat columns [B, P, K, C] for the P outputs from `first` on.
 
     A segment (g, begin, end, b, c) says: channels begin ... end - 1 of x, which belong
     to offset group g, go to columns[b, :, :, c:].
     """
-    P, K = columns.shape[1], columns.shape[2]
+    C_in, P, K, C = shape
     row = sizes[1] + 2
     place = np.empty((K, BLOCK), np.int64)
     cell = np.empty((4, BLOCK), image.dtype)
@@ -110,7 +113,7 @@ def sample(image, offset, mask, n, first, sizes, segments, columns):
         count = min(BLOCK, P - block)
         known = -1
         for s in range(len(segments)):
-            g, begin, end, b, at = segments[s]
+            g, begin, end, b, c = segments[s]
             if g != known:
                 known = g
                 for k in range(K):
@@ -121,25 +124,23 @@ def sample(image, offset, mask, n, first, sizes, segments, columns):
                     weigh(cell, mask, n, tap, start, count, tents[k])
             for p in range(count):
                 for k in range(K):
-                    i = place[k, p]
-                    t_00, t_01 = tents[k, 0, p], tents[k, 1, p]
-                    t_10, t_11 = tents[k, 2, p], tents[k, 3, p]
-                    x_00, x_01 = image[i, begin:end], image[i + 1, begin:end]
-                    x_10, x_11 = image[i + row, begin:end], image[i + row + 1, begin:end]
-                    column = columns[b, block + p, k, at : at + end - begin]
-                    for c in range(len(column)):
-                        column[c] = (
-                            t_00 * x_00[c] + t_01 * x_01[c]
-                            + t_10 * x_10[c] + t_11 * x_11[c]
-                        )
+                    i = place[k, p] * C_in + begin
+                    below = i + row * C_in
+                    at = ((b * P + block + p) * K + k) * C + c
+                    blend(
+                        columns, at, image, (i, i + C_in, below, below + C_in),
+                        (tents[k, 0, p], tents[k, 1, p], tents[k, 2, p], tents[k, 3, p]),
+                        end - begin,
+                    )
 
 
-def sample_planes(planes, offset, mask, n, first, sizes, segments, columns):
-    """As `sample` for few channels: planes [C, (H + 3) * (W + 2)], columns [B, C, K, P].
+def sample_planes(planes, offset, mask, n, first, sizes, segments, shape, columns):
+    """As `sample`, from flat planes [C_in, (H + 3) * (W + 2)] into [B, C, K, P].
 
-    Channels are then too few for a vector, so that it runs over outputs.
+    For few channels, too few for a vector: the vectors run over outputs.
     """
-    K, P = columns.shape[2], columns.shape[3]
+    C_in, P, K, C = shape
+    area = len(planes) // C_in
     row = sizes[1] + 2
     place = np.empty(BLOCK, np.int64)
     cell = np.empty((4, BLOCK), planes.dtype)
@@ -157,8 +158,9 @@ def sample_planes(planes, offset, mask, n, first, sizes, segments, columns):
                     )
                     weigh(cell, mask, n, tap, start, count, t)
                 for c in range(end - begin):
-                    plane = planes[begin + c]
-                    column = columns[b, at + c, k, block : block + count]
+                    plane = planes[(begin + c) * area : (begin + c + 1) * area]
+                    start = ((b * C + at + c) * K + k) * P + block
+                    column = columns[start : start + count]
                     for p in range(count):
                         i = place[p]
                         column[p] = (
@@ -167,13 +169,13 @@ def sample_planes(planes, offset, mask, n, first, sizes, segments, columns):
                         )
 
 
-def spread(image, grad_image, offset, mask, n, first, sizes, segments, columns, parts):
-    """Eqs. (2), (4) transposed: columns [P, K, C] holds d / d(x(q) dm).
+def spread(image, grad_image, offset, mask, n, first, sizes, segments, shape, columns, parts):
+    """Eqs. (2), (4) transposed: flat columns [P, K, C] hold d / d(x(q) dm).
 
     Adds to grad_image at the segments' channels. parts[s, k, :, p] are the channel
     sums of segment s: d / d dm, and d / d q_y, d / d q_x without dm.
     """
-    P, K = columns.shape[0], columns.shape[1]
+    C_in, P, K, C = shape
     T = image.dtype.type
     row = sizes[1] + 2
     place = np.empty((K, BLOCK), np.int64)
@@ -183,7 +185,7 @@ def spread(image, grad_image, offset, mask, n, first, sizes, segments, columns, 
         count = min(BLOCK, P - block)
         known = -1
         for s in range(len(segments)):
-            g, begin, end, _, at = segments[s]
+            g, begin, end, _, c = segments[s]
             if g != known:
                 known = g
                 for k in range(K):
@@ -194,39 +196,29 @@ def spread(image, grad_image, offset, mask, n, first, sizes, segments, columns, 
                     weigh(cells[k], mask, n, tap, start, count, tents[k])
             for p in range(count):
                 for k in range(K):
-                    i = place[k, p]
-                    column = columns[block + p, k, at : at + end - begin]
-                    x_00, x_01 = image[i, begin:end], image[i + 1, begin:end]
-                    x_10, x_11 = image[i + row, begin:end], image[i + row + 1, begin:end]
-                    d_00 = d_01 = d_10 = d_11 = T(0)
-                    for c in range(len(column)):
-                        d_00 += column[c] * x_00[c]
-                        d_01 += column[c] * x_01[c]
-                        d_10 += column[c] * x_10[c]
-                        d_11 += column[c] * x_11[c]
+                    i = place[k, p] * C_in + begin
+                    below = i + row * C_in
+                    corners = (i, i + C_in, below, below + C_in)
+                    at = ((block + p) * K + k) * C + c
+                    d_00, d_01, d_10, d_11 = dots(columns, at, image, corners, end - begin)
                     e_y, f_y = cells[k, 0, p], cells[k, 1, p]
                     e_x, f_x = cells[k, 2, p], cells[k, 3, p]
                     part = parts[s, k, :, block + p]
                     part[1] = e_x * (d_10 - d_00) + f_x * (d_11 - d_01)
                     part[2] = e_y * (d_01 - d_00) + f_y * (d_11 - d_10)
                     part[0] = T(0)
-                    if (f_y == 0 and i < row) or (f_x == 0 and i % row == 0):
+                    low_y, low_x = place[k, p] < row, place[k, p] % row == 0
+                    if (low_y and f_y == 0) or (low_x and f_x == 0):
                         continue  # q = -1 on an axis has a slope, but reads no pixel
                     part[0] = (
                         e_y * e_x * d_00 + e_y * f_x * d_01
                         + f_y * e_x * d_10 + f_y * f_x * d_11
                     )
-                    t_00, t_01 = tents[k, 0, p], tents[k, 1, p]
-                    t_10, t_11 = tents[k, 2, p], tents[k, 3, p]
-                    g_00, g_01 = grad_image[i, begin:end], grad_image[i + 1, begin:end]
-                    for c in range(len(column)):
-                        g_00[c] += t_00 * column[c]
-                        g_01[c] += t_01 * column[c]
-                    g_10 = grad_image[i + row, begin:end]
-                    g_11 = grad_image[i + row + 1, begin:end]
-                    for c in range(len(column)):
-                        g_10[c] += t_10 * column[c]
-                        g_11[c] += t_11 * column[c]
+                    add_blend(
+                        grad_image, corners,
+                        (tents[k, 0, p], tents[k, 1, p], tents[k, 2, p], tents[k, 3, p]),
+                        columns, at, end - begin,
+                    )
 
 
 def gather_parts(parts, groups, mask, n, first, grad_offset, grad_mask):
@@ -249,8 +241,8 @@ def gather_parts(parts, groups, mask, n, first, grad_offset, grad_mask):
                     s += 1
                 dm = T(1)
                 if mask.size > 0:
-                    dm = mask[n, tap, u, v]
-                    grad_mask[n, tap, u, v] = total
+                    dm = mask[n, tap, first + p]
+                    grad_mask[n, tap, first + p] = total
                 grad_offset[n, 2 * tap, u, v] = dm * d_y
                 grad_offset[n, 2 * tap + 1, u, v] = dm * d_x
 
@@ -293,8 +285,15 @@ def forward(
     offset, dm = plain(offset), _mask(mask, x.dtype)
     b = None if bias is None else plain(bias).reshape(g.groups, 1, O)
     segments = _segments(g, 0, g.C_in)
-    planar = max(end - begin for _, begin, end, _, _ in segments) < 8
-    w = _weights(weight, plan, planar)
+    # By planes also where laying out the weight would cost more than it saves.
+    widest = max(end - begin for _, begin, end, _, _ in segments)
+    planar = widest < 8 or 3 * g.N * plan.pixels < O
+    w = plain(weight).reshape(g.groups, O, C * K)  # columns (c, k)
+    if not planar:  # columns (k, c)
+        w = np.empty((g.groups, K * C, O), x.dtype)
+        blocks = [(b, b * C, (b + 1) * C) for b in range(g.groups)]
+        rows = _weight_rows(plan, blocks)
+        _move_weights(plain(weight).reshape(-1), w.reshape(-1), rows, plan, inward=True)
     # Many images: one a thread. Few: their tiles are shared out.
     whole = g.N >= 2 * plan.threads
     images = [_image(g, x.dtype, planar) for _ in range(plan.threads if whole else 1)]
@@ -306,9 +305,11 @@ def forward(
     def tile(n: int, first: int, image: Array, worker: int) -> None:
         p = min(P, plan.pixels - first)
         y_n = y[n].reshape(g.groups, O, plan.pixels)[:, :, first : first + p]
-        shape = (g.groups, C, K, p) if planar else (g.groups, p, K, C)
-        cols = columns[worker][: g.groups * p * K * C].reshape(shape)
-        kernel(image, offset, dm, n, first, plan.sizes, segments, cols)
+        cols = columns[worker][: g.groups * p * K * C]
+        shape = (g.C_in, p, K, C)
+        kernel(
+            image.reshape(-1), offset, dm, n, first, plan.sizes, segments, shape, cols
+        )
         if planar:
             np.matmul(w, cols.reshape(g.groups, C * K, p), out=y_n)
             if b is not None:
@@ -373,17 +374,19 @@ def backward(
     segments = [_segments(g, begin, end) for _, begin, end in blocks]
     part_of = np.concatenate([[0], np.cumsum([len(s) for s in segments])])
     groups_of = np.concatenate([s[:, 0] for s in segments])
-    w = plain(weight).reshape(g.groups, O, C, K).transpose(0, 1, 3, 2)
-    ws = [
-        np.ascontiguousarray(w[b, :, :, begin - b * C : end - b * C]).reshape(O, -1)
-        for b, begin, end in blocks
-    ]
+    rows = _weight_rows(plan, blocks)
+    w = np.empty(weight.size, x.dtype)
+    _move_weights(plain(weight).reshape(-1), w, rows, plan, inward=True)
+    grad_w = np.zeros_like(w)
+    bounds = [(begin * K * O, end * K * O) for _, begin, end in blocks]
+    ws = [w[low:high].reshape(-1, O) for low, high in bounds]
+    grad_ws = [grad_w[low:high].reshape(-1, O) for low, high in bounds]
     image, grad_image = _image(g, x.dtype), _image(g, x.dtype)
+    flat, flat_grad = image.reshape(-1), grad_image.reshape(-1)
     grad_x = np.empty(x.shape, x.dtype)
     grad_offset = np.empty(offset.shape, x.dtype)
     grad_mask = np.empty(dm.shape, x.dtype)
-    grad_ws = [np.zeros_like(block) for block in ws]
-    widest = max(block.shape[1] for block in ws)
+    widest = max(len(block) for block in ws)
     columns = [np.empty(P * widest, x.dtype) for _ in range(plan.threads)]
     products = [np.empty(O * widest, x.dtype) for _ in range(plan.threads)]
     parts = np.empty((len(groups_of), K, 3, P), x.dtype)
@@ -392,21 +395,23 @@ def backward(
 
     @_quiet
     def block(t: int, worker: int) -> None:
-        b, size = blocks[t][0], ws[t].shape[1]
+        b, size = blocks[t][0], len(ws[t])
         cols = columns[worker][: p * size].reshape(p, size)
-        shaped = cols.reshape(1, p, K, -1)
+        shape = (g.C_in, p, K, size // K)
         gy_t = gy[n, b, :, first : first + p]
         if needs[2]:
-            do_sample(image, offset, dm, n, first, plan.sizes, segments[t], shaped)
-            product = products[worker][: O * size].reshape(O, size)
-            np.matmul(gy_t, cols, out=product)
+            do_sample(
+                flat, offset, dm, n, first, plan.sizes, segments[t], shape, cols.ravel()
+            )
+            product = products[worker][: O * size].reshape(size, O)
+            np.matmul(cols.T, gy_t.T, out=product)
             np.add(grad_ws[t], product, out=grad_ws[t])
         if needs[0] or needs[1] or needs[3]:
-            np.matmul(gy_t.T, ws[t], out=cols)
+            np.matmul(gy_t.T, ws[t].T, out=cols)
             part = parts[part_of[t] : part_of[t + 1], :, :, :p]
             do_spread(
-                image, grad_image, offset, dm, n, first, plan.sizes, segments[t],
-                shaped[0], part,
+                flat, flat_grad, offset, dm, n, first, plan.sizes, segments[t], shape,
+                cols.ravel(), part,
             )  # fmt: skip
 
     with threads.single_threaded_blas():
@@ -420,16 +425,15 @@ def backward(
                     parts[..., :p], groups_of, dm, n, first, grad_offset, grad_mask
                 )
             _image_to_planes(grad_image, grad_x, n, plan)
-    grad_w = np.empty(w.shape, x.dtype)
-    for (b, begin, end), part in zip(blocks, grad_ws, strict=True):
-        grad_w[b, :, :, begin - b * C : end - b * C] = part.reshape(O, K, end - begin)
+    grad_weight = None
+    if needs[2]:
+        grad_weight = np.empty(weight.shape, x.dtype)
+        _move_weights(grad_w, grad_weight.reshape(-1), rows, plan, inward=False)
     return Gradients(
         grad_x if needs[0] else None,
         grad_offset if needs[1] else None,
-        np.ascontiguousarray(grad_w.transpose(0, 1, 3, 2)).reshape(weight.shape)
-        if needs[2]
-        else None,
-        grad_mask if needs[3] and mask is not None else None,
+        grad_weight,
+        grad_mask.reshape(mask.shape) if needs[3] and mask is not None else None,
         grad_b,
     )
 
@@ -440,8 +444,8 @@ def backward(
 def _plan(g: Geometry, itemsize: int, thread_count: int | None) -> Plan:
     K, C, O = g.K_h * g.K_w, g.C_in // g.groups, g.C_out // g.groups
     pixels = g.H_out * g.W_out
-    fits = TILE_BYTES // (K * g.C_in * itemsize)
-    P = min(pixels, max(BLOCK, min(fits // BLOCK * BLOCK, 4096)))
+    tiles = -(-pixels * K * g.C_in * itemsize // TILE_BYTES)
+    P = min(pixels, -(-pixels // (tiles * BLOCK)) * BLOCK)
     flops = 2 * g.N * pixels * g.C_out * C * K
     count = 1
     if flops >= SERIAL_FLOPS:
@@ -457,23 +461,32 @@ def plain(a: Array) -> Array:
 
 
 def _mask(mask: Array | None, dtype: Any) -> Array:
-    return np.empty((0, 0, 0, 0), dtype) if mask is None else plain(mask)
+    """[N, offset_groups * K, H_out * W_out], empty for None."""
+    if mask is None:
+        return np.empty((0, 0, 0), dtype)
+    return plain(mask).reshape(*mask.shape[:2], mask.shape[2] * mask.shape[3])
 
 
-def _weights(weight: Array, plan: Plan, planar: bool) -> Array:
-    """[groups, K * C, O] for columns (k, c); as it is, [groups, O, C * K], if planar."""
-    g, K, C, O, _ = plan[:5]
-    flat = plain(weight).reshape(g.groups, O, C * K)
-    if planar:
-        return flat
-    w = np.empty((g.groups, K * C, O), weight.dtype)
-    c, k = np.divmod(np.arange(C * K), K)
-    for group in range(g.groups):
-        compiled(transposed)(
-            flat[group].reshape(-1), np.arange(O) * (C * K),
-            w[group].reshape(-1), (k * C + c) * O,
-        )  # fmt: skip
-    return w
+def _weight_rows(plan: Plan, blocks: list[tuple[int, int, int]]) -> Array:
+    """Where (block, k, c of the block) puts the O weights of each (c, k), c in C_in."""
+    K, O = plan.K, plan.O
+    rows = np.empty((plan.g.C_in, K), np.int64)
+    for _, begin, end in blocks:
+        size = end - begin
+        c, k = np.arange(size)[:, None], np.arange(K)
+        rows[begin:end] = (begin * K + k * size + c) * O
+    return rows.reshape(plan.g.groups, -1)
+
+
+def _move_weights(source: Array, target: Array, rows: Array, plan: Plan, inward: bool) -> None:
+    """Flat [groups, O, C * K] to rows of O, or back."""
+    size = plan.C * plan.K
+    for group, inner in enumerate(rows):
+        outer = (group * plan.O + np.arange(plan.O)) * size
+        if inward:
+            compiled(transposed)(source, outer, target, inner)
+        else:
+            compiled(transposed)(source, inner, target, outer)
 
 
 def _image(g: Geometry, dtype: Any, planar: bool = False) -> Array:

@@ -21,13 +21,13 @@ from refdcn.jit import compiled
 
 
 @register_jitable
-def position(offset, n, channel, u, v, base):
+def position(base, dp, T):
     """Eq. (1), one coordinate of q = p + p_k + dp_k.
 
     base = stride * p - padding + dilation * k is a whole number, so that the sum is
     rounded once.
     """
-    return offset.dtype.type(base) + offset[n, channel, u, v]
+    return T(base) + dp
 
 
 @register_jitable
@@ -121,11 +121,11 @@ def add_bilinear(grad_x, n, c, q_y, q_x, g):
 @register_jitable
 def tap_position(offset, n, tap, u, v, k, K_w, stride, padding, dilation):
     """Eq. (1): q of tap k = (i, j) for output (u, v); `tap` counts offset groups in."""
-    i, j = k // K_w, k % K_w
-    base_y = stride[0] * u - padding[0] + dilation[0] * i
-    base_x = stride[1] * v - padding[1] + dilation[1] * j
-    q_y = position(offset, n, 2 * tap, u, v, base_y)
-    q_x = position(offset, n, 2 * tap + 1, u, v, base_x)
+    T = offset.dtype.type
+    base_y = stride[0] * u - padding[0] + dilation[0] * (k // K_w)
+    base_x = stride[1] * v - padding[1] + dilation[1] * (k % K_w)
+    q_y = position(base_y, offset[n, 2 * tap, u, v], T)
+    q_x = position(base_x, offset[n, 2 * tap + 1, u, v], T)
     return q_y, q_x
 
 
