@@ -297,15 +297,13 @@ def forward(
     # Many images: one a thread. Few: their tiles are shared out.
     whole = g.N >= 2 * plan.threads
     images = [_image(g, x.dtype, planar) for _ in range(plan.threads if whole else 1)]
-    columns = [np.empty(g.groups * P * K * C, x.dtype) for _ in range(plan.threads)]
-    products = [np.empty((g.groups, P, O), x.dtype) for _ in range(plan.threads)]
     kernel = compiled(sample_planes if planar else sample, "contract")
 
     @_quiet
-    def tile(n: int, first: int, image: Array, worker: int) -> None:
+    def tile(n: int, first: int, image: Array) -> None:
         p = min(P, plan.pixels - first)
         y_n = y[n].reshape(g.groups, O, plan.pixels)[:, :, first : first + p]
-        cols = columns[worker][: g.groups * p * K * C]
+        cols = threads.scratch("columns", g.groups * p * K * C, x.dtype)
         shape = (g.C_in, p, K, C)
         kernel(
             image.reshape(-1), offset, dm, n, first, plan.sizes, segments, shape, cols
@@ -315,7 +313,8 @@ def forward(
             if b is not None:
                 np.add(y_n, b.reshape(g.groups, O, 1), out=y_n)
             return
-        product = products[worker][:, :p]
+        product = threads.scratch("product", g.groups * p * O, x.dtype)
+        product = product.reshape(g.groups, p, O)
         np.matmul(cols.reshape(g.groups, p, K * C), w, out=product)
         if b is not None:
             np.add(product, b, out=product)
@@ -325,7 +324,7 @@ def forward(
     def image_task(n: int, worker: int) -> None:
         _fill(images[worker], x[n], plan, planar)
         for first in range(0, plan.pixels, P):
-            tile(n, first, images[worker], worker)
+            tile(n, first, images[worker])
 
     with threads.single_threaded_blas():
         if whole:
@@ -334,7 +333,7 @@ def forward(
         for n in range(g.N):
             _fill(images[0], x[n], plan, planar)
             threads.run(
-                lambda t, worker, n=n: tile(n, t * P, images[0], worker),
+                lambda t, worker, n=n: tile(n, t * P, images[0]),
                 -(-plan.pixels // P),
                 plan.threads,
             )
@@ -386,9 +385,6 @@ def backward(
     grad_x = np.empty(x.shape, x.dtype)
     grad_offset = np.empty(offset.shape, x.dtype)
     grad_mask = np.empty(dm.shape, x.dtype)
-    widest = max(len(block) for block in ws)
-    columns = [np.empty(P * widest, x.dtype) for _ in range(plan.threads)]
-    products = [np.empty(O * widest, x.dtype) for _ in range(plan.threads)]
     parts = np.empty((len(groups_of), K, 3, P), x.dtype)
     do_sample = compiled(sample, "contract")
     do_spread = compiled(spread, "contract", "reassoc")
@@ -396,14 +392,14 @@ def backward(
     @_quiet
     def block(t: int, worker: int) -> None:
         b, size = blocks[t][0], len(ws[t])
-        cols = columns[worker][: p * size].reshape(p, size)
+        cols = threads.scratch("columns", p * size, x.dtype).reshape(p, size)
         shape = (g.C_in, p, K, size // K)
         gy_t = gy[n, b, :, first : first + p]
         if needs[2]:
             do_sample(
                 flat, offset, dm, n, first, plan.sizes, segments[t], shape, cols.ravel()
             )
-            product = products[worker][: O * size].reshape(size, O)
+            product = threads.scratch("product", size * O, x.dtype).reshape(size, O)
             np.matmul(cols.T, gy_t.T, out=product)
             np.add(grad_ws[t], product, out=grad_ws[t])
         if needs[0] or needs[1] or needs[3]:

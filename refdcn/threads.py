@@ -17,7 +17,12 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import numpy as np
+
+KEPT_BYTES = 8 << 20
+
 _lock = threading.Lock()
+_local = threading.local()
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
 _count: int | None = None
@@ -66,6 +71,19 @@ def run(task: Callable[[int, int], None], count: int, threads: int) -> None:
     for error in next_error:
         if error is not None:
             raise error
+
+
+def scratch(use: str, size: int, dtype: Any) -> Any:
+    """A flat array of this thread, kept for its next call: fresh pages cost as much as
+    sampling into them. Up to KEPT_BYTES; larger ones are not kept.
+    """
+    wanted = size * np.dtype(dtype).itemsize
+    kept = getattr(_local, use, None)
+    if kept is None or kept.nbytes < wanted:
+        kept = np.empty(wanted, np.uint8)
+        if wanted <= KEPT_BYTES:
+            setattr(_local, use, kept)
+    return kept[:wanted].view(dtype)
 
 
 def _executor(size: int) -> ThreadPoolExecutor:
