@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,6 +85,46 @@ def test_hostile_inputs_count_only_when_strict():
     )
     assert (lax.exit_code, strict.exit_code) == (0, 1)
     assert "With offset" in lax.sentence and "without --strict" in lax.sentence
+
+
+GRADIENTS = Path(__file__).parent / "candidates" / "gradients.py"
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("negated", "grad_offset"),
+        ("doubled_x", "grad_x"),
+        ("mean_weight", "grad_weight"),
+        ("no_mask", "grad_mask"),
+        ("no_bias", "grad_bias"),
+        ("four", "gradients"),
+        ("always_mask", "grad_mask"),
+    ],
+)
+def test_one_wrong_gradient_is_named(name, target):
+    report = grade(f"{GRADIENTS}:{name}", dtypes=["float32"], seed=1)
+    assert report.exit_code == 1
+    wrong = {f.target for f in report.counted if f.verdict is Verdict.WRONG}
+    assert wrong == {target}
+    assert target in report.headline()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("zero_at_minus_one", {"the slope at -1 is 0"}),
+        (
+            "left_handed",
+            {"the slope at -1 is 0", "the slope at other integers is left-hand"},
+        ),
+    ],
+)
+def test_other_slopes_are_conventions(name, said):
+    report = grade(f"{GRADIENTS}:{name}", dtypes=["float64"], seed=1)
+    assert report.verdict is Verdict.CONVENTION and report.exit_code == 0
+    texts = {t for f in report.counted for t in f.text.split("; ")}
+    assert {t for t in texts if "slope" in t} == said
 
 
 def run(*arguments):

@@ -8,6 +8,7 @@ docs/grading.md derives each line.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +47,9 @@ class Roundoff(NamedTuple):
 def uniform(u: float, dtype: npt.DTypeLike, **changed: float) -> Roundoff:
     """Every step in one precision; a flush to zero loses the smallest normal."""
     info = np.finfo(dtype)
-    steps = Roundoff(u, u, u, u, u, u, float(info.tiny), float(info.max))
+    # Half-precision hardware keeps subnormals; others may flush them to zero.
+    tiny = info.smallest_subnormal if info.bits == 16 else info.tiny
+    steps = Roundoff(u, u, u, u, u, u, float(tiny), float(info.max))
     return steps._replace(**changed)
 
 
@@ -114,18 +117,26 @@ def cell_maps(x: Array) -> Array:
     )
 
 
-def span(q: Array, delta: Array, n: int) -> tuple[Array, Array]:
-    """The first and last cell that [q - delta, q + delta] meets, from -2."""
+def span(q: Array, delta: Array, n: int, both: bool) -> tuple[Array, Array]:
+    """The first and last cell that [q - delta, q + delta] meets, from -2.
+
+    At an integer the cell below it counts too where `both` slopes do.
+    """
     slack = delta + 2 * U64 * (np.abs(q) + delta)  # this subtraction rounds too
-    low, high = np.floor(q - slack), np.floor(q + slack)
-    return tuple(np.clip(e, -2, n).astype(int) + 2 for e in (low, high))  # type: ignore
+    low, high = q - slack, np.floor(q + slack)
+    low = np.floor(np.nextafter(low, -np.inf) if both else low)
+    first, last = (np.clip(e, -2, n).astype(int) + 2 for e in (low, high))
+    return first, last
 
 
-def gather_cells(x: Array, q: tuple[Array, Array], delta: tuple[Array, Array]) -> Cells:
+def gather_cells(
+    x: Array, q: tuple[Array, Array], delta: tuple[Array, Array], both: bool = False
+) -> Cells:
     """The largest of each map over the cells that a sample's box meets."""
     N, og, C, H, W = x.shape
     maps = cell_maps(x).reshape(4, N, og, C, (H + 3) * (W + 3))
-    (y0, y1), (x0, x1) = span(q[0], delta[0], H), span(q[1], delta[1], W)
+    y0, y1 = span(q[0], delta[0], H, both)
+    x0, x1 = span(q[1], delta[1], W, both)
     best = np.zeros((4, N, og, C, *q[0].shape[2:]))
     for a in range(int((y1 - y0).max(initial=0)) + 1):
         for b in range(int((x1 - x0).max(initial=0)) + 1):
@@ -204,3 +215,151 @@ def forward(case: Case, y: Array, u: Roundoff, longest: bool = True) -> Array:
         optimize=True,
     )
     return rounded(u, y, E, terms.reshape(case.y_shape), T + b)  # type: ignore
+
+
+class Upstream(NamedTuple):
+    """What the gradients add to Samples, per sample and channel."""
+
+    C: Array  # sum |w| |grad_y| over the group's outputs
+    e_c: Array  # its error
+    m: Array  # |mask|, [N, offset_groups, 1, K, H_out, W_out]
+    n_o: int  # outputs a group
+    n_i: int  # channels an offset group
+
+
+def upstream(case: Case, u: Roundoff) -> Upstream:
+    """The column gradient w^T grad_y in absolute values, and its error."""
+    assert case.grad_y is not None
+    sizes = case.sizes
+    N, (h, w) = sizes.N, sizes.out
+    n_o, n_i = sizes.C_out // sizes.groups, sizes.C_in // sizes.offset_groups
+    go = np.abs(case.grad_y.astype(np.float64)).reshape(N, sizes.groups, n_o, h, w)
+    C = np.einsum("bock,nbouv->nbckuv", absolute_weight(case), go)
+    C = C.reshape(N, sizes.offset_groups, n_i, C.shape[3], h, w)
+    e_c = (u.product + chain(u.accumulation, n_o) + u.stored) * C
+    return Upstream(C, e_c, np.abs(modulation(case))[:, :, None], n_o, n_i)
+
+
+def scatter(a: Array, factors: Sequence[Array]) -> Array:
+    """Sum of a * factor_y * factor_x over the samples, at every pixel."""
+    return np.einsum("ngckuv,ngkuvh,ngkuvw->ngchw", a, *factors, optimize=True)  # type: ignore[no-any-return]
+
+
+def hits(case: Case, delta: tuple[Array, Array]) -> list[Array]:
+    """Which pixels the corners of a sample's box can be, along each axis."""
+    met = []
+    for q, d, n in zip(positions(case), delta, case.x.shape[2:], strict=True):
+        reach = 1 + d[:, :, 0] * (1 + 4 * U64) + 4 * U64 * np.abs(q)
+        met.append(1.0 * (np.abs(q[..., None] - np.arange(n)) < reach[..., None]))
+    return met
+
+
+def gradients(
+    case: Case, values: Sequence[Any], u: Roundoff, longest: bool = True
+) -> list[Any]:
+    """The bounds of the gradients of x, offset, weight, mask, bias."""
+    s, up = samples(case, u), upstream(case, u)
+    errors = (
+        grad_x_error(case, s, up, u, longest),
+        grad_offset_error(case, s, up, u, longest),
+        grad_weight_error(case, s, up, u, longest),
+        grad_mask_error(s, up, u, longest),
+        grad_bias_error(case, u),
+    )
+    return [
+        None if v is None else rounded(u, v, *(a.reshape(v.shape) for a in error))
+        for v, error in zip(values, errors, strict=True)
+    ]
+
+
+Parts = tuple[Array, Array, Array]  # error, number of products, sum of their sizes
+
+
+def grad_bias_error(case: Case, u: Roundoff) -> Parts:
+    """A plain sum."""
+    assert case.grad_y is not None
+    total = np.abs(case.grad_y.astype(float)).sum((0, 2, 3))
+    n_p = case.grad_y.size // max(1, case.grad_y.shape[1])
+    none = np.zeros_like(total)  # a sum of representable numbers loses none
+    return chain(u.accumulation, max(0, n_p - 1)) * total, none, total
+
+
+def grad_weight_error(
+    case: Case, s: Samples, up: Upstream, u: Roundoff, longest: bool
+) -> Parts:
+    """sum grad_y * m * x(q): the samples' errors, then products and sums."""
+    assert case.grad_y is not None
+    sizes = case.sizes
+    go = np.abs(case.grad_y.astype(float))
+    go = go.reshape(sizes.N, sizes.groups, up.n_o, *sizes.out)
+
+    def contract(columns: Array) -> Array:
+        columns = by_weight_group(case, columns)
+        return np.einsum("nbouv,nbckuv->bock", go, columns)  # type: ignore[no-any-return]
+
+    n_p = sizes.N * sizes.out[0] * sizes.out[1]
+    T = contract(up.m * (s.size + s.error))
+    rel = chain(u.product, 2) + u.stored
+    rel = rel + chain(u.accumulation, (4 if longest else 1) * n_p)
+    terms = contract(1 + up.m + 0 * s.size) + n_p
+    return contract(up.m * s.error) + rel * T, terms, T
+
+
+def grad_mask_error(s: Samples, up: Upstream, u: Roundoff, longest: bool) -> Parts:
+    """sum over channels of (w^T grad_y) * x(q)."""
+    size = s.size + s.error
+    T = (up.C * size).sum(2)
+    rel = chain(u.product, 2) + u.stored
+    steps = 4 * up.n_o * up.n_i if longest else up.n_i
+    rel = rel + chain(u.accumulation, steps)
+    terms = (1 + up.C + 0 * s.size).sum(2) + up.n_o * up.n_i
+    return (up.C * s.error + up.e_c * size).sum(2) + rel * T, terms, T
+
+
+def grad_x_error(
+    case: Case, s: Samples, up: Upstream, u: Roundoff, longest: bool
+) -> Parts:
+    """A scatter: a corner's weight changes by at most delta_y + delta_x."""
+    met = hits(case, (s.delta_y, s.delta_x))
+    (t_y, _), (t_x, _) = tents(case)
+    C = up.m * up.C
+    moved = scatter(C * (s.delta_y + s.delta_x + chain(u.interpolation, 4)), met)
+    T = scatter(C, (t_y, t_x)) + moved
+    e_c = scatter(up.m * up.e_c, (t_y, t_x)) * (1 + chain(u.product, 4))
+    count = scatter(np.ones_like(up.m), met)
+    steps = chain(u.accumulation, count * (up.n_o if longest else 1))
+    terms = scatter((1 + up.m) * (up.n_o + up.C), met)
+    return moved + e_c + (chain(u.product, 2) + u.stored + steps) * T, terms, T
+
+
+def kinks(case: Case, delta: tuple[Array, Array], axis: int) -> Array:
+    """Samples whose coordinate may be on either side of an integer."""
+    q = positions(case)[axis]
+    return np.abs(q - np.round(q)) <= delta[axis][:, :, 0] + 2 * U64 * np.abs(q)
+
+
+def grad_offset_error(
+    case: Case, s: Samples, up: Upstream, u: Roundoff, longest: bool
+) -> Parts:
+    """Both axes: [N, offset_groups, K, 2, H_out, W_out]."""
+    x, delta = np.abs(grouped(case)), (s.delta_y, s.delta_x)
+    near = (s.delta_y[:, :, 0], s.delta_x[:, :, 0])
+    cells = gather_cells(grouped(case), positions(case), near, both=True)
+    (t_y, s_y), (t_x, s_x) = tents(case)
+    rel = chain(u.product, 2) + u.stored
+    steps = 4 * up.n_o * up.n_i if longest else up.n_i
+    rel = rel + chain(u.accumulation, steps)
+    errors, sums = [], []
+    for axis, factors in enumerate(((np.abs(s_y), t_x), (t_y, np.abs(s_x)))):
+        kink = kinks(case, delta, axis)[:, :, None]
+        size = np.where(kink, 2 * cells.top, sample(x, *factors))
+        moved = delta[1 - axis] * cells.twist
+        moved = moved + chain(u.interpolation, 16) * cells.top
+        T = (up.m * up.C * (size + moved)).sum(2)
+        E = (up.m * (up.C * moved + up.e_c * (size + moved))).sum(2) + rel * T
+        lost = delta[axis][:, :, 0] > 0.5  # more than one edge within reach
+        errors.append(np.where(lost & (T > 0), np.inf, E))
+        sums.append(T)
+    terms = (1 + up.m) * (up.n_o + up.C)
+    terms = np.repeat(terms.sum(2)[:, :, :, None], 2, 3)
+    return np.stack(errors, 3), terms, np.stack(sums, 3)

@@ -239,7 +239,9 @@ def exact_case(
     case = draw_case(rng, sizes, dtype, group, "border", mask, bias)
     N, og, K, _, *out = offset_shape(sizes)
     _, C, *_ = case.weight.shape
-    terms = 4 * K * C + 1
+    n_o, n_i = sizes.C_out // sizes.groups, sizes.C_in // og
+    P = int(np.prod(out))
+    terms = max(4 * K * C + 1, 4 * N * P, 4 * n_o * n_i, n_o * K * P)
     fraction, big, heavy = budget(dtype, terms)
     whole = rng.integers
     step = 2.0**fraction

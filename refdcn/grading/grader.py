@@ -5,15 +5,17 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from refdcn.grading import bounds, judge, suite
-from refdcn.grading.isolation import InProcess, Process
+from refdcn.grading.cases import Case
+from refdcn.grading.isolation import InProcess, Outcome, Process
 from refdcn.grading.judge import Finding
 from refdcn.grading.report import Report
-from refdcn.grading.verdicts import Verdict
+from refdcn.grading.verdicts import Verdict, worst
 
 Runner = Process | InProcess
 ELSEWHERE = 2**28  # a second address for the inputs
@@ -41,7 +43,7 @@ class Progress:
             sys.stderr.write("\r" + " " * 72 + "\r")
 
 
-def run_case(runner: Runner, expected: suite.Expected) -> Finding:
+def run_forward(runner: Runner, expected: suite.Expected) -> Finding:
     """Call the candidate on a case, and again on the same values elsewhere."""
     case = expected.case
     outcome = runner.call(case, pattern=0xFF)
@@ -51,10 +53,33 @@ def run_case(runner: Runner, expected: suite.Expected) -> Finding:
         repeated = judge.forward(expected, again)
         if repeated.verdict < finding.verdict:
             return repeated
-        if again.results and not same_bits(outcome.results[0], again.results[0]):
-            text = "a repeat with the same inputs gave other bits"
-            return Finding(case, "y", Verdict.INTEGRITY, text)
+        return repeat_finding(case, "y", outcome, again) or finding
     return finding
+
+
+def run_gradients(runner: Runner, expected: suite.Expected) -> list[Finding]:
+    """The five gradients, where the candidate has them."""
+    case = expected.case
+    if not runner.has_grad or case.kind not in ("bound", "exact"):
+        return []
+    outcome = runner.call(case, "grad")
+    findings = judge.gradients(expected, outcome)
+    if case.group == "repeat" and worst(f.verdict for f in findings) >= 6:
+        again = runner.call(case, "grad", at=ELSEWHERE, pattern=0x41)
+        found = repeat_finding(case, "gradients", outcome, again)
+        findings += [found] if found else []
+    return findings
+
+
+def repeat_finding(
+    case: Case, target: str, first: Outcome, again: Outcome
+) -> Finding | None:
+    """The finding when a repeat gives other bits."""
+    pairs = zip(first.results, again.results, strict=False)
+    if all(same_bits(a, b) for a, b in pairs if a is not None):
+        return None
+    text = "a repeat with the same inputs gave other bits"
+    return Finding(case, target, Verdict.INTEGRITY, text)
 
 
 def same_bits(a: Any, b: Any) -> bool:
@@ -72,14 +97,17 @@ def run(
         progress.step(group)
         if deaths.get(group, 0) >= GIVE_UP:
             continue
-        finding = run_case(runner, expected)
-        if finding.verdict <= Verdict.TIMEOUT:
+        found = [run_forward(runner, expected)]
+        if found[0].verdict > Verdict.INTEGRITY:
+            found += run_gradients(runner, expected)
+        if worst(f.verdict for f in found) <= Verdict.TIMEOUT:
             deaths[group] = deaths.get(group, 0) + 1
-        yield finding
+        yield from found
 
 
-def prepare(seed: int, dtypes: Sequence[str], level: str) -> list[suite.Expected]:
-    """The cases of every dtype with their oracles, which are computed once."""
+@lru_cache(maxsize=4)
+def prepare(seed: int, dtypes: tuple[str, ...], level: str) -> list[suite.Expected]:
+    """The cases of every dtype; their oracles are computed once for a seed."""
     return [
         suite.Expected(case, bounds.BY_DTYPE[dtype])
         for dtype in dtypes
@@ -113,14 +141,15 @@ def grade(
     seed = secrets.randbelow(2**32) if seed is None else seed
     spec = candidate if isinstance(candidate, str) else named(candidate)
     runner = Process(spec, timeout=timeout)
-    cases = prepare(seed, dtypes, level)
+    has_grad = runner.has_grad
+    cases = prepare(seed, tuple(dtypes), level)
     bar = Progress(len(cases), progress)
     try:
         findings = list(run(runner, cases, bar))
     finally:
         bar.close()
         runner.close()
-    return Report(spec, seed, level, tuple(dtypes), strict, findings)
+    return Report(spec, seed, level, tuple(dtypes), strict, findings, has_grad)
 
 
 def named(f: Callable[..., Any]) -> str:

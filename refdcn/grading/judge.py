@@ -11,7 +11,7 @@ from refdcn.formula import sample
 from refdcn.grading import bounds, oracle
 from refdcn.grading.cases import Array, Case, offset_shape
 from refdcn.grading.isolation import Outcome
-from refdcn.grading.suite import Expected
+from refdcn.grading.suite import TARGETS, Expected, Range
 from refdcn.grading.verdicts import Verdict
 
 
@@ -70,47 +70,117 @@ def forward(expected: Expected, outcome: Outcome) -> Finding:
         return found
     if case.kind == "hostile":
         return judge_hostile(case, y, expected.roundoff)
-    return compare(expected, "y", y)
+    return compare(case, "y", y, expected.y)
 
 
-def first_failure(name: str, ok: Array, y: Array, want: Array, bound: Array) -> str:
+def gradients(expected: Expected, outcome: Outcome) -> list[Finding]:
+    """The verdicts on the five gradients."""
+    case = expected.case
+    found = unanswered(case, outcome)
+    if found is not None:
+        return [replace_target(found, "gradients")]
+    if len(outcome.results) != 5:
+        text = f"it returned {len(outcome.results)} gradients; it must return five"
+        return [Finding(case, "gradients", Verdict.WRONG, text)]
+    findings = []
+    triples = zip(
+        TARGETS, outcome.results, case.inputs, expected.gradients, strict=True
+    )
+    for name, got, like, want in triples:
+        if like is None or want is None:
+            if got is not None:
+                text = f"{name} is no None though {name[5:]} was None"
+                findings.append(Finding(case, name, Verdict.WRONG, text))
+            continue
+        found = misshapen(case, got, name, like, like.shape)
+        findings.append(found or compare(case, name, got, want))
+    if findings and findings[1].verdict is Verdict.PASS:
+        findings.append(slopes(expected, outcome.results[1]))
+    return findings
+
+
+def replace_target(finding: Finding, target: str) -> Finding:
+    """The same finding on another output."""
+    finding.target = target
+    return finding
+
+
+def first_failure(name: str, ok: Array, y: Array, want: Range) -> str:
     """Where, what came and what was wanted, of the worst failing element."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        excess = np.where(ok, -1.0, np.nan_to_num(np.abs(y - want), nan=np.inf))
+    with np.errstate(invalid="ignore", over="ignore"):
+        excess = np.nan_to_num(outside(y, want), nan=np.inf)
+        excess = np.where(ok, -1.0, excess)
     at = np.unravel_index(np.argmax(excess), y.shape)
     index = ", ".join(map(str, map(int, at)))
+    low, high = float(want.low[at]), float(want.high[at])
+    said = f"{low:.9g}" if low == high else f"{low:.9g} to {high:.9g}"
     return (
-        f"{name}[{index}] = {float(y[at]):.9g}, the definition gives "
-        f"{float(want[at]):.9g} with a bound of {float(bound[at]):.2g}; "
+        f"{name}[{index}] = {float(y[at]):.9g}, the definition gives {said} with a "
+        f"bound of {float(want.bound[at]):.2g}; "
         f"{np.count_nonzero(~ok)} of {y.size} values are outside"
     )
 
 
-def compare(expected: Expected, name: str, y: Array) -> Finding:
+def outside(y: Array, want: Range) -> Array:
+    """The distance from the range."""
+    return np.asarray(np.maximum(np.maximum(want.low - y, y - want.high), 0))
+
+
+def compare(case: Case, name: str, y: Array, want: Range) -> Finding:
     """Exact data must match to the bit, all other lie within the bound."""
-    case, want, bound = expected.case, expected.y, expected.bound
     y = y.astype(np.float64)
-    error = np.abs(y - want)
-    ok = error <= bound
+    error = outside(y, want)
+    ok = within(error, want.bound)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.nan_to_num(error / bound, nan=0.0, posinf=np.inf)
+        ratio = np.nan_to_num(error / want.bound, nan=0.0, posinf=np.inf)
     worst = float(ratio.max(initial=0.0))
     if not ok.all():
-        text = first_failure(name, ok, y, want, bound)
+        text = first_failure(name, ok, y, want)
         return Finding(case, name, Verdict.WRONG, text, worst, y.size, ~ok)
     if case.kind == "exact":
-        unequal = y != want
-        if unequal.any():
-            text = f"{np.count_nonzero(unequal)} of {y.size} values are inexact on "
-            text += "dyadic data, where every order of evaluation is exact"
-            return Finding(case, name, Verdict.IMPRECISE, text, worst, y.size, unequal)
-        return Finding(case, name, Verdict.PASS, "", 0.0, y.size)
-    loose = error > expected.usual
+        loose = ~within(error, np.zeros_like(error))
+        why = "inexact on dyadic data, where every order of evaluation is exact"
+        worst = 0.0
+    else:
+        loose = ~within(error, want.usual)
+        why = "less accurate than the usual orders of summation"
     if loose.any():
-        text = f"{np.count_nonzero(loose)} of {y.size} values are less accurate than "
-        text += "the usual orders of summation"
+        text = f"{name}: {np.count_nonzero(loose)} of {y.size} values are {why}"
         return Finding(case, name, Verdict.IMPRECISE, text, worst, y.size, loose)
     return Finding(case, name, Verdict.PASS, "", worst, y.size)
+
+
+def slopes(expected: Expected, got: Array) -> Finding:
+    """Which one-sided slope it takes where the position is an integer."""
+    case = expected.case
+    want = expected.gradients[1]
+    assert want is not None
+    dp = (a.astype(float).reshape(offset_shape(case.sizes)) for a in (got, want.bound))
+    got, bound = dp
+    said = []
+    for where, border in (("at -1", True), ("at other integers", False)):
+        fits: dict[str, bool] = {}
+        for axis, (below, above) in enumerate(expected.sides):
+            q = oracle.positions(case)[axis]
+            E = bound[:, :, :, axis]
+            told = (q == np.round(q)) & ((q == -1) == border)
+            told &= np.abs(above - below) > 8 * E
+            for side, value in choices(below, above).items():
+                ok = within(np.abs(got[:, :, :, axis] - value), E)
+                fits[side] = fits.get(side, True) and bool(ok[told].all())
+            fits["any"] = fits.get("any", False) or bool(told.any())
+        if fits["any"] and not fits["right-hand"]:
+            side = next((s for s in fits if s != "any" and fits[s]), "mixed")
+            said.append(f"the slope {where} is {side}")
+    verdict = Verdict.CONVENTION if said else Verdict.PASS
+    return Finding(case, "grad_offset", verdict, "; ".join(said))
+
+
+def choices(below: Array, above: Array) -> dict[str, Array]:
+    """What an implementation may take for the slope at an integer."""
+    middle = (below + above) / 2
+    zero = np.zeros_like(middle)
+    return {"right-hand": above, "0": zero, "left-hand": below, "the mean": middle}
 
 
 def within(error: Array, bound: Array) -> Array:
@@ -132,9 +202,9 @@ def judge_hostile(case: Case, y: Array, u: bounds.Roundoff) -> Finding:
             case.offset.dtype
         ),
     )
-    expected = Expected(tame, u)
+    want = Expected(tame, u).y
     with np.errstate(invalid="ignore", over="ignore"):
-        fits = within(np.abs(y.astype(np.float64) - expected.y), expected.bound)
+        fits = within(outside(y.astype(np.float64), want), want.bound)
     if bad_x.any():
         sure, maybe = touched(tame, bad_x)
         ok = np.where(sure, ~np.isfinite(y), fits | (maybe & ~np.isfinite(y)))
@@ -151,8 +221,7 @@ def judge_hostile(case: Case, y: Array, u: bounds.Roundoff) -> Finding:
         note = f"{case.note} gives {'0' if fits.all() else 'NaN'}"
         open_choice = bool(infinite)
     if not ok.all():
-        bound = np.broadcast_to(expected.bound, y.shape)
-        text = f"{case.note}: " + first_failure("y", ok, y, expected.y, bound)
+        text = f"{case.note}: " + first_failure("y", ok, y, want)
         return Finding(case, "y", Verdict.WRONG, text, failing=~ok)
     verdict = Verdict.CONVENTION if open_choice else Verdict.PASS
     return Finding(case, "y", verdict, note, values=y.size)

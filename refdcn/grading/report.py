@@ -47,7 +47,7 @@ class Line:
         counted = sum(f.verdict is self.verdict for f in self.findings)
         cases = f"{counted}/{len(self.findings)}"
         return (
-            f"{self.dtype:<9}{self.group:<11}{str(self.verdict):<12}{cases:>8}"
+            f"{self.dtype:<9}{self.group:<12}{str(self.verdict):<12}{cases:>8}"
             f"  {self.detail}"
         )
 
@@ -62,13 +62,15 @@ class Report:
     dtypes: tuple[str, ...]
     strict: bool
     findings: list[Finding]
+    has_grad: bool = False
 
     @property
     def lines(self) -> list[Line]:
         """By dtype and group, in the order they were run."""
         groups: dict[tuple[str, str], list[Finding]] = {}
         for f in self.findings:
-            groups.setdefault((f.case.x.dtype.name, f.case.group), []).append(f)
+            name = f.target if f.target.startswith("grad") else f.case.group
+            groups.setdefault((f.case.x.dtype.name, name), []).append(f)
         return [Line(*key, found) for key, found in groups.items()]
 
     @property
@@ -109,14 +111,19 @@ class Report:
         n = len(self.counted)
         if f is None or f.verdict in (Verdict.PASS, Verdict.CONVENTION):
             return (
-                f"{self.candidate} is right: all {n} cases lie within the bound "
-                "that every correct implementation meets (forward)."
+                f"{self.candidate} is right: all {n} results lie within the bound that "
+                f"every correct implementation meets ({self.scope})."
             )
         bad = sum(g.verdict is f.verdict for g in self.counted)
         return (
             f"{self.candidate} is graded {f.verdict}: {f.text} "
-            f"({bad} of {n} cases; first: {f.case})."
+            f"({bad} of {n} results; first: {f.case})."
         )
+
+    @property
+    def scope(self) -> str:
+        """What was graded."""
+        return "forward and gradients" if self.has_grad else "forward only"
 
     def text(self) -> str:
         """The sentence, and a line for each group."""
@@ -132,6 +139,7 @@ class Report:
                 "verdict": str(self.verdict),
                 "exit_code": self.exit_code,
                 "sentence": self.sentence,
+                "graded": self.scope,
                 "seed": self.seed,
                 "level": self.level,
                 "strict": self.strict,

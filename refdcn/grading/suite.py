@@ -5,45 +5,82 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from refdcn.grading import bounds, oracle
 from refdcn.grading.cases import (
+    NAMES,
     Array,
     Case,
     Sizes,
     draw_case,
     draw_sizes,
     exact_case,
+    offset_shape,
 )
 
 # drawn geometries of each kind at each level
 LEVELS = {"smoke": 8, "full": 60, "paranoid": 600}
 
 
+TARGETS = tuple(f"grad_{name}" for name in NAMES)
+
+
+class Range(NamedTuple):
+    """What one output may be: from low to high, give or take the bound."""
+
+    low: Array
+    high: Array
+    bound: Array
+    usual: Array  # the bound of the usual, shorter chains of additions
+
+
 class Expected:
-    """The oracle's answer to one case and how far from it is still right."""
+    """The oracle's answers to one case and how far from them is still right."""
 
     def __init__(self, case: Case, roundoff: bounds.Roundoff) -> None:
         self.case, self.roundoff = case, roundoff.with_oracle()
 
     @cached_property
-    def y(self) -> Array:
-        """The definition's value in float64."""
-        return oracle.forward(self.case)
+    def y(self) -> Range:
+        """The forward result."""
+        y = oracle.forward(self.case)
+        sides = (bounds.forward(self.case, y, self.roundoff, b) for b in (True, False))
+        return Range(y, y, *sides)
 
     @cached_property
-    def bound(self) -> Array:
-        """Beyond it no correct implementation goes."""
-        return bounds.forward(self.case, self.y, self.roundoff)
+    def sides(self) -> list[tuple[Array, Array]]:
+        """d offset in the cells below and above, along rows and columns."""
+        return [oracle.one_sided(self.case, axis) for axis in (0, 1)]
 
     @cached_property
-    def usual(self) -> Array:
-        """The bound of the usual, shorter chains of additions."""
-        return bounds.forward(self.case, self.y, self.roundoff, longest=False)
+    def gradients(self) -> list[Range | None]:
+        """d x, d offset, d weight, d mask, d bias; a set where slopes differ."""
+        lows = list(oracle.gradients(self.case))
+        highs = list(lows)
+        dp = lows[1].reshape(offset_shape(self.case.sizes))
+        low, high = dp.copy(), dp.copy()
+        delta = bounds.deltas(self.case, self.roundoff)
+        wide = delta[0][:, :, None], delta[1][:, :, None]
+        for axis, (below, above) in enumerate(self.sides):
+            kink = bounds.kinks(self.case, wide, axis)
+            at = (slice(None),) * 3 + (axis,)
+            low[at] = np.where(kink, np.minimum(below, above), dp[at])
+            high[at] = np.where(kink, np.maximum(below, above), dp[at])
+        lows[1], highs[1] = low.reshape(lows[1].shape), high.reshape(lows[1].shape)
+        # the rounding of the result is that of the larger end
+        ends = [
+            None if a is None else np.maximum(np.abs(a), np.abs(b))
+            for a, b in zip(lows, highs, strict=True)
+        ]
+        wrong, usual = (
+            bounds.gradients(self.case, ends, self.roundoff, b) for b in (True, False)
+        )
+        four = zip(lows, highs, wrong, usual, strict=True)
+        return [None if a is None else Range(a, b, e, f) for a, b, e, f in four]
 
 
 def corners() -> list[dict[str, Any]]:
