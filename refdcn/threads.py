@@ -124,13 +124,23 @@ def single_threaded_blas() -> Iterator[None]:
         _blas_users += 1
         if _blas_users == 1:
             _blas_before = [library.get_num_threads() for library in libraries]
-            for library in libraries:
-                library.set_num_threads(1)
+            _set_blas_threads(libraries, [1] * len(libraries))
     try:
         yield
     finally:
         with _lock:
             _blas_users -= 1
             if _blas_users == 0:
-                for library, before in zip(libraries, _blas_before, strict=True):
-                    library.set_num_threads(before)
+                _set_blas_threads(libraries, _blas_before)
+
+
+def _set_blas_threads(libraries: list[Any], counts: list[int]) -> None:
+    for library, count in zip(libraries, counts, strict=True):
+        # Newer threadpoolctl ignores all threads but the first that ever set it, to
+        # keep them from fighting; here `_lock` does, and any thread may be the one.
+        give_up = getattr(library, "clear_controlling_thread", None)
+        if give_up is not None:
+            give_up(force=True)
+        library.set_num_threads(count)
+        if give_up is not None:
+            give_up()
