@@ -9,7 +9,7 @@ import numpy as np
 from refdcn import formula
 
 from bounds import NAMES, assert_within, bounds, results, settled
-from strategies import Case, dp, fill
+from strategies import Case, Sizes, dp, dyadic, fill
 
 U64, TINY64 = 2.0**-53, np.finfo(np.float64).tiny
 
@@ -39,6 +39,14 @@ def agrees_with_formula(target, case):
     bound = bounds(exact, *roundoff(case.x.dtype))
     assert_all_within(got, results(formula, exact), bound)
     assert all(a is None or a.dtype == case.x.dtype for a in got)
+
+
+def equals_formula(target, case):
+    """y and all gradients of dyadic numbers, with no tolerance."""
+    case = dyadic(case)
+    got, exact = results(target, case), results(formula, case.astype(np.float64))
+    wanted = [a if a is None else a.astype(case.x.dtype) for a in exact]
+    assert_same(got, wanted)
 
 
 def is_linear(target, case):
@@ -198,8 +206,6 @@ def offset_groups_are_apart(target, sizes, rng, order, dtype=np.float64):
 
 def one_sample(shape, q, dtype=np.float64, x=None):
     """A 1x1 kernel that reads x [1, 1, H, W] once, at q = (row, column)."""
-    from strategies import Sizes
-
     sizes = Sizes(1, 1, 1, H=shape[0], W=shape[1], kernel=(1, 1), padding=(0, 0))
     sizes = sizes._replace(stride=shape)  # one output
     rng = np.random.default_rng(1)

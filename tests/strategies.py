@@ -198,6 +198,28 @@ def fill(sizes, rng, offset="mixed", mask=True, bias=True, dtype=np.float64):
     return case.astype(dtype)
 
 
+def dyadic(case, fraction=2):
+    """`case` with small integers, and offsets in multiples of 1 / fraction.
+
+    Every product and sum is then exact, in float32 too and in any order, so that two
+    correct results are the same, bit for bit.
+    """
+    rng = np.random.default_rng(0)
+
+    def small(a, choices):
+        return a if a is None else rng.choice(choices, a.shape).astype(a.dtype)
+
+    offset = np.round(case.offset * fraction) / fraction
+    return case._replace(
+        x=small(case.x, [-2, -1, 0, 1, 2]),
+        offset=offset.astype(case.x.dtype),
+        weight=small(case.weight, [-1, 0, 1]),
+        mask=small(case.mask, [-1, 1, 2]),
+        bias=small(case.bias, [-1, 1]),
+        grad_y=small(case.grad_y, [-1, 0, 1]),
+    )
+
+
 # --- Geometries ----------------------------------------------------------------------
 
 GROUPS = [  # (groups, offset_groups)

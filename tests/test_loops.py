@@ -40,6 +40,12 @@ def test_agrees_with_formula(case, dtype):
     checks.agrees_with_formula(loops, case.astype(dtype))
 
 
+@examples(200)
+@given(cases(), dtypes)
+def test_equals_formula_where_sums_are_exact(case, dtype):
+    checks.equals_formula(loops, case.astype(dtype))
+
+
 @examples(100)
 @given(cases(), dtypes)
 def test_linear(case, dtype):
