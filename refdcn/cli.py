@@ -7,8 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from refdcn.demo.options import add_arguments as add_rotated_digits
+
 DTYPES = ("float64", "float32", "float16")
 LEVELS = ("smoke", "full", "paranoid")
+PRECISIONS = ("fp64", "fp32", "tf32", "bf16", "fp16")
 WRONG = "refdcn.grading.examples:swapped"
 
 
@@ -21,6 +24,12 @@ def parser() -> argparse.ArgumentParser:
     add_grade(commands.add_parser("grade", help="grade an implementation"))
     demo = commands.add_parser("demo", help="grade a right and a wrong kernel")
     demo.set_defaults(run=run_demo)
+    experiments = demo.add_subparsers(title="an experiment", metavar="")
+    add_rotated_digits(
+        experiments.add_parser(
+            "rotated-digits", help="deformable networks on randomly rotated digits"
+        )
+    )
     return top
 
 
@@ -37,8 +46,23 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         "--strict", action="store_true", help="count non-finite inputs in the exit code"
     )
     grade.add_argument("--level", choices=LEVELS, default="smoke")
+    grade.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
     grade.add_argument(
-        "--dtype", nargs="+", choices=DTYPES, default=["float64", "float32"]
+        "--precision",
+        choices=PRECISIONS,
+        help="the working precision it promises, if not its dtype's own",
+    )
+    grade.add_argument(
+        "--convention",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a choice it declares, as border=inside; an unknown one lists all",
+    )
+    grade.add_argument(
+        "--supports",
+        metavar="FILE",
+        help="gaps it declares, one a line: groups > 1 and dtype == float64",
     )
     grade.add_argument("--seed", type=int, help="repeat a run; default: a fresh one")
     grade.add_argument(
@@ -51,6 +75,7 @@ def run_grade(options: argparse.Namespace) -> int:
     """Grade and print; the exit code is the worst counted verdict's."""
     from refdcn.grading import CannotStartError, grade
     from refdcn.grading.candidates import SpecError, split
+    from refdcn.grading.declared import DeclarationError, parse_gaps
 
     try:
         split(options.spec)
@@ -58,12 +83,15 @@ def run_grade(options: argparse.Namespace) -> int:
             options.spec,
             level=options.level,
             dtypes=options.dtype,
+            precision=options.precision,
+            conventions=options.convention,
+            gaps=parse_gaps(options.supports) if options.supports else (),
             seed=options.seed,
             strict=options.strict,
             timeout=options.timeout,
             progress=True,
         )
-    except (CannotStartError, SpecError) as e:
+    except (CannotStartError, SpecError, DeclarationError, OSError) as e:
         print(f"refdcn grade: {e}", file=sys.stderr)
         return 2
     print(report.text())

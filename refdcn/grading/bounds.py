@@ -32,6 +32,8 @@ class Roundoff(NamedTuple):
     stored: float  # of a column or a coefficient; 0: not rounded when stored
     tiny: float  # absolute error of a result that underflows
     largest: float  # beyond it a sum may become infinite
+    grid: float = 0.0  # of coordinates scaled to [-1, 1] and back
+    absolute: float = 0.0  # of a coordinate, in pixels
 
     def with_oracle(self) -> Roundoff:
         """These and the float64 oracle's own, which is in any order too."""
@@ -96,7 +98,10 @@ def deltas(case: Case, u: Roundoff) -> tuple[Array, Array]:
     (s_y, s_x), (p_y, p_x), (d_y, d_x) = case.stride, case.padding, case.dilation
     y = s_y * np.arange(h)[:, None] + p_y + d_y * i + dp[:, :, :, 0]
     x = s_x * np.arange(w) + p_x + d_x * j + dp[:, :, :, 1]
-    return chain(u.coordinate, 3) * y, chain(u.coordinate, 3) * x
+    three = chain(u.coordinate, 3)
+    around = [u.absolute + 8 * u.grid * max(n, 1) for n in (sizes.H, sizes.W)]
+    grid = 8 * u.grid
+    return (three + grid) * y + around[0], (three + grid) * x + around[1]
 
 
 def cell_maps(x: Array) -> Array:
@@ -250,7 +255,8 @@ def hits(case: Case, delta: tuple[Array, Array]) -> list[Array]:
     met = []
     for q, d, n in zip(positions(case), delta, case.x.shape[2:], strict=True):
         reach = 1 + d[:, :, 0] * (1 + 4 * U64) + 4 * U64 * np.abs(q)
-        met.append(1.0 * (np.abs(q[..., None] - np.arange(n)) < reach[..., None]))
+        # A distance just below 1, as from 1e-30 to 1, rounds to 1: hence <=.
+        met.append(1.0 * (np.abs(q[..., None] - np.arange(n)) <= reach[..., None]))
     return met
 
 

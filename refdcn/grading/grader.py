@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from refdcn.grading import bounds, judge, suite
+from refdcn.grading import declared, judge, suite
 from refdcn.grading.cases import Case
+from refdcn.grading.explain import explain_precision
 from refdcn.grading.isolation import InProcess, Outcome, Process
 from refdcn.grading.judge import Finding
+from refdcn.grading.precision import standard
 from refdcn.grading.report import Report
 from refdcn.grading.verdicts import Verdict, worst
 
@@ -95,6 +97,7 @@ def run(
     for expected in cases:
         group = expected.case.group
         progress.step(group)
+        group = f"{expected.case.x.dtype} {group}"
         if deaths.get(group, 0) >= GIVE_UP:
             continue
         found = [run_forward(runner, expected)]
@@ -106,10 +109,16 @@ def run(
 
 
 @lru_cache(maxsize=4)
-def prepare(seed: int, dtypes: tuple[str, ...], level: str) -> list[suite.Expected]:
+def prepare(
+    seed: int,
+    dtypes: tuple[str, ...],
+    level: str,
+    precision: str | None,
+    border: str = "corners",
+) -> list[suite.Expected]:
     """The cases of every dtype; their oracles are computed once for a seed."""
     return [
-        suite.Expected(case, bounds.BY_DTYPE[dtype])
+        suite.Expected(case, standard(dtype, precision), border)
         for dtype in dtypes
         for case in suite.cases(seed, np.dtype(dtype), level)
     ]
@@ -119,7 +128,10 @@ def grade(
     candidate: str | Callable[..., Any],
     *,
     level: str = "smoke",
-    dtypes: Sequence[str] = ("float64", "float32"),
+    dtypes: Sequence[str] = ("float64", "float32", "float16"),
+    precision: str | None = None,
+    conventions: Sequence[str] = (),
+    gaps: Sequence[str] = (),
     seed: int | None = None,
     strict: bool = False,
     timeout: float = 60.0,
@@ -130,7 +142,10 @@ def grade(
     candidate: "torchvision", "module:function", "path/to/file.py:function" or
     a function, called as f(x, offset, weight, mask, bias, stride=(..),
     padding=(..), dilation=(..)) on NumPy arrays. level: "smoke", "full" or
-    "paranoid". seed: None draws a fresh one, which the report names.
+    "paranoid". precision: one of "fp64", "fp32", "tf32", "bf16", "fp16" when it
+    is another than the dtype's own. conventions: "border=inside", ... that it
+    keeps. gaps: "groups > 1", ... that it may refuse. seed: None draws a fresh
+    one, which the report names.
     Raises CannotStartError when the candidate cannot be loaded.
 
     >>> from refdcn import formula
@@ -138,18 +153,23 @@ def grade(
     >>> grade("refdcn.formula:deform_conv2d", dtypes=["float32"]).exit_code
     0
     """
+    kept = declared.parse_conventions(conventions)
     seed = secrets.randbelow(2**32) if seed is None else seed
     spec = candidate if isinstance(candidate, str) else named(candidate)
     runner = Process(spec, timeout=timeout)
-    has_grad = runner.has_grad
-    cases = prepare(seed, tuple(dtypes), level)
+    has_grad, border = runner.has_grad, kept.get("border", "corners")
+    cases = prepare(seed, tuple(dtypes), level, precision, border)
     bar = Progress(len(cases), progress)
     try:
         findings = list(run(runner, cases, bar))
     finally:
         bar.close()
         runner.close()
-    return Report(spec, seed, level, tuple(dtypes), strict, findings, has_grad)
+    explain_precision(findings)
+    declared.apply(findings, kept, gaps)
+    return Report(
+        spec, seed, level, tuple(dtypes), strict, findings, has_grad, precision
+    )
 
 
 def named(f: Callable[..., Any]) -> str:

@@ -11,6 +11,7 @@ from refdcn.formula import sample
 from refdcn.grading import bounds, oracle
 from refdcn.grading.cases import Array, Case, offset_shape
 from refdcn.grading.isolation import Outcome
+from refdcn.grading.precision import Standard
 from refdcn.grading.suite import TARGETS, Expected, Range
 from refdcn.grading.verdicts import Verdict
 
@@ -26,6 +27,11 @@ class Finding:
     ratio: float = 0.0  # largest |error| / bound
     values: int = 0
     failing: Array | None = None
+    got: Array | None = None  # what came, where it is not right
+    expected: Expected | None = None
+    cause: str = ""  # the precision or the mistake that explains it
+    choice: tuple[str, str] | None = None  # a convention and its value
+    declared: bool = False  # the candidate's owner said so beforehand
 
 
 def unanswered(case: Case, outcome: Outcome) -> Finding | None:
@@ -69,8 +75,8 @@ def forward(expected: Expected, outcome: Outcome) -> Finding:
     if found is not None:
         return found
     if case.kind == "hostile":
-        return judge_hostile(case, y, expected.roundoff)
-    return compare(case, "y", y, expected.y)
+        return judge_hostile(case, y, expected.standard)
+    return compare(expected, "y", y)
 
 
 def gradients(expected: Expected, outcome: Outcome) -> list[Finding]:
@@ -93,9 +99,9 @@ def gradients(expected: Expected, outcome: Outcome) -> list[Finding]:
                 findings.append(Finding(case, name, Verdict.WRONG, text))
             continue
         found = misshapen(case, got, name, like, like.shape)
-        findings.append(found or compare(case, name, got, want))
-    if findings and findings[1].verdict is Verdict.PASS:
-        findings.append(slopes(expected, outcome.results[1]))
+        findings.append(found or compare(expected, name, got))
+    if findings[1].verdict is Verdict.PASS:
+        findings += slopes(expected, outcome.results[1])
     return findings
 
 
@@ -126,54 +132,57 @@ def outside(y: Array, want: Range) -> Array:
     return np.asarray(np.maximum(np.maximum(want.low - y, y - want.high), 0))
 
 
-def compare(case: Case, name: str, y: Array, want: Range) -> Finding:
+def compare(expected: Expected, name: str, y: Array) -> Finding:
     """Exact data must match to the bit, all other lie within the bound."""
+    case, want = expected.case, expected.range(name)
     y = y.astype(np.float64)
     error = outside(y, want)
     ok = within(error, want.bound)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.nan_to_num(error / want.bound, nan=0.0, posinf=np.inf)
     worst = float(ratio.max(initial=0.0))
-    if not ok.all():
-        text = first_failure(name, ok, y, want)
-        return Finding(case, name, Verdict.WRONG, text, worst, y.size, ~ok)
-    if case.kind == "exact":
+    found = Finding(case, name, Verdict.PASS, "", worst, y.size)
+    if case.kind == "exact" and expected.standard.exact:
         loose = ~within(error, np.zeros_like(error))
         why = "inexact on dyadic data, where every order of evaluation is exact"
-        worst = 0.0
+        found.ratio = worst = 0.0
     else:
         loose = ~within(error, want.usual)
         why = "less accurate than the usual orders of summation"
-    if loose.any():
-        text = f"{name}: {np.count_nonzero(loose)} of {y.size} values are {why}"
-        return Finding(case, name, Verdict.IMPRECISE, text, worst, y.size, loose)
-    return Finding(case, name, Verdict.PASS, "", worst, y.size)
+    if not ok.all():
+        found.verdict, found.failing = Verdict.WRONG, ~ok
+        found.text = first_failure(name, ok, y, want)
+    elif loose.any():
+        found.verdict, found.failing = Verdict.IMPRECISE, loose
+        found.text = f"{name}: {np.count_nonzero(loose)} of {y.size} values are {why}"
+    if found.verdict is not Verdict.PASS:
+        found.got, found.expected = y, expected
+    return found
 
 
-def slopes(expected: Expected, got: Array) -> Finding:
+def slopes(expected: Expected, got: Array) -> list[Finding]:
     """Which one-sided slope it takes where the position is an integer."""
-    case = expected.case
-    want = expected.gradients[1]
-    assert want is not None
-    dp = (a.astype(float).reshape(offset_shape(case.sizes)) for a in (got, want.bound))
-    got, bound = dp
-    said = []
-    for where, border in (("at -1", True), ("at other integers", False)):
+    case, want = expected.case, expected.range("grad_offset")
+    shape = offset_shape(case.sizes)
+    got, bound = (a.astype(float).reshape(shape) for a in (got, want.bound))
+    found = []
+    for key, border in (("slope at -1", True), ("slope at integers", False)):
         fits: dict[str, bool] = {}
         for axis, (below, above) in enumerate(expected.sides):
-            q = oracle.positions(case)[axis]
-            E = bound[:, :, :, axis]
+            q, E = oracle.positions(case)[axis], bound[:, :, :, axis]
             told = (q == np.round(q)) & ((q == -1) == border)
             told &= np.abs(above - below) > 8 * E
             for side, value in choices(below, above).items():
                 ok = within(np.abs(got[:, :, :, axis] - value), E)
                 fits[side] = fits.get(side, True) and bool(ok[told].all())
             fits["any"] = fits.get("any", False) or bool(told.any())
-        if fits["any"] and not fits["right-hand"]:
-            side = next((s for s in fits if s != "any" and fits[s]), "mixed")
-            said.append(f"the slope {where} is {side}")
-    verdict = Verdict.CONVENTION if said else Verdict.PASS
-    return Finding(case, "grad_offset", verdict, "; ".join(said))
+        if fits.pop("any") and not fits["right-hand"]:
+            side = next((s for s in fits if fits[s]), "mixed")
+            text = f"the {key} is {side}"
+            one = Finding(case, "grad_offset", Verdict.CONVENTION, text)
+            one.choice = key, side
+            found.append(one)
+    return found
 
 
 def choices(below: Array, above: Array) -> dict[str, Array]:
@@ -188,7 +197,7 @@ def within(error: Array, bound: Array) -> Array:
     return np.asarray(error <= bound)
 
 
-def judge_hostile(case: Case, y: Array, u: bounds.Roundoff) -> Finding:
+def judge_hostile(case: Case, y: Array, standard: Standard) -> Finding:
     """Non-finite inputs: the definition leaves a choice only where they are used."""
     bad_x = ~np.isfinite(case.x)
     q_y, q_x = oracle.positions(case)
@@ -202,7 +211,7 @@ def judge_hostile(case: Case, y: Array, u: bounds.Roundoff) -> Finding:
             case.offset.dtype
         ),
     )
-    want = Expected(tame, u).y
+    want = Expected(tame, standard).y
     with np.errstate(invalid="ignore", over="ignore"):
         fits = within(outside(y.astype(np.float64), want), want.bound)
     if bad_x.any():
@@ -213,18 +222,22 @@ def judge_hostile(case: Case, y: Array, u: bounds.Roundoff) -> Finding:
             "skipped" if choice.all() else "in part read" if choice.any() else "read"
         )
         note = f"a {case.note} at weight 0 is {chose}"
+        choice_of = "zero weight", chose
         open_choice = bool(choice.size)
     else:
         used = np.broadcast_to(np.any(lost, (1, 2))[:, None], y.shape)
         infinite = ~np.isfinite(case.offset).all()
         ok = fits | (used & ~np.isfinite(y) & infinite)
-        note = f"{case.note} gives {'0' if fits.all() else 'NaN'}"
+        gives = "0" if fits.all() else "NaN"
+        note = f"{case.note} gives {gives}"
+        choice_of = "nan" if "nan" in case.note else "infinite", gives
         open_choice = bool(infinite)
     if not ok.all():
         text = f"{case.note}: " + first_failure("y", ok, y, want)
         return Finding(case, "y", Verdict.WRONG, text, failing=~ok)
     verdict = Verdict.CONVENTION if open_choice else Verdict.PASS
-    return Finding(case, "y", verdict, note, values=y.size)
+    chosen = choice_of if open_choice else None
+    return Finding(case, "y", verdict, note, values=y.size, choice=chosen)
 
 
 def touched(case: Case, bad: Array) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ under judgement share.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,3 +96,28 @@ def one_sided(case: Case, axis: int) -> tuple[Array, Array]:
         )
         sides.append(grads[1].reshape(dp.shape)[:, :, :, axis])
     return sides[0], sides[1]
+
+
+def border(case: Case, rule: str) -> Case:
+    """The case whose definition value is that of `rule` on the given one.
+
+    A border rule other than the paper's is the paper's sum on a changed
+    image and mask: samples beyond an edge get mask 0, and an image whose
+    last row and column are repeated reads as replicated above.
+    """
+    if rule == "corners":
+        return case
+    sizes = case.sizes
+    keep: Array = np.ones(modulation(case).shape, bool)
+    for q, n in zip(positions(case), (sizes.H, sizes.W), strict=True):
+        keep &= q >= 0
+        if rule == "inside":
+            keep &= q <= n - 1
+        if rule == "replicate above":
+            keep &= q < n
+    N, og, K, _, *out = offset_shape(sizes)
+    mask = (modulation(case) * keep).reshape(N, og * K, *out).astype(case.x.dtype)
+    x = case.x
+    if rule == "replicate above":
+        x = np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1)), mode="edge")
+    return replace(case, x=x, mask=mask)

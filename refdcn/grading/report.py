@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,7 @@ class Report:
     strict: bool
     findings: list[Finding]
     has_grad: bool = False
+    precision: str | None = None
 
     @property
     def lines(self) -> list[Line]:
@@ -75,8 +76,15 @@ class Report:
 
     @property
     def counted(self) -> list[Finding]:
-        """The findings that decide: hostile inputs only when strict."""
-        return [f for f in self.findings if self.strict or f.case.kind != "hostile"]
+        """The findings that decide the verdict."""
+        return [f for f in self.findings if self.counts(f)]
+
+    def counts(self, f: Finding) -> bool:
+        """Not: declared gaps, imprecise halves nobody declared, lax hostiles."""
+        if f.declared or (f.case.kind == "hostile" and not self.strict):
+            return False
+        half = f.case.x.dtype.name in HALF and self.precision is None
+        return not (half and f.verdict is Verdict.IMPRECISE)
 
     @property
     def verdict(self) -> Verdict:
@@ -96,6 +104,8 @@ class Report:
     def sentence(self) -> str:
         """The verdict as one sentence, and what hostile inputs do."""
         said = self.headline()
+        for cause in dict.fromkeys(self.uncounted_causes()):
+            said += f" {cause}"
         hostile = [f for f in self.findings if f.case.kind == "hostile"]
         found = self.worst_of(hostile)
         if found is not None and found.verdict < Verdict.CONVENTION:
@@ -104,6 +114,20 @@ class Report:
             said += f" With {what}: {text}" + ("." if not text.endswith(".") else "")
             said += "" if self.strict else " Not counted without --strict."
         return said
+
+    def uncounted_causes(self) -> Iterator[str]:
+        """What is named without deciding: conventions, halves, declared gaps."""
+        for f in self.findings:
+            name = f.case.x.dtype.name
+            if f.case.kind == "hostile":
+                continue
+            if f.declared:
+                yield f"Declared gap: {f.text}."
+            elif f.verdict is Verdict.CONVENTION:
+                yield f"Convention: {f.cause or f.text}."
+            elif f.verdict is Verdict.IMPRECISE and not self.counts(f):
+                cause = f.cause or "less accurate than float32 intermediates allow"
+                yield f"Imprecise in {name}, not counted: {cause}."
 
     def headline(self) -> str:
         """The counted verdict."""

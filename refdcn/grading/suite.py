@@ -21,6 +21,7 @@ from refdcn.grading.cases import (
     exact_case,
     offset_shape,
 )
+from refdcn.grading.precision import Standard
 
 # drawn geometries of each kind at each level
 LEVELS = {"smoke": 8, "full": 60, "paranoid": 600}
@@ -35,21 +36,39 @@ class Range(NamedTuple):
     low: Array
     high: Array
     bound: Array
-    usual: Array  # the bound of the usual, shorter chains of additions
+    usual: Array  # of the usual, shorter sums, or of wider intermediates
 
 
 class Expected:
     """The oracle's answers to one case and how far from them is still right."""
 
-    def __init__(self, case: Case, roundoff: bounds.Roundoff) -> None:
-        self.case, self.roundoff = case, roundoff.with_oracle()
+    def __init__(self, case: Case, standard: Standard, border: str = "corners") -> None:
+        self.case, self.standard, self.border = case, standard, border
+        self.others: dict[bounds.Roundoff, Expected] = {}
+        self.wrong = standard.wrong.with_oracle()
+        self.tight = standard.tight.with_oracle()
+
+    def under(self, roundoff: bounds.Roundoff) -> Expected:
+        """The same case, held to another precision alone."""
+        if roundoff not in self.others:
+            one = Standard(roundoff, roundoff, True, False)
+            self.others[roundoff] = Expected(self.case, one, self.border)
+        return self.others[roundoff]
+
+    def range(self, target: str) -> Range:
+        """The expectation of "y", "grad_x", ..."""
+        found = self.y if target == "y" else self.gradients[TARGETS.index(target)]
+        assert found is not None
+        return found
 
     @cached_property
     def y(self) -> Range:
         """The forward result."""
-        y = oracle.forward(self.case)
-        sides = (bounds.forward(self.case, y, self.roundoff, b) for b in (True, False))
-        return Range(y, y, *sides)
+        case = oracle.border(self.case, self.border)
+        y = oracle.forward(case)
+        wrong = bounds.forward(case, y, self.wrong)
+        tight = bounds.forward(case, y, self.tight, self.standard.longest)
+        return Range(y, y, wrong, tight)
 
     @cached_property
     def sides(self) -> list[tuple[Array, Array]]:
@@ -63,7 +82,7 @@ class Expected:
         highs = list(lows)
         dp = lows[1].reshape(offset_shape(self.case.sizes))
         low, high = dp.copy(), dp.copy()
-        delta = bounds.deltas(self.case, self.roundoff)
+        delta = bounds.deltas(self.case, self.wrong)
         wide = delta[0][:, :, None], delta[1][:, :, None]
         for axis, (below, above) in enumerate(self.sides):
             kink = bounds.kinks(self.case, wide, axis)
@@ -76,9 +95,8 @@ class Expected:
             None if a is None else np.maximum(np.abs(a), np.abs(b))
             for a, b in zip(lows, highs, strict=True)
         ]
-        wrong, usual = (
-            bounds.gradients(self.case, ends, self.roundoff, b) for b in (True, False)
-        )
+        wrong = bounds.gradients(self.case, ends, self.wrong)
+        usual = bounds.gradients(self.case, ends, self.tight, self.standard.longest)
         four = zip(lows, highs, wrong, usual, strict=True)
         return [None if a is None else Range(a, b, e, f) for a, b, e, f in four]
 

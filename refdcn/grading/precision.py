@@ -1,0 +1,99 @@
+"""What a precision promises, and which lower one would explain an error."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from refdcn.grading.bounds import (
+    BY_DTYPE,
+    FP16_WIDE,
+    U16,
+    U32,
+    Roundoff,
+)
+
+U_TF32, U_BF16, U_TEXTURE = 2.0**-11, 2.0**-8, 2.0**-8
+
+
+class Standard(NamedTuple):
+    """Outside `wrong` is a proof of a bug; outside `tight` is imprecise."""
+
+    wrong: Roundoff
+    tight: Roundoff
+    longest: bool  # whether `tight` allows the longest chains of additions
+    exact: bool  # whether dyadic data must come out to the bit
+
+
+def everything(u: float, kept: Roundoff) -> Roundoff:
+    """Every step rounded to u, the range of `kept`."""
+    return kept._replace(
+        coordinate=max(u, kept.coordinate),
+        interpolation=max(u, kept.interpolation),
+        product=max(u, kept.product),
+        accumulation=max(u, kept.accumulation),
+        output=max(u, kept.output),
+        stored=max(u, kept.stored),
+    )
+
+
+PRECISIONS = ("fp64", "fp32", "tf32", "bf16", "fp16")
+
+
+def standard(dtype: str, precision: str | None = None) -> Standard:
+    """The bounds for arrays of `dtype` and a declared precision."""
+    own = BY_DTYPE[dtype]
+    if precision in (None, "fp64") or (precision, dtype) == ("fp32", "float32"):
+        tight = FP16_WIDE if dtype == "float16" else own
+        return Standard(own, tight, dtype == "float16", True)
+    if precision == "fp32":
+        if dtype == "float16":
+            return Standard(own, FP16_WIDE, True, True)
+        lower = everything(U32, own)
+    elif precision == "tf32":
+        lower = everything(U32, own)._replace(product=U_TF32 + U32)
+    elif precision == "bf16":
+        lower = everything(U_BF16, own)
+    else:
+        lower = everything(U16, own)
+    return Standard(lower, lower, True, dtype == "float16" and precision == "fp16")
+
+
+class Hypothesis(NamedTuple):
+    """A lower working precision, or another legal route, with its name."""
+
+    name: str
+    roundoff: Roundoff
+    convention: bool = False
+
+
+def hypotheses(dtype: str) -> list[Hypothesis]:
+    """From the smallest departure to the largest."""
+    own = FP16_WIDE if dtype == "float16" else BY_DTYPE[dtype]
+    grid = own._replace(grid=own.coordinate)
+    found = [
+        Hypothesis("positions go through a normalised grid", grid, convention=True)
+    ]
+    if dtype == "float64":
+        single = [("float32", U32)]
+    elif dtype == "float32":
+        single = [("float16", U16), ("bfloat16", U_BF16)]
+        tf32 = own._replace(product=U_TF32 + U32)
+        found.append(Hypothesis("products are in TF32 or float16", tf32))
+    else:
+        single = [("float16", U16)]
+    if dtype != "float16":
+        texture = own._replace(absolute=U_TEXTURE)
+        found.append(Hypothesis("fractions have 8 bits, as a texture unit's", texture))
+    for name, u in single:
+        found += [
+            Hypothesis(f"results are rounded to {name}", own._replace(output=u)),
+            Hypothesis(f"positions are in {name}", own._replace(coordinate=u)),
+            Hypothesis(f"columns are stored in {name}", own._replace(stored=u)),
+            Hypothesis(f"weights are rounded to {name}", own._replace(product=u)),
+            Hypothesis(
+                f"sums are in {name}",
+                own._replace(accumulation=u, output=max(u, own.output)),
+            ),
+            Hypothesis(f"everything is in {name}", everything(u, own)),
+        ]
+    return found

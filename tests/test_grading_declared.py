@@ -1,0 +1,71 @@
+"""Precisions, conventions and gaps, declared and not."""
+
+from pathlib import Path
+
+import pytest
+
+from refdcn.grading import Verdict, grade
+from refdcn.grading.declared import DeclarationError, parse_conventions, parse_gaps
+
+FILE = Path(__file__).parent / "candidates" / "precisions.py"
+
+
+def graded(name, dtype="float32", **options):
+    return grade(f"{FILE}:{name}", dtypes=[dtype], seed=2, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "cause"),
+    [
+        ("half_positions", "float32", "positions are in float16"),
+        ("tf32_weights", "float32", "products are in TF32 or float16"),
+        ("single", "float64", "results are rounded to float32"),
+        ("texture_positions", "float32", "fractions have 8 bits, as a texture unit's"),
+    ],
+)
+def test_lower_precision_is_named(name, dtype, cause):
+    report = graded(name, dtype)
+    assert report.verdict is Verdict.IMPRECISE and report.exit_code == 1
+    causes = {f.cause for f in report.counted if f.verdict is Verdict.IMPRECISE}
+    assert causes == {cause}
+
+
+def test_a_declared_precision_is_held_to_its_own_bound():
+    assert graded("tf32_weights", precision="tf32").exit_code == 0
+    assert graded("half_positions", precision="tf32").exit_code == 1
+    assert graded("single", "float64", precision="fp32").exit_code == 0
+
+
+@pytest.mark.torch
+def test_half_precision_is_named_and_counts_only_where_declared():
+    report = grade("torchvision", dtypes=["float16"], seed=2)
+    assert report.exit_code == 0
+    assert "Imprecise in float16, not counted: everything is in float16" in (
+        report.sentence
+    )
+    declared = grade("torchvision", dtypes=["float16"], seed=2, precision="fp32")
+    assert declared.verdict is Verdict.IMPRECISE and declared.exit_code == 1
+
+
+def test_border_rule():
+    assert graded("inside_only").verdict is Verdict.WRONG
+    assert graded("inside_only", conventions=["border=inside"]).exit_code == 0
+
+
+def test_gaps():
+    assert graded("no_groups").exit_code == 4
+    report = graded("no_groups", gaps=["groups > 1"])
+    assert report.exit_code == 0
+    assert "Declared gap: groups > 1." in report.sentence
+    assert graded("no_groups", "float64", gaps=["groups > 1"]).exit_code == 4
+
+
+def test_declarations_are_checked(tmp_path):
+    with pytest.raises(DeclarationError, match="border=corners"):
+        parse_conventions(["border=none"])
+    file = tmp_path / "gaps.txt"
+    file.write_text("groups > 1  # weights are dense\n\ndtype == float64\n")
+    assert parse_gaps(str(file)) == ["groups > 1", "dtype == float64"]
+    file.write_text("speed > 1\n")
+    with pytest.raises(DeclarationError, match="NAME one of"):
+        parse_gaps(str(file))
