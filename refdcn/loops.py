@@ -200,7 +200,7 @@ def deform_conv2d(
     x, offset, weight, mask=None, bias=None,
     stride=(1, 1), padding=(0, 0), dilation=(1, 1), run=compiled,
 ):  # fmt: skip
-    """Eq. (1) on NumPy arrays of one dtype; `run` turns the loop into what is called."""
+    """Eq. (1) on NumPy arrays of one dtype; `run` makes the loop callable."""
     N, C_out, (H_out, W_out) = len(x), len(weight), offset.shape[2:]
     mask, bias = _filled(x, offset, weight, mask, bias)
     y = np.empty((N, C_out, H_out, W_out), x.dtype)

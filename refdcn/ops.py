@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from refdcn import cpu, shapes
-from refdcn.cpu import Gradients
+from refdcn.cpu import Gradients as Gradients
 from refdcn.shapes import Padding
+
+Five: TypeAlias = tuple[Any, Any, Any, Any, Any]  # x, offset, weight, mask, bias
 
 
 def deform_conv2d(
@@ -158,8 +160,7 @@ def deform_conv2d_grad(
     given = _check_arrays(arguments | {"grad_y": grad_y})
     g = shapes.geometry(*_shapes(arguments), stride, padding, dilation)
     shapes.check_grad_y(grad_y.shape, g)
-    (wide_grad_y,) = _wide({"grad_y": grad_y})
-    grads = cpu.backward(wide_grad_y, *_wide(arguments), g)
+    grads = cpu.backward(_wide_array(grad_y), *_wide(arguments), g)
     dtype = given["x"].dtype
     return Gradients(*(a if a is None else _rounded(a, dtype) for a in grads))
 
@@ -197,18 +198,25 @@ def _check_arrays(arguments: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _shapes(arguments: dict[str, Any]) -> list[Any]:
-    return [None if a is None else a.shape for a in arguments.values()]
+def _shapes(arguments: dict[str, Any]) -> Five:
+    x, offset, weight, mask, bias = (
+        None if a is None else a.shape for a in arguments.values()
+    )
+    return x, offset, weight, mask, bias
 
 
-def _wide(arguments: dict[str, Any]) -> list[Any]:
+def _wide(arguments: dict[str, Any]) -> Five:
     """In this machine's byte order, float16 as float32: sums need more than 11 bits."""
 
-    def wide(a: Any) -> Any:
-        dtype = np.float32 if a.dtype.itemsize == 2 else a.dtype.newbyteorder("=")
-        return np.asarray(a, dtype)
+    x, offset, weight, mask, bias = map(_wide_array, arguments.values())
+    return x, offset, weight, mask, bias
 
-    return [a if a is None else wide(a) for a in arguments.values()]
+
+def _wide_array(a: Any) -> Any:
+    if a is None:
+        return None
+    dtype = np.float32 if a.dtype.itemsize == 2 else a.dtype.newbyteorder("=")
+    return np.asarray(a, dtype)
 
 
 def _rounded(a: Any, dtype: Any) -> Any:

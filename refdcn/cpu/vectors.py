@@ -24,7 +24,9 @@ from numba.extending import intrinsic, overload
 VECTOR_BYTES = 64
 
 
-def blend(target: Any, at: int, source: Any, places: Any, weights: Any, size: int) -> None:
+def blend(
+    target: Any, at: int, source: Any, places: Any, weights: Any, size: int
+) -> None:
     """target[at + c] = sum_t weights[t] * source[places[t] + c],  c < size."""
     for c in range(size):
         total = weights[0] * source[places[0] + c]
@@ -88,15 +90,17 @@ class Vectors:
     def all(self, value: Any, lanes: int) -> Any:
         if lanes == 1:
             return value
-        empty, zero = ir.Constant(self.of(lanes), ir.Undefined), ir.Constant(ir.IntType(32), 0)
-        one = self.builder.insert_element(empty, value, zero)
+        empty = ir.Constant(self.of(lanes), ir.Undefined)
+        first = ir.Constant(ir.IntType(32), 0)
+        one = self.builder.insert_element(empty, value, first)
         index = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
         return self.builder.shuffle_vector(one, empty, index)
 
     def multiply_add(self, a: Any, b: Any, total: Any) -> Any:
         """a * b + total; one rounding where the processor can."""
         flags = ("contract",)
-        return self.builder.fadd(self.builder.fmul(a, b, flags=flags), total, flags=flags)
+        product = self.builder.fmul(a, b, flags=flags)
+        return self.builder.fadd(product, total, flags=flags)
 
     def total(self, value: Any, lanes: int) -> Any:
         if lanes == 1:
@@ -116,8 +120,8 @@ class Vectors:
             (whole, size, 1),
         ):
             step = ir.Constant(kind, lanes)
-            with cgutils.for_range_slice(self.builder, begin, end, step, kind) as (i, _):
-                body(i, lanes)
+            with cgutils.for_range_slice(self.builder, begin, end, step, kind) as at:
+                body(at[0], lanes)
 
 
 def _pointers(context: Any, builder: Any, kinds: Any, arrays: Any) -> list[Any]:
@@ -169,7 +173,9 @@ def _compiled_dots(column, at, source, places, size):
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _dots(typing: Any, column: Any, at: Any, source: Any, places: Any, size: Any) -> Any:
+def _dots(
+    typing: Any, column: Any, at: Any, source: Any, places: Any, size: Any
+) -> Any:
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kinds, (column, at, source, places, size) = signature.args, arguments
         left, of = _pointers(context, builder, (kinds[0], kinds[2]), (column, source))
