@@ -1,0 +1,172 @@
+"""`refdcn demo rotated-digits`: which runs, where they are kept, what is written."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+import refdcn
+from refdcn.demo import pictures, report
+from refdcn.demo.digits import Digits, embedded, mnist
+from refdcn.demo.measures import measures, receptive_field, taps
+from refdcn.demo.networks import ARMS, Network, build
+from refdcn.demo.training import Run, Settings, Team, test_set, train
+
+DEFAULT = ("plain", "matched", "2sigmoid", "sigmoid", "offsets", "mask", "published",
+           "doubled")  # fmt: skip
+QUICK = ("plain", "2sigmoid", "sigmoid")
+MEASURED = 500  # test digits that receptive fields and ink are averaged over
+DRAWN = 6
+FIELDS = ("plain", "mask", "2sigmoid")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The whole command; 0, or 2 where an option cannot be followed."""
+    if options.against:
+        from refdcn.demo.benchmark import against_torchvision
+
+        return against_torchvision(options.threads)
+    try:
+        unknown = [arm for arm in options.arms or () if arm not in ARMS]
+        if unknown:
+            raise ValueError(f"--arms: no {unknown[0]}; there are {', '.join(ARMS)}")
+        digits = mnist(options.data) if options.data else embedded()
+    except (OSError, ValueError) as error:
+        print(f"refdcn demo rotated-digits: {error}", file=sys.stderr)
+        return 2
+    settings, digits = plan(options, digits)
+    out = Path(options.out)
+    with threads(options.threads):
+        team = Team.join(options.device)
+        try:
+            experiment(options, settings, digits, out, team)
+        finally:
+            team.leave()
+    return 0
+
+
+def plan(options: argparse.Namespace, digits: Digits) -> tuple[Settings, Digits]:
+    """The settings that the options mean, and the digits cut to them."""
+    few = (1000, 500, 6) if options.quick else (5000, 2000, 10)
+    sizes = [len(digits.train_labels), len(digits.test_labels)]
+    if options.quick or not options.data:
+        sizes = [min(a, b) for a, b in zip(sizes, few[:2], strict=True)]
+    train, test = options.train or sizes[0], options.test or sizes[1]
+    digits = digits.first(train, test)
+    settings = Settings(
+        digits=digits.name,
+        train=len(digits.train_labels),
+        test=len(digits.test_labels),
+        degrees=options.degrees,
+        epochs=options.epochs or few[2],
+        lr=options.lr,
+        offset_rate=options.offset_rate,
+    )
+    return settings, digits
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch and refdcn on so many threads."""
+    before = torch.get_num_threads(), refdcn.get_num_threads()
+    torch.set_num_threads(count)
+    refdcn.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        refdcn.set_num_threads(before[1])
+
+
+def experiment(
+    options: argparse.Namespace,
+    settings: Settings,
+    digits: Digits,
+    out: Path,
+    team: Team,
+) -> None:
+    """Make the runs that are not there yet, then the report."""
+    from tqdm import tqdm
+
+    chosen = options.arms or (QUICK if options.quick else DEFAULT)
+    seeds = range(options.seeds or (1 if options.quick else 5))
+    out.mkdir(parents=True, exist_ok=True)
+    done = {(r.settings, r.arm, r.seed) for r in report.load(out / report.RUNS)}
+    wanted = [
+        (arm, seed)
+        for seed in seeds  # whole seeds first: an early stop leaves pairs to compare
+        for arm in chosen
+        if (settings, arm, seed) not in done
+    ]
+    steps = -(-settings.train // settings.batch) * settings.epochs
+    chief = team.rank == 0
+    with tqdm(total=steps * len(wanted), disable=not chief, unit="step") as bar:
+
+        def step(text: str) -> None:
+            bar.set_description(text, refresh=False)
+            bar.update()
+
+        for arm, seed in wanted:
+            made, network = train(arm, seed, settings, digits, team, step=step)
+            if chief:
+                keep(out, made, network.cpu(), digits)
+    if chief:
+        write(out, settings, digits)
+
+
+def keep(out: Path, made: Run, network: Network, digits: Digits) -> None:
+    """Measure, save the run, and the network of the first seed for the pictures."""
+    images, _ = test_set(digits, made.settings)
+    made.measures.update(measures(network, images[:MEASURED]))
+    report.append(out / report.RUNS, made)
+    if made.seed == 0:
+        path = model_path(out, made.settings, made.arm)
+        path.parent.mkdir(exist_ok=True)
+        torch.save(network.state_dict(), path)
+
+
+def model_path(out: Path, settings: Settings, arm: str) -> Path:
+    about = f"{settings.degrees:g}-{settings.train}-{settings.epochs}"
+    return out / "models" / f"{arm}-{about}-{settings.offset_rate:g}.pt"
+
+
+def write(out: Path, settings: Settings, digits: Digits) -> None:
+    """Page, table and curves of all runs in `out`; pictures of these settings."""
+    runs = report.load(out / report.RUNS)
+    for number, (about, members) in enumerate(report.groups(runs).items(), 1):
+        figure = pictures.curves(members)
+        pictures.save(figure, out / report.name(number, "curves"))
+        if about == settings:
+            draw(out, about, digits)
+    report.write_curves(out / report.CURVES, runs)
+    page = report.page(runs)
+    (out / report.PAGE).write_text(page, encoding="utf-8")
+    print(page)
+    print(f"Written to {out}: {report.PAGE}, {report.CURVES}, pictures.")
+
+
+def draw(out: Path, settings: Settings, digits: Digits) -> None:
+    """Sampling points and receptive fields of the first seed's networks."""
+    images, _ = test_set(digits, settings)
+    networks = {}
+    for arm in ARMS:
+        path = model_path(out, settings, arm)
+        if path.exists():
+            networks[arm] = build(arm, 0)
+            networks[arm].load_state_dict(torch.load(path, weights_only=True))
+    if "2sigmoid" in networks:
+        few = images[:DRAWN]
+        figure = pictures.points(few, taps(networks["2sigmoid"], few))
+        pictures.save(figure, out / "points.png")
+    fields = {
+        ARMS[arm].title: receptive_field(networks[arm], images[:MEASURED])
+        for arm in FIELDS
+        if arm in networks
+    }
+    if fields:
+        pictures.save(pictures.fields(fields), out / "fields.png")

@@ -1,0 +1,263 @@
+"""The results page: tables, a paragraph and the verdicts, from the runs alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from refdcn.demo.networks import ARMS
+from refdcn.demo.training import Run, Settings
+
+RUNS, CURVES, PAGE = "runs.jsonl", "curves.csv", "results.md"
+LAST = 3  # epochs that a final accuracy is the mean of
+RIVALS = {"plain": "plain", "matched": "plain with as many parameters"}
+
+Values = Sequence[float]
+
+
+def load(path: Path) -> list[Run]:
+    """The runs of a file, one a line; the last one of each arm, seed and settings."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    runs = [Run.of(json.loads(line)) for line in lines]
+    return [*{(run.settings, run.arm, run.seed): run for run in runs}.values()]
+
+
+def append(path: Path, run: Run) -> None:
+    """A line a run, as soon as it is done: an interrupted experiment goes on there."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(rounded(run.record())) + "\n")
+
+
+def rounded(value: object) -> object:
+    """Five significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    return value
+
+
+def groups(runs: Iterable[Run]) -> dict[Settings, list[Run]]:
+    """Runs that may be compared, arms and seeds in order."""
+    found: dict[Settings, list[Run]] = {}
+    order = list(ARMS)
+    for run in sorted(runs, key=lambda run: (order.index(run.arm), run.seed)):
+        found.setdefault(run.settings, []).append(run)
+    return found
+
+
+def final(run: Run) -> float:
+    """Accuracy in percent, the mean of the last epochs."""
+    return 100 * statistics.fmean(run.accuracy[-LAST:])
+
+
+def early(run: Run) -> float:
+    """Accuracy in percent, the mean of the first half of the epochs."""
+    return 100 * statistics.fmean(run.accuracy[: max(1, len(run.accuracy) // 2)])
+
+
+def mean_sd(values: Values, digits: int = 1) -> str:
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def differences(
+    runs: Sequence[Run], arm: str, rival: str, value: Callable[[Run], float]
+) -> list[float]:
+    """arm minus rival, of each seed that both have."""
+    mine = {run.seed: value(run) for run in runs if run.arm == arm}
+    its = {run.seed: value(run) for run in runs if run.arm == rival}
+    return [mine[seed] - its[seed] for seed in mine if seed in its]
+
+
+def verdict(values: Values) -> str:
+    """What paired differences show: beyond twice their standard error, or not."""
+    if len(values) < 3:
+        return "too few seeds to say"
+    error = statistics.stdev(values) / len(values) ** 0.5
+    mean = statistics.fmean(values)
+    if abs(mean) <= 2 * error:
+        return "within noise"
+    return "ahead" if mean > 0 else "behind"
+
+
+def page(runs: Sequence[Run]) -> str:
+    """The whole page."""
+    sections = [
+        section(i, settings, members)
+        for i, (settings, members) in enumerate(groups(runs).items(), 1)
+    ]
+    return "\n".join([INTRODUCTION, *sections])
+
+
+INTRODUCTION = f"""\
+# Rotated digits: what the runs say
+
+<!-- Written by `refdcn demo rotated-digits`; edit refdcn/demo/report.py instead. -->
+
+Handwritten digits, each turned by a random angle, anew in every epoch; the test digits
+are turned once, alike for all runs. Four 3x3 convolutions (16, 32, 32, 32 channels,
+pooling after the first, second and fourth) and three fully connected layers (128, 64,
+10) with dropout; the last two convolutions are what the arms change. Within a seed
+every arm starts with the same weights and sees the same digits at the same angles in
+the same order with the same units dropped. Every arm has the same settings.
+
+Values are the mean ± the standard deviation over seeds. *Final* accuracy is the mean
+of the last {LAST} epochs, *early* that of the first half of all epochs. A difference is
+taken seed by seed; it is *ahead* or *behind* where its mean exceeds twice its standard
+error and *within noise* otherwise. Seconds are those of one thread of a busy machine:
+read them against each other only.
+"""
+
+
+def title(settings: Settings) -> str:
+    return (
+        f"±{settings.degrees:g} degrees, {settings.train:,} digits of "
+        f"{settings.digits.removeprefix('7,000 digits of ')}, {settings.epochs} epochs"
+    )
+
+
+def name(number: int, what: str) -> str:
+    """Of a picture that belongs to a section."""
+    return f"{what}_{number}.png"
+
+
+def section(number: int, settings: Settings, runs: Sequence[Run]) -> str:
+    """One set of comparable runs."""
+    text = [
+        f"## {title(settings)}\n",
+        f"{settings.test:,} test digits, batches of {settings.batch}, Adam at "
+        f"{settings.lr:g}, the branches at {settings.offset_rate:g} times that,\n"
+        f"dropout {settings.dropout:g}. Seeds: {seeds(runs)}.\n",
+        f"![Learning curves]({name(number, 'curves')})\n",
+        accuracy_table(runs),
+        paragraph(runs),
+        geometry_table(runs),
+    ]
+    return "\n".join(part for part in text if part)
+
+
+def seeds(runs: Sequence[Run]) -> str:
+    by_arm = {arm: [r.seed for r in runs if r.arm == arm] for arm in arms(runs)}
+    counts = {tuple(s) for s in by_arm.values()}
+    if len(counts) == 1:
+        return f"{listed(next(iter(counts)))}, all arms"
+    return "; ".join(f"{ARMS[arm].title}: {listed(s)}" for arm, s in by_arm.items())
+
+
+def listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def arms(runs: Sequence[Run]) -> list[str]:
+    return [*dict.fromkeys(run.arm for run in runs)]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    rule = ["---", *["--:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows)) + "\n"
+
+
+def accuracy_table(runs: Sequence[Run]) -> str:
+    head = ["arm", "parameters", "early, %", "final, %", "minus plain", "minus matched",
+            "s an epoch"]  # fmt: skip
+    rows = []
+    for arm in arms(runs):
+        mine = [run for run in runs if run.arm == arm]
+        against = [differences(runs, arm, rival, final) for rival in RIVALS]
+        rows.append([
+            ARMS[arm].title,
+            f"{mine[0].parameters:,}",
+            mean_sd([early(run) for run in mine]),
+            mean_sd([final(run) for run in mine]),
+            *(mean_sd(d) if d and arm != rival else "" for d, rival in
+              zip(against, RIVALS, strict=True)),
+            f"{statistics.fmean(s for run in mine for s in run.seconds):.1f}",
+        ])  # fmt: skip
+    return table(head, rows)
+
+
+def paragraph(runs: Sequence[Run]) -> str:
+    """Each deformable arm against each rival, and so where the claim fails."""
+    lines = [
+        "The claim: a deformable network converges faster and ends more accurate.\n"
+    ]
+    for arm in ("2sigmoid", "sigmoid", "published", "doubled"):
+        for rival, rival_title in RIVALS.items():
+            parts = [
+                f"{when} {mean_sd(d)} points, {verdict(d)} ({ahead(d)})"
+                for when, value in (("early", early), ("final", final))
+                if (d := differences(runs, arm, rival, value))
+            ]
+            if parts:
+                what = f"- {ARMS[arm].title}, against {rival_title}: "
+                lines.append(what + "; ".join(parts) + ".")
+    return "\n".join(lines) + "\n" if len(lines) > 1 else ""
+
+
+def ahead(values: Values) -> str:
+    return f"ahead in {sum(v > 0 for v in values)} of {len(values)} seeds"
+
+
+def geometry_table(runs: Sequence[Run]) -> str:
+    """What the trained networks look at; no row where nothing was measured."""
+    head = ["arm", "mean offset", "samples outside", "mean mask", "RMS radius",
+            "ink under the taps, moved", "at rest"]  # fmt: skip
+    rows = []
+    for arm in arms(runs):
+        mine = [run for run in runs if run.arm == arm and run.measures]
+        if not mine:
+            continue
+
+        def cell(key: str, digits: int, mine: list[Run] = mine) -> str:
+            values = [run.measures[key] for run in mine if key in run.measures]
+            return mean_sd(values, digits) if values else ""
+
+        offsets = [run.offset[-1] for run in mine if run.offset]
+        outside = [100 * run.outside[-1] for run in mine if run.outside]
+        rows.append([
+            ARMS[arm].title,
+            mean_sd(offsets, 2) if offsets else "",
+            f"{mean_sd(outside)} %" if outside else "",
+            cell("mask", 2), cell("radius", 1), cell("ink", 3), cell("ink_at_rest", 3),
+        ])  # fmt: skip
+    if not rows:
+        return ""
+    return GEOMETRY + table(head, rows)
+
+
+GEOMETRY = """\
+What the trained networks look at, on test digits. Offsets, samples outside the feature
+map (18.1 % with dp = 0) and masks are those of the last convolution, in positions that
+lie 4 pixels apart. RMS radius is that of the effective receptive field, in pixels. Ink
+is the mean brightness of the digit under the taps: were it clearly greater where they
+moved to than at rest, they would seek the stroke.
+
+"""
+
+
+def write_curves(path: Path, runs: Sequence[Run]) -> None:
+    """One row an epoch."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([
+            "degrees", "train_digits", "offset_rate", "lr", "arm", "seed", "epoch",
+            "train_loss", "test_loss", "accuracy", "seconds", "mean_offset", "outside",
+        ])  # fmt: skip
+        for settings, members in groups(runs).items():
+            for run in members:
+                same = [settings.degrees, settings.train, settings.offset_rate,
+                        settings.lr, run.arm, run.seed]  # fmt: skip
+                for e in range(len(run.accuracy)):
+                    moved = [c[e] if c else "" for c in (run.offset, run.outside)]
+                    columns = run.train_loss, run.test_loss, run.accuracy, run.seconds
+                    writer.writerow([*same, e + 1, *(c[e] for c in columns), *moved])
