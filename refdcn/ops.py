@@ -194,7 +194,7 @@ def _check_arrays(arguments: dict[str, Any]) -> dict[str, Any]:
             raise TypeError(
                 f"{name} is {type(a).__name__}; wanted a NumPy array or a torch tensor"
             )
-    shapes.check_dtypes({name: a.dtype.name for name, a in given.items()})
+    shapes.check_dtypes({name: a.dtype.type.__name__ for name, a in given.items()})
     return given
 
 

@@ -106,13 +106,12 @@ if hasattr(os, "register_at_fork"):
 
 @cache
 def _blas_libraries() -> list[Any]:
+    """NumPy's own where it brings one (wheels do), else whatever is loaded."""
     from threadpoolctl import ThreadpoolController
 
-    return [
-        library
-        for library in ThreadpoolController().lib_controllers
-        if library.user_api == "blas"
-    ]
+    loaded = ThreadpoolController().lib_controllers
+    blas = [library for library in loaded if library.user_api == "blas"]
+    return [a for a in blas if "numpy.libs" in a.filepath] or blas
 
 
 @contextmanager

@@ -50,6 +50,8 @@ def plan(g: Geometry, itemsize: int, thread_count: int | None) -> Plan:
 
 def plain(a: Array) -> Array:
     """The layout that the kernels are compiled for; a copy only where it differs."""
+    if a.flags.carray:  # contiguous, aligned, writeable; np.require takes 3 us to see it
+        return a
     return np.require(a, requirements=("C_CONTIGUOUS", "ALIGNED", "WRITEABLE"))
 
 
