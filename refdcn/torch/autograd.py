@@ -14,7 +14,8 @@ F and B suffice for every order, and each is as fast as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -151,6 +152,42 @@ class Fold:
         return tensor.unflatten(at, (self.size, tensor.shape[at] // self.size))
 
 
+def forward_batch(
+    apply: Callable[..., Tensor], info: Any, in_dims: Sequence[Any], *args: Any
+) -> tuple[Tensor, int]:
+    """vmap of F: y and where its batch is."""
+    x, offset, weight, mask, bias, *conv = args
+    x_dim, offset_dim, weight_dim, mask_dim, bias_dim, *_ = in_dims
+    own_weights = weight_dim is not None or bias_dim is not None
+    fold = Fold(info.batch_size, own_weights)
+    x, offset, mask = fold.images((x, offset, mask), (x_dim, offset_dim, mask_dim))
+    weight, bias = fold.weight(weight, weight_dim), fold.weight(bias, bias_dim)
+    y = apply(x, offset, weight, mask, bias, *conv)
+    return fold.undo(y, fold.image), fold.image
+
+
+def backward_batch(
+    apply: Callable[..., tuple[Tensor, ...]],
+    info: Any, in_dims: Sequence[Any], *args: Any,
+) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:  # fmt: skip
+    """vmap of B: the gradients and where their batches are."""
+    grad_y, x, offset, weight, mask, *conv, needs = args
+    grad_y_dim, x_dim, offset_dim, weight_dim, mask_dim, *_ = in_dims
+    fold = Fold(info.batch_size, weight_dim is not None or needs[2] or needs[4])
+    grad_y, x, offset, mask = fold.images(
+        (grad_y, x, offset, mask), (grad_y_dim, x_dim, offset_dim, mask_dim)
+    )
+    weight = fold.weight(weight, weight_dim)
+    grads = apply(grad_y, x, offset, weight, mask, *conv, needs)
+    places = fold.image, fold.image, 0, fold.image, 0
+    dims = tuple(at if need else None for at, need in zip(places, needs, strict=True))
+    undone = tuple(
+        grad if at is None else fold.undo(grad, at)
+        for grad, at in zip(grads, dims, strict=True)
+    )
+    return undone, dims
+
+
 class Forward(torch.autograd.Function):
     """F with its derivatives."""
 
@@ -181,14 +218,7 @@ class Forward(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Tensor, int]:
-        x, offset, weight, mask, bias, *conv = args
-        x_dim, offset_dim, weight_dim, mask_dim, bias_dim, *_ = in_dims
-        own_weights = weight_dim is not None or bias_dim is not None
-        fold = Fold(info.batch_size, own_weights)
-        x, offset, mask = fold.images((x, offset, mask), (x_dim, offset_dim, mask_dim))
-        weight, bias = fold.weight(weight, weight_dim), fold.weight(bias, bias_dim)
-        y = deform_conv2d(x, offset, weight, mask, bias, conv=Conv(*conv))
-        return fold.undo(y, fold.image), fold.image
+        return forward_batch(Forward.apply, info, in_dims, *args)
 
 
 class Backward(torch.autograd.Function):
@@ -241,23 +271,11 @@ class Backward(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Any, Any]:
-        grad_y, x, offset, weight, mask, *conv, needs = args
-        grad_y_dim, x_dim, offset_dim, weight_dim, mask_dim, *_ = in_dims
-        fold = Fold(info.batch_size, weight_dim is not None or needs[2] or needs[4])
-        grad_y, x, offset, mask = fold.images(
-            (grad_y, x, offset, mask), (grad_y_dim, x_dim, offset_dim, mask_dim)
-        )
-        weight = fold.weight(weight, weight_dim)
-        grads = gradients(
-            grad_y, x, offset, weight, mask, conv=Conv(*conv), needs=needs
-        )
-        places = fold.image, fold.image, 0, fold.image, 0
-        outputs = tuple(
-            grad_y.new_empty(0) if grad is None else fold.undo(grad, at)
-            for grad, at in zip(grads, places, strict=True)
-        )
-        dims = (at if need else None for at, need in zip(places, needs, strict=True))
-        return outputs, tuple(dims)
+        return backward_batch(Backward.apply, info, in_dims, *args)
+
+
+def _add(a: Optional, b: Optional) -> Optional:
+    return b if a is None else a if b is None else a + b
 
 
 def _refuse_compiled_forward_mode() -> None:
@@ -281,17 +299,16 @@ def _refuse_nested_forward_mode() -> None:
         )
 
 
-def _add(a: Optional, b: Optional) -> Optional:
-    return b if a is None else a if b is None else a + b
-
-
 # The operators themselves carry their derivatives too: graphs that were
 # exported or compiled call them without the functions above.
-for operator, rules in ((library.forward, Forward), (library.backward, Backward)):
+for operator, rules, batch in (
+    (library.forward, Forward, forward_batch),
+    (library.backward, Backward, backward_batch),
+):
     torch.library.register_autograd(
         operator,
         rules.backward,
         setup_context=rules.setup_context,
         lib=library.library,
     )
-    torch.library.register_vmap(operator, rules.vmap, lib=library.library)
+    torch.library.register_vmap(operator, partial(batch, operator), lib=library.library)

@@ -80,7 +80,10 @@ def deform_conv2d(
     tensors = {"x": x, "offset": offset, "weight": weight, "mask": mask, "bias": bias}
     _check(tensors)
     conv = _conv(weight, stride, padding, dilation)
-    if not torch.is_autocast_enabled(x.device.type):
+    device = x.device.type
+    if not (
+        torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    ):
         library.check_dtypes(**tensors)
         return autograd.deform_conv2d(x, offset, weight, mask, bias, conv=conv)
     wide = map(library.wide, tensors.values())
