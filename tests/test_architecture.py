@@ -29,7 +29,8 @@ ARROWS = {
     "grading": {"formula", "loops", "shapes"},
     "plot": {"formula", "shapes"},
     "demo": {"torch", "plot"},
-    "cli": {"grading", "demo"},
+    "bench": {"formula", "loops", "shapes", "threads", "cpu", "ops", "torch", "plot"},
+    "cli": {"grading", "demo", "bench"},
     "__main__": {"cli"},
     "__init__": {"ops", "grading", "threads"},
 }
