@@ -55,7 +55,7 @@ def test_equals_formula_where_sums_are_exact(case, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sizes", LARGE, ids=str)
 def test_equals_loops_at_larger_sizes(sizes, dtype):
-    """On dyadic numbers; the loops are the oracle of sizes too large for the formula."""
+    """On dyadic numbers: the loops are the oracle where the formula is too slow."""
     case = dyadic(fill(sizes, np.random.default_rng(0), dtype=dtype))
     exact = results(loops, case.astype(np.float64))
     checks.assert_same(results(refdcn, case), [a.astype(dtype) for a in exact])
@@ -64,7 +64,7 @@ def test_equals_loops_at_larger_sizes(sizes, dtype):
 @examples(200)
 @given(cases(batches=(1, 2, 3, 0)))
 def test_float32_is_within_the_proven_bounds_wherever_positions_round(case):
-    """formula's positions are in float64, so that a sample may fall in the next cell."""
+    """The formula's positions are in float64: a sample may fall in another cell."""
     case = case.astype(np.float32)
     y, *grads = results(formula, case.astype(np.float64))
     graded = GradingCase("drawn", "bound", *case[:8], grad_y=case.grad_y)
@@ -76,7 +76,7 @@ def test_float32_is_within_the_proven_bounds_wherever_positions_round(case):
 
 
 def at_kink(graded, roundoff):
-    """Where either cell's slope is right: the tests on settled positions judge those."""
+    """Where either cell's slope is right; tests on settled positions judge those."""
     delta = tuple(d[:, :, None] for d in grading_bounds.deltas(graded, roundoff))
     axes = [grading_bounds.kinks(graded, delta, axis) for axis in (0, 1)]
     return np.stack(axes, 3).reshape(graded.offset.shape)
