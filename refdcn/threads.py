@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-KEPT_BYTES = 8 << 20
+KEPT_BYTES = 4 << 20  # of one array; columns and an image make 8 MB a thread
 
 _lock = threading.Lock()
 _local = threading.local()
@@ -50,32 +50,33 @@ def set_num_threads(threads: int) -> None:
     _count = threads
 
 
-def run(task: Callable[[int, int], None], count: int, threads: int) -> None:
-    """task(i, worker) for every i < count, the caller being worker 0."""
+def run(task: Callable[[int], None], count: int, threads: int) -> None:
+    """task(i) for every i < count, on this thread and threads - 1 of the pool."""
     turns = itertools.count()  # next() is atomic: each i is taken once
 
-    def work(worker: int) -> None:
+    def work() -> None:
         while (i := next(turns)) < count:
-            task(i, worker)
+            task(i)
 
     helpers = min(threads, count) - 1
     if helpers < 1:
-        work(0)
+        work()
         return
     pool = _executor(helpers)
-    futures = [pool.submit(work, worker) for worker in range(1, helpers + 1)]
+    futures = [pool.submit(work) for _ in range(helpers)]
     try:
-        work(0)
+        work()
     finally:
-        next_error = [f.exception() for f in futures]
-    for error in next_error:
+        errors = [future.exception() for future in futures]  # waits for all
+    for error in errors:
         if error is not None:
             raise error
 
 
 def scratch(use: str, size: int, dtype: Any) -> Any:
-    """A flat array of this thread, kept for its next call: fresh pages cost as much as
-    sampling into them. Up to KEPT_BYTES; larger ones are not kept.
+    """A flat array of this thread, kept for its next call unless it is large.
+
+    The system zeroes fresh pages, which takes as long as to sample into them.
     """
     wanted = size * np.dtype(dtype).itemsize
     kept = getattr(_local, use, None)

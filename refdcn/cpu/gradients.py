@@ -89,8 +89,7 @@ class _Backward:
             [a[r[1] * p.K * p.O : r[2] * p.K * p.O].reshape(-1, p.O) for r in self.runs]
             for a in (w, self.grad_w)
         )
-        self.image = layout.padded_image(g, x.dtype)
-        self.grad_image = layout.padded_image(g, x.dtype)
+        self.image = self.grad_image = np.empty(0, x.dtype)  # of the image at hand
         self.grad_x = np.empty(x.shape, x.dtype)
         self.grad_offset = np.empty(offset.shape, x.dtype)
         self.grad_mask = np.empty(self.mask.shape, x.dtype)
@@ -101,7 +100,9 @@ class _Backward:
         if p.g.N == 0:
             self.grad_w.fill(0)
         for n in range(p.g.N):
-            layout.fill(self.image, self.x[n], p)
+            self.image = layout.padded_image(self.x[n], p)
+            size = self.image.size
+            self.grad_image = threads.scratch("grad_image", size, self.x.dtype)
             self.grad_image.fill(0)
             for first in range(0, p.pixels, p.P):
                 self.tile(n, first, min(p.P, p.pixels - first))
@@ -113,7 +114,7 @@ class _Backward:
     def tile(self, n: int, first: int, P: int) -> None:
         """Outputs first ... first + P - 1 of image n; a task a run of channels."""
 
-        def task(t: int, worker: int) -> None:
+        def task(t: int) -> None:
             with np.errstate(invalid="ignore", over="ignore"):
                 if self.needs[2]:
                     self.add_weight(t, n, first, P)

@@ -10,7 +10,7 @@ Images and columns are flat here; `sizes` is Plan.sizes; `first` counts outputs.
 import numpy as np
 
 from refdcn import loops
-from refdcn.cpu.vectors import add_blend, blend, dots, transpose
+from refdcn.cpu.vectors import blend, exchange, transpose
 from refdcn.jit import jitable
 
 BLOCK = 64  # outputs whose cells are found together and stay in the first cache
@@ -157,11 +157,11 @@ def spread(
     sums of segment s: d / d dm, and d / d q_y, d / d q_x without dm.
     """
     C_in, P, K, C = shape
-    T = image.dtype.type
     row = sizes[1] + 2
     place = np.empty((K, BLOCK), np.int64)
     cells = np.empty((K, 4, BLOCK), image.dtype)
     tents = np.empty((K, 4, BLOCK), image.dtype)
+    sums = np.empty((K, 4, BLOCK), image.dtype)
     for block in range(0, P, BLOCK):
         count = min(BLOCK, P - block)
         known = -1
@@ -175,29 +175,36 @@ def spread(
                         offset, n, tap, k, start, count, sizes, True, place[k], cells[k]
                     )
                     weigh(cells[k], mask, n, tap, start, count, tents[k])
-            size = end - begin
             for p in range(count):
                 for k in range(K):
                     i = place[k, p] * C_in + begin
                     below = i + row * C_in
-                    corners = (i, i + C_in, below, below + C_in)
                     at = ((block + p) * K + k) * C + c
-                    d_00, d_01, d_10, d_11 = dots(columns, at, image, corners, size)
-                    e_y, f_y, e_x, f_x = four(cells[k], p)
-                    part = parts[s, k, :, block + p]
-                    part[1] = e_x * (d_10 - d_00) + f_x * (d_11 - d_01)
-                    part[2] = e_y * (d_01 - d_00) + f_y * (d_11 - d_10)
-                    part[0] = T(0)
-                    low_y, low_x = place[k, p] < row, place[k, p] % row == 0
-                    if (low_y and f_y == 0) or (low_x and f_x == 0):
-                        continue  # q = -1 on an axis has a slope, but reads no pixel
-                    part[0] = (
-                        e_y * e_x * d_00 + e_y * f_x * d_01
-                        + f_y * e_x * d_10 + f_y * f_x * d_11
-                    )
-                    add_blend(
-                        grad_image, corners, four(tents[k], p), columns, at, size
-                    )
+                    sums[k, 0, p], sums[k, 1, p], sums[k, 2, p], sums[k, 3, p] = (
+                        exchange(
+                            grad_image, image, (i, i + C_in, below, below + C_in),
+                            four(tents[k], p), columns, at, end - begin,
+                        )
+                    )  # fmt: skip
+            for k in range(K):
+                part = parts[s, k, :, block : block + count]
+                cell_slopes(cells[k], sums[k], place[k], row, count, part)
+
+
+@jitable
+def cell_slopes(cell, sums, place, row, count, part):
+    """Eqs. (2), (4) of the sums at a cell's four pixels: sample, slopes by q_y, q_x."""
+    T = cell.dtype.type
+    for p in range(count):
+        e_y, f_y, e_x, f_x = four(cell, p)
+        s_00, s_01, s_10, s_11 = four(sums, p)
+        part[1, p] = e_x * (s_10 - s_00) + f_x * (s_11 - s_01)
+        part[2, p] = e_y * (s_01 - s_00) + f_y * (s_11 - s_10)
+        sample = e_y * (e_x * s_00 + f_x * s_01) + f_y * (e_x * s_10 + f_x * s_11)
+        # At q = -1 on an axis there is a slope, but the sample reads no pixel.
+        low_y = (place[p] < row) & (f_y == 0)
+        low_x = (place[p] % row == 0) & (f_x == 0)
+        part[0, p] = T(0) if low_y | low_x else sample
 
 
 def gather_parts(parts, groups, mask, n, first, grad_offset, grad_mask):

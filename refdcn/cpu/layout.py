@@ -77,21 +77,21 @@ def segments(g: Geometry, begin: int, end: int, first: int | None = None) -> Arr
     return np.array(rows, np.int64)
 
 
-def padded_image(g: Geometry, dtype: Any) -> Array:
-    """Flat zeros, [(H + 3) * (W + 2), C_in], or [C_in, (H + 3) * (W + 2)] if planar."""
-    return np.zeros((g.H + 3) * (g.W + 2) * g.C_in, dtype)
-
-
-def fill(image: Array, x: Array, p: Plan, planar: bool = False) -> None:
-    """x [C_in, H, W] into the middle of the padded image."""
-    g = p.g
+def padded_image(x: Array, p: Plan, planar: bool = False) -> Array:
+    """x [C_in, H, W] in zeros, flat [(H + 3) * (W + 2), C_in], C_in first if planar."""
+    C_in, H, W = x.shape
+    image = threads.scratch("image", (H + 3) * (W + 2) * C_in, x.dtype)
+    shape = (C_in, H + 3, W + 2) if planar else (H + 3, W + 2, C_in)
+    rows = image.reshape(shape)
     if planar:
-        image.reshape(g.C_in, g.H + 3, g.W + 2)[:, 1:-2, 1:-1] = x
-    elif x.transpose(1, 2, 0).flags.c_contiguous:  # channels last already
-        image.reshape(g.H + 3, g.W + 2, g.C_in)[1:-2, 1:-1] = x.transpose(1, 2, 0)
+        rows = rows.transpose(1, 2, 0)
+    rows[0], rows[-2:], rows[:, 0], rows[:, -1] = 0, 0, 0, 0
+    if planar or x.transpose(1, 2, 0).flags.c_contiguous:  # channels last already
+        rows[1:-2, 1:-1] = x.transpose(1, 2, 0)
     else:
-        rows = np.arange(g.C_in) * (g.H * g.W)
-        _move(plain(x).reshape(-1), rows, image, p.inner * g.C_in)
+        of = np.arange(C_in) * (H * W)
+        _move(plain(x).reshape(-1), of, image, p.inner * C_in)
+    return image
 
 
 def unfill(image: Array, x: Array, n: int, p: Plan) -> None:

@@ -65,21 +65,21 @@ class _Forward:
     def run(self) -> None:
         g, p = self.plan.g, self.plan
         tiles = range(0, p.pixels, p.P)
-        if g.N >= 2 * p.threads:  # whole images, one a thread
-            images = [layout.padded_image(g, self.x.dtype) for _ in range(p.threads)]
+        image_bytes = (g.H + 3) * (g.W + 2) * g.C_in * self.x.itemsize
+        if g.N >= 2 * p.threads and image_bytes <= layout.TILE_BYTES:
+            # Whole images, one a thread.
 
-            def whole(n: int, worker: int) -> None:
-                layout.fill(images[worker], self.x[n], p, self.planar)
+            def whole(n: int) -> None:
+                image = layout.padded_image(self.x[n], p, self.planar)
                 for first in tiles:
-                    self.tile(images[worker], n, first)
+                    self.tile(image, n, first)
 
             threads.run(whole, g.N, p.threads)
             return
-        image = layout.padded_image(g, self.x.dtype)
         for n in range(g.N):
-            layout.fill(image, self.x[n], p, self.planar)
+            image = layout.padded_image(self.x[n], p, self.planar)
 
-            def one(t: int, worker: int, n: int = n) -> None:
+            def one(t: int, n: int = n, image: Array = image) -> None:
                 self.tile(image, n, tiles[t])
 
             threads.run(one, len(tiles), p.threads)

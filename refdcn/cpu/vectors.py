@@ -35,22 +35,20 @@ def blend(
         target[at + c] = total
 
 
-def dots(column: Any, at: int, source: Any, places: Any, size: int) -> Any:
-    """The four sums over c < size of column[at + c] * source[places[t] + c]."""
+def exchange(
+    target: Any, source: Any, places: Any, weights: Any, column: Any, at: int, size: int
+) -> Any:
+    """The transpose of `blend`, and what each place gives to it; t < 4, c < size.
+
+    target[places[t] + c] += weights[t] * column[at + c]; returns the four sums
+    over c of column[at + c] * source[places[t] + c].
+    """
     sums = [column.dtype.type(0)] * 4
     for c in range(size):
         for t in range(4):
             sums[t] += column[at + c] * source[places[t] + c]
-    return sums[0], sums[1], sums[2], sums[3]
-
-
-def add_blend(
-    target: Any, places: Any, weights: Any, column: Any, at: int, size: int
-) -> None:
-    """target[places[t] + c] += weights[t] * column[at + c],  t < 4, c < size."""
-    for t in range(4):
-        for c in range(size):
             target[places[t] + c] += weights[t] * column[at + c]
+    return sums[0], sums[1], sums[2], sums[3]
 
 
 def transpose(source: Any, source_rows: Any, target: Any, target_rows: Any) -> None:
@@ -165,22 +163,25 @@ def _blend(
     return types.void(target, at, source, places, weights, size), emit
 
 
-@overload(dots)
-def _compiled_dots(column, at, source, places, size):
-    return lambda column, at, source, places, size: _dots(
-        column, at, source, places, size
+@overload(exchange)
+def _compiled_exchange(target, source, places, weights, column, at, size):
+    return lambda target, source, places, weights, column, at, size: _exchange(
+        target, source, places, weights, column, at, size
     )
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _dots(
-    typing: Any, column: Any, at: Any, source: Any, places: Any, size: Any
-) -> Any:
+def _exchange(
+    typing: Any, target: Any, source: Any, places: Any, weights: Any, column: Any,
+    at: Any, size: Any,
+) -> Any:  # fmt: skip
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds, (column, at, source, places, size) = signature.args, arguments
-        left, of = _pointers(context, builder, (kinds[0], kinds[2]), (column, source))
-        vectors = Vectors(context, builder, left.type.pointee)
+        target, source, places, weights, column, at, size = arguments
+        kinds = (*signature.args[:2], signature.args[4])
+        to, of, new = _pointers(context, builder, kinds, (target, source, column))
+        vectors = Vectors(context, builder, to.type.pointee)
         begin = cgutils.unpack_tuple(builder, places)
+        t = cgutils.unpack_tuple(builder, weights)
         sums: dict[int, list[Any]] = {}
         for lanes in (vectors.lanes, 1):
             kind = vectors.of(lanes)
@@ -189,11 +190,15 @@ def _dots(
                 builder.store(ir.Constant(kind, None), total)
 
         def body(c: Any, lanes: int) -> None:
-            value = vectors.load(left, builder.add(at, c), lanes)
-            for total, place in zip(sums[lanes], begin, strict=True):
-                pixel = vectors.load(of, builder.add(place, c), lanes)
+            value = vectors.load(new, builder.add(at, c), lanes)
+            for total, place, weight in zip(sums[lanes], begin, t, strict=True):
+                where = builder.add(place, c)
+                pixel = vectors.load(of, where, lanes)
                 now = vectors.multiply_add(value, pixel, builder.load(total))
                 builder.store(now, total)
+                before = vectors.load(to, where, lanes)
+                now = vectors.multiply_add(vectors.all(weight, lanes), value, before)
+                vectors.store(now, to, where, lanes)
 
         vectors.loop(size, body)
         whole, rest = (
@@ -204,39 +209,7 @@ def _dots(
         return context.make_tuple(builder, signature.return_type, totals)
 
     result = types.UniTuple(column.dtype, 4)
-    return result(column, at, source, places, size), emit
-
-
-@overload(add_blend)
-def _compiled_add_blend(target, places, weights, column, at, size):
-    return lambda target, places, weights, column, at, size: _add_blend(
-        target, places, weights, column, at, size
-    )
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _add_blend(
-    typing: Any, target: Any, places: Any, weights: Any, column: Any, at: Any, size: Any
-) -> Any:
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds, (target, places, weights, column, at, size) = signature.args, arguments
-        to, of = _pointers(context, builder, (kinds[0], kinds[3]), (target, column))
-        vectors = Vectors(context, builder, to.type.pointee)
-        begin = cgutils.unpack_tuple(builder, places)
-        t = cgutils.unpack_tuple(builder, weights)
-
-        def body(c: Any, lanes: int) -> None:
-            value = vectors.load(of, builder.add(at, c), lanes)
-            for place, weight in zip(begin, t, strict=True):
-                where = builder.add(place, c)
-                before = vectors.load(to, where, lanes)
-                now = vectors.multiply_add(vectors.all(weight, lanes), value, before)
-                vectors.store(now, to, where, lanes)
-
-        vectors.loop(size, body)
-        return context.get_dummy_value()
-
-    return types.void(target, places, weights, column, at, size), emit
+    return result(target, source, places, weights, column, at, size), emit
 
 
 @overload(transpose)
