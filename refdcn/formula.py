@@ -7,48 +7,49 @@
 
 (1): Zhu et al. 2019 (arXiv:1811.11168), Eq. 1; (2), (3): Dai et al.
 2017 (arXiv:1703.06211), Eqs. 3, 4. Positions are (row, column). Tap k =
-(i, j) of output p has p + p_k = stride * p - padding + dilation * (i,
-j). In (2) r runs over the pixels; x is zero beyond them, pixel by
-pixel: a sample at (-0.5, 2) reads half of x(0, 2). (4) is right-hand:
-at an integer q, also -1, the slope of cell [q, q + 1).
+i * K_w + j of output (u, v) has p + p_k = stride * (u, v) - padding +
+dilation * (i, j). In (2) r runs over the pixels; x is 0 beyond: the
+sample at (-0.5, 2) is x(0, 2) / 2. (4) is right-hand: an integer q has
+slope x(q + 1) - x(q), which at q = -1 is x(0).
 
     x       [N, C_in, H, W]
     offset  [N, offset_groups * K_h * K_w * 2, H_out, W_out], in pixels:
-            tap (i, j) of offset group g has dy in channel
-            2 * ((g * K_h + i) * K_w + j) and dx in the next one
-    weight  [C_out, C_in / groups, K_h, K_w]
-    mask    [N, offset_groups * K_h * K_w, H_out, W_out], any number
-    bias    [C_out]; None is 0, and a mask of None is 1 (DCNv1)
+            tap (i, j) of offset group g has dy, dx in channels 2 * m,
+            2 * m + 1, where m = (g * K_h + i) * K_w + j
+    mask    [N, offset_groups * K_h * K_w, H_out, W_out], channel m: any
+            number, not only 0 to 1; None is 1 everywhere (DCNv1)
+    weight  [C_out, C_in / groups, K_h, K_w]; bias [C_out], None is 0
 
 groups splits C_in and C_out into equal runs of channels; run b of y
 sums over run b of x. offset_groups splits C_in likewise, each run with
 its own offsets and mask. Neither need divide the other.
 
 A NaN coordinate makes y and the gradients of offset, weight and mask
-NaN where they use it and adds nothing to grad_x; an infinite or far one
-gives 0 (NaN wins). All else is finite here. (loops.py: a NaN pixel
-makes NaN each sample with -1 < q < size on both axes that has it among
-floor(q), floor(q) + 1, also at weight 0.) Sums are in float64; results
-are rounded once.
+NaN where its tap enters, even times 0, and adds 0 to grad_x. A tap with
+q_y or q_x < -1, >= size or infinite adds 0 to all (NaN wins). Other
+inputs must be finite here; in loops.py a sample with -1 < q < size (a
+slope: -1 <= q) on both axes reads the pixels of floor(q), floor(q) + 1
+that exist, at tent 0 too: one NaN makes it NaN. Results are rounded
+once, from float64.
 """
 import numpy as np
 
 
 def tent(q, size):
-    """Eqs. (3), (4) for r = 0 ... size - 1, a new last axis."""
+    """Eq. (3), slope (4) at r = 0 ... size - 1, a new last axis."""
     q, r = q[..., None], np.arange(size)
     s = 1.0 * ((r - 1 <= q) & (q < r)) - ((r <= q) & (q < r + 1))
     return np.maximum(0, 1 - abs(q - r)), np.where(np.isnan(q), q, s)
 
 
 def sample(x, t_y, t_x):
-    """Eq. (2): [N, offset_groups, C, K, H_out, W_out]."""
+    """Eq. (2): [n, g, c, k, u, v], c counted in offset group g."""
     factors = "ngchw,ngkuvh,ngkuvw->ngckuv"
     return np.einsum(factors, x, t_y, t_x, optimize=True)
 
 
 def by_group(x, offset, weight, mask, stride, padding, dilation):
-    """x, tents and mask by offset group (g), weight by group (b)."""
+    """x, tents, mask by offset group (g); weight by group (b)."""
     (N, C_in, H, W), (C_out, C, K_h, K_w) = x.shape, weight.shape
     K, (u, v) = K_h * K_w, np.indices(offset.shape[2:])
     groups, offset_groups = C_in // C, offset.shape[1] // (2 * K)
@@ -77,7 +78,7 @@ def deform_conv2d(x, offset, weight, mask=None, bias=None,
 
 def deform_conv2d_grad(grad_y, x, offset, weight, mask=None, bias=None,
                        stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
-    """d sum(grad_y * y) / d x, offset, weight, mask, bias."""
+    """d sum(grad_y * y) / d x, offset, weight, mask, bias (or None)."""
     xg, (t_y, s_y), (t_x, s_x), w, dm = by_group(
         x, offset, weight, mask, stride, padding, dilation)
     gy = grad_y.reshape(len(x), *w.shape[:2], *grad_y.shape[2:])
@@ -85,8 +86,8 @@ def deform_conv2d_grad(grad_y, x, offset, weight, mask=None, bias=None,
     g_w = np.einsum("nbouv,nbckuv->bock", gy,
                     (xq * dm).reshape(g.shape))
     g = g.reshape(xq.shape)
-    g_o = np.stack([(g * dm * sample(xg, *t)).sum(2)
-                    for t in ((s_y, t_x), (t_y, s_x))], 3)
+    g_o = np.stack([(g * dm * sample(xg, *f)).sum(2)
+                    for f in ((s_y, t_x), (t_y, s_x))], 3)
     g_x = np.einsum("ngckuv,ngkuvh,ngkuvw->ngchw", g * dm,
                     *map(np.nan_to_num, (t_y, t_x)), optimize=True)
     grad = g_x, g_o, g_w, (g * xq).sum(2), gy.sum((0, 3, 4), float)
