@@ -16,8 +16,8 @@ slope x(q + 1) - x(q), which at q = -1 is x(0).
     offset  [N, offset_groups * K_h * K_w * 2, H_out, W_out], in pixels:
             tap (i, j) of offset group g has dy, dx in channels 2 * m,
             2 * m + 1, where m = (g * K_h + i) * K_w + j
-    mask    [N, offset_groups * K_h * K_w, H_out, W_out], channel m: any
-            number, not only 0 to 1; None is 1 everywhere (DCNv1)
+    mask    [N, offset_groups * K_h * K_w, H_out, W_out], any number in
+            channel m; None is 1 everywhere (DCNv1)
     weight  [C_out, C_in / groups, K_h, K_w]; bias [C_out], None is 0
 
 groups splits C_in and C_out into equal runs of channels; run b of y
@@ -27,10 +27,10 @@ its own offsets and mask. Neither need divide the other.
 A NaN coordinate makes y and the gradients of offset, weight and mask
 NaN where its tap enters, even times 0, and adds 0 to grad_x. A tap with
 q_y or q_x < -1, >= size or infinite adds 0 to all (NaN wins). Other
-inputs must be finite here; in loops.py a sample with -1 < q < size (a
-slope: -1 <= q) on both axes reads the pixels of floor(q), floor(q) + 1
-that exist, at tent 0 too: one NaN makes it NaN. Results are rounded
-once, from float64.
+inputs must be finite; in loops.py a sample with -1 < q < size (a slope:
+-1 <= q) on both axes reads the pixels of floor(q), floor(q) + 1 that
+exist, at tent 0 too: one NaN makes it NaN. Sums are float64, rounded
+once.
 """
 import numpy as np
 
