@@ -27,10 +27,9 @@ its own offsets and mask. Neither need divide the other.
 A NaN coordinate makes y and the gradients of offset, weight and mask
 NaN where its tap enters, even times 0, and adds 0 to grad_x. A tap with
 q_y or q_x < -1, >= size or infinite adds 0 to all (NaN wins). Other
-inputs must be finite; in loops.py a sample with -1 < q < size (a slope:
--1 <= q) on both axes reads the pixels of floor(q), floor(q) + 1 that
-exist, at tent 0 too: one NaN makes it NaN. Sums are float64, rounded
-once.
+inputs must be finite; in loops.py a NaN among the existing pixels of
+floor(q), floor(q) + 1, at tent 0 too, makes a sample with -1 < q < size
+(a slope: -1 <= q) on both axes NaN. Sums are float64, rounded once.
 """
 import numpy as np
 
