@@ -42,6 +42,7 @@ def backward(
     thread_count: int | None = None,
 ) -> Gradients:
     """The gradients by x, offset, weight, mask and bias that `needs` names."""
+    grad_y = layout.plain(grad_y)  # so that each layout is summed in one order
     grad_bias = None
     if bias is not None and needs[4]:
         grad_bias = grad_y.sum((0, 2, 3), dtype=x.dtype)
@@ -75,7 +76,7 @@ class _Backward:
         self.needs = needs
         self.x, self.offset = x, layout.plain(offset)
         self.mask = layout.plain_mask(mask, x.dtype)
-        self.grad_y = layout.plain(grad_y).reshape(g.N, g.groups, p.O, p.pixels)
+        self.grad_y = grad_y.reshape(g.N, g.groups, p.O, p.pixels)
         self.runs = _runs(p)
         self.segments = [layout.segments(g, a, b, first=a) for _, a, b in self.runs]
         self.first_part = np.cumsum([0, *map(len, self.segments)])
