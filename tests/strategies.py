@@ -110,8 +110,9 @@ class Case(NamedTuple):
         return f"Case({self.sizes}, {self.x.dtype}, {given})"
 
     def astype(self, dtype):
-        arrays = (a if a is None else a.astype(dtype) for a in self.inputs)
-        return Case(*arrays, *self[5:8], self.grad_y.astype(dtype))
+        with np.errstate(over="ignore"):  # far offsets are infinite in float16
+            arrays = (a if a is None else a.astype(dtype) for a in self.inputs)
+            return Case(*arrays, *self[5:8], self.grad_y.astype(dtype))
 
 
 # --- Numbers -------------------------------------------------------------------------

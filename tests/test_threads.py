@@ -1,0 +1,157 @@
+"""The thread pool: its size, its errors, BLAS beside it."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import refdcn
+from refdcn import threads
+
+
+@pytest.fixture(autouse=True)
+def put_back():
+    before = threads.get_num_threads()
+    yield
+    threads.set_num_threads(before)
+
+
+def blas_counts():
+    return [b["num_threads"] for b in threadpool_info() if b["user_api"] == "blas"]
+
+
+def test_the_number_that_is_set_is_used():
+    refdcn.set_num_threads(3)
+    assert refdcn.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("count", [0, -1, True, 1.0, "2", None])
+def test_a_number_that_makes_no_sense(count):
+    with pytest.raises(ValueError) as error:
+        refdcn.set_num_threads(count)
+    assert str(error.value) == f"threads is {count!r}; wanted an int of at least 1"
+
+
+@pytest.mark.parametrize(
+    "value, wanted", [("3", 3), ("", None), ("0", None), ("-2", None), ("many", None)]
+)
+def test_the_environment_says_how_many(value, wanted):
+    code = "import refdcn; print(refdcn.get_num_threads())"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"OMP_NUM_THREADS": value},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    assert int(run.stdout) == (wanted or cores or os.cpu_count())
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 100])
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_each_task_runs_once(count, workers):
+    done = []
+    threads.run(lambda i, worker: done.append((i, worker)), count, workers)
+    assert sorted(i for i, _ in done) == list(range(count))
+    assert {worker for _, worker in done} <= set(range(workers))
+
+
+def test_tasks_of_one_worker_do_not_overlap():
+    """A worker's number names its buffers."""
+    busy, seen = [0] * 4, []
+
+    def task(i, worker):
+        busy[worker] += 1
+        seen.append(busy[worker])
+        time.sleep(0.001)
+        busy[worker] -= 1
+
+    threads.run(task, 60, 4)
+    assert seen == [1] * 60
+
+
+@pytest.mark.parametrize("failing", [0, 7, 39])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_an_error_in_a_task_is_raised(failing, workers):
+    def task(i, worker):
+        time.sleep(0.0005)
+        if i == failing:
+            raise RuntimeError(f"task {i}")
+
+    with pytest.raises(RuntimeError, match=f"task {failing}"):
+        threads.run(task, 40, workers)
+    done = []
+    threads.run(lambda i, worker: done.append(i), 40, workers)
+    assert sorted(done) == list(range(40))
+
+
+def test_blas_has_one_thread_inside_and_as_many_as_before_outside():
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = blas_counts()
+        with threads.single_threaded_blas():
+            with threads.single_threaded_blas():
+                assert 1 in blas_counts()
+            assert 1 in blas_counts()
+        assert blas_counts() == before
+
+
+def test_blas_has_one_thread_also_when_another_thread_asks():
+    """threadpoolctl lets the first thread alone set OpenBLAS's number."""
+    with threadpool_limits(limits=2, user_api="blas"):
+        before, inside = blas_counts(), []
+
+        def ask():
+            with threads.single_threaded_blas():
+                inside.extend(blas_counts())
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+        assert 1 in inside and blas_counts() == before
+
+
+def test_an_error_inside_gives_blas_its_threads_back():
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = blas_counts()
+        with pytest.raises(ZeroDivisionError), threads.single_threaded_blas():
+            raise ZeroDivisionError
+        assert blas_counts() == before
+
+
+@pytest.mark.parametrize("module", ["refdcn", "refdcn.threads"])
+def test_nothing_heavy_is_loaded(module):
+    heavy = "numba scipy torch threadpoolctl refdcn.grading refdcn.cpu refdcn.torch"
+    code = (
+        f"import sys, {module}\nprint([m for m in {heavy.split()} if m in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "[]\n"
+
+
+def test_results_do_not_depend_on_what_blas_was_set_to():
+    """They were once those of two BLAS threads when a thread other than main asked."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 70, 23, 21)).astype(np.float32)
+    offset = rng.standard_normal((1, 18, 21, 19)).astype(np.float32)
+    weight = rng.standard_normal((9, 70, 3, 3)).astype(np.float32)
+    got = []
+
+    def call():
+        got.append(refdcn.deform_conv2d(x, offset, weight))
+
+    for limit in (1, 2):
+        with threadpool_limits(limits=limit, user_api="blas"):
+            call()
+            thread = threading.Thread(target=call)
+            thread.start()
+            thread.join()
+    for y in got[1:]:
+        np.testing.assert_array_equal(y, got[0])
