@@ -1,4 +1,4 @@
-"""The command `refdcn`: grade, demo."""
+"""The command `refdcn`: grade, demo, bench."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from refdcn.bench.options import add_arguments as add_bench
 from refdcn.demo.options import add_arguments as add_rotated_digits
 
 DTYPES = ("float64", "float32", "float16")
@@ -30,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
             "rotated-digits", help="deformable networks on randomly rotated digits"
         )
     )
+    add_bench(commands.add_parser("bench", help="time the operator beside others"))
     return top
 
 

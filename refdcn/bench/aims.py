@@ -1,0 +1,200 @@
+"""The aims, each with what was measured. They are reported, never asserted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+from typing import Any, NamedTuple
+
+from refdcn.bench.records import Record, Timing, mean_ratio
+from refdcn.bench.timing import ratio
+from refdcn.bench.workload import memory_limit, parse
+
+WIDE = 64  # channels from which on the product dominates
+WORTH = 1e-3  # seconds on one thread, from which on a second thread must pay
+
+
+class Aim(NamedTuple):
+    """`measured` says what was found, "not measured" where nothing was."""
+
+    text: str
+    measured: str
+    reached: bool | None
+
+    @property
+    def verdict(self) -> str:
+        """One word."""
+        return {True: "reached", False: "NOT reached", None: "open"}[self.reached]
+
+
+def aims(record: Record) -> list[Aim]:
+    """All of them, in one order."""
+    dtypes = list(dict.fromkeys(t.dtype for t in record.timings)) or ["float32"]
+    return [
+        *(aim for dtype in dtypes for aim in costs(record, dtype)),
+        *(aim for dtype in dtypes for aim in scaling(record, dtype)),
+        *memory(record),
+        *start_up(record),
+        bits(record),
+    ]
+
+
+def costs(record: Record, dtype: str) -> Iterator[Aim]:
+    """Aims 1 and 2: the price of dense, and faster than the others."""
+    for direction, limit in (("forward", 1.10), ("training", 1.20)):
+        for threads in thread_counts(record):
+            ours = record.select(
+                dtype=dtype, direction=direction, load="quiet",
+                contestant="refdcn", threads=threads,
+            )  # fmt: skip
+            wide = [t for t in ours if t.workload.C_in >= WIDE]
+            few = [t for t in ours if t.workload.C_in == 3]
+            what = f"{direction} {dtype}, {count(threads)}"
+            text = (
+                f"{what}: geometric mean, C_in >= {WIDE}, at most {limit:.2f} x dense"
+            )
+            yield mean_aim(record, text, wide, limit)
+            if direction == "forward":
+                text = f"{what}: C_in = 3 at most 2.50 x dense"
+                yield worst_aim(record, text, few, ["dense"], 2.5)
+            others = ["torchvision"]
+            if direction == "forward":
+                others += ["onnxruntime", "openvino"]
+            text = f"{what}: faster on every shape than {', '.join(others)}"
+            yield worst_aim(record, text, ours, others, 1.0)
+
+
+def mean_aim(record: Record, text: str, timings: list[Timing], limit: float) -> Aim:
+    """On the geometric mean of the ratios to dense, each a median over rounds."""
+    pairs = [(t, d) for t in timings if (d := record.beside(t, contestant="dense"))]
+    if not pairs:
+        return Aim(text, "not measured", None)
+    found = [(ratio(t.rounds, d.rounds), t.shape) for t, d in pairs]
+    mean, (high, shape) = mean_ratio([r for r, _ in found]), max(found)
+    best = mean_ratio([t.fastest / d.fastest for t, d in pairs])
+    said = f"{mean:.2f} (at most {high:.2f}, {shape}; by the fastest calls {best:.2f})"
+    return Aim(text, said, mean <= limit)
+
+
+def worst_aim(
+    record: Record, text: str, timings: list[Timing], others: list[str], limit: float
+) -> Aim:
+    """On the largest ratio to any of the others; those not measured are named."""
+    found = [
+        (r, f"{other}, {t.shape}")
+        for t in timings
+        for other in others
+        if (r := record.against(t, contestant=other)) is not None
+    ]
+    if not found:
+        return Aim(text, "not measured", None)
+    met = {where.partition(",")[0] for _, where in found}
+    missing = [other for other in others if other not in met]
+    high, where = max(found)
+    rest = f"; not measured: {', '.join(missing)}" if missing else ""
+    reached = None if missing and high <= limit else high <= limit
+    return Aim(text, f"at most {high:.2f} x ({where}){rest}", reached)
+
+
+def scaling(record: Record, dtype: str) -> Iterator[Aim]:
+    """Aim 3: two threads pay, and do not collapse beside a busy process."""
+    for direction in ("forward", "training"):
+        for load, wanted in (("quiet", 1.8), ("busy", 1.0)):
+            beside = (
+                "" if load == "quiet" else ", beside a process that keeps a core busy"
+            )
+            text = (
+                f"{direction} {dtype}: 2 threads at least {wanted:.1f} times as fast "
+                f"where 1 takes over 1 ms{beside}"
+            )
+            ours = record.select(
+                dtype=dtype, direction=direction, load=load, contestant="refdcn",
+                threads=1,
+            )  # fmt: skip
+            found = [
+                (gain, t.shape)
+                for t in ours
+                if t.median > WORTH
+                and (gain := record.against(t, threads=2)) is not None
+            ]
+            if not found:
+                yield Aim(text, "not measured", None)
+                continue
+            (low, shape), middle = min(found), median(gain for gain, _ in found)
+            said = f"at least {low:.2f} ({shape}), median {middle:.2f}"
+            yield Aim(text, said, low >= wanted)
+
+
+def memory(record: Record) -> Iterator[Aim]:
+    """Aim 4: beyond inputs and outputs, whatever the batch."""
+    limits = {
+        "forward": "one image, channels last, and 8 MB a thread",
+        "training": "as forward, one image of grad_x and a weight a thread",
+    }
+    for direction, wanted in limits.items():
+        text = f"{direction}: memory at most {wanted}"
+        found = [
+            (m["bytes"] / limit_of(m), m["shape"], megabytes(m["bytes"]))
+            for m in record.memory
+            if m["direction"] == direction and m["contestant"] == "refdcn"
+        ]
+        if not found:
+            yield Aim(text, "not measured", None)
+            continue
+        part, shape, size = max(found)
+        yield Aim(text, f"{part:.2f} of it at most ({shape}: {size})", part <= 1)
+
+
+def limit_of(m: dict[str, Any]) -> int:
+    """Bytes that one measurement of memory may reach."""
+    return memory_limit(parse(m["shape"]), m["dtype"], m["threads"], m["direction"])
+
+
+def start_up(record: Record) -> Iterator[Aim]:
+    """Aim 5: call overhead and first calls."""
+    calls = record.overhead.get("refdcn", {})
+    yield limit_aim("a call of 1x8x8x8 under 60 us", calls.get("median"), 60e-6)
+    for name, limit in (("filled cache", 0.7), ("no cache", 8.0)):
+        seconds = record.first_calls.get(name, {}).get("forward")
+        yield limit_aim(f"first call with {name} under {limit} s", seconds, limit)
+    text, answer = "a read-only installation works", record.first_calls.get("read-only")
+    if answer is None:
+        yield Aim(text, "not measured", None)
+        return
+    good = answer["copied"] and not answer["written"] and answer["error"] < 1e-5
+    said = f"first call in {answer['forward']:.1f} s, error {answer['error']:.0e}"
+    yield Aim(text, said, bool(good))
+
+
+def limit_aim(text: str, seconds: float | None, limit: float) -> Aim:
+    """On one duration."""
+    if seconds is None:
+        return Aim(text, "not measured", None)
+    said = f"{1e6 * seconds:.0f} us" if limit < 1e-3 else f"{seconds:.2f} s"
+    return Aim(text, said, seconds < limit)
+
+
+def bits(record: Record) -> Aim:
+    """Aim 6."""
+    text = "the same bits for 1, 2 and 3 threads"
+    if not record.same_bits:
+        return Aim(text, "not measured", None)
+    other = [name for name, same in record.same_bits.items() if not same]
+    said = f"differ: {', '.join(other)}" if other else f"{len(record.same_bits)} calls"
+    return Aim(text, said, not other)
+
+
+def thread_counts(record: Record) -> list[int]:
+    """Those that were timed, ascending."""
+    return sorted({t.threads for t in record.timings}) or [1]
+
+
+def count(threads: int) -> str:
+    """1 thread, 2 threads."""
+    return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
+def megabytes(size: float) -> str:
+    """With two digits or more."""
+    value = size / 1e6
+    return f"{value:.1f} MB" if value < 100 else f"{value:,.0f} MB"

@@ -1,0 +1,60 @@
+"""`refdcn bench`: measure, print, write."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from refdcn.bench import growth, report
+from refdcn.bench.fresh import ChildError
+from refdcn.bench.options import QUICK, TABLE
+from refdcn.bench.progress import Progress
+from refdcn.bench.run import CHILDREN, Options, WrongError, bench
+from refdcn.bench.workload import parse
+
+
+def run(given: argparse.Namespace) -> int:
+    """The whole command; aims are listed, and change no exit code."""
+    progress = Progress()
+    try:
+        options = wanted(given)
+        for text in options.shapes:
+            parse(text)
+        files = [Path(f) for f in (given.json, given.plot) if f]
+        for path in files:  # rather now than after ten minutes
+            path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        record = bench(options, progress)
+        if given.plot:
+            record.growth = growth.measure(options, progress)
+    except (ValueError, OSError) as e:
+        print(f"refdcn bench: {e}", file=sys.stderr)
+        return 2
+    except (WrongError, ChildError) as e:
+        print(f"refdcn bench: {e}", file=sys.stderr)
+        return 1
+    finally:
+        progress.close()
+    print(report.text(record))
+    if given.json:
+        Path(given.json).write_text(json.dumps(report.plain(record)) + "\n")
+    if given.plot:
+        growth.write(record, Path(given.plot))
+    return 0
+
+
+def wanted(given: argparse.Namespace) -> Options:
+    """What the arguments mean."""
+    quick = given.quick
+    return Options(
+        shapes=given.shapes or (QUICK if quick else TABLE),
+        against=given.against,
+        dtypes=given.dtype,
+        directions=given.direction,
+        threads=sorted(set(given.threads)),
+        repeat=given.repeat or (3 if quick else 15),
+        seconds=given.seconds or (0.2 if quick else 4.0),
+        busy=given.busy,
+        children=("overhead",) if quick else tuple(CHILDREN),
+    )

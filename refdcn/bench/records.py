@@ -1,0 +1,122 @@
+"""What a run found, as plain data that JSON can hold."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import Any
+
+import refdcn
+from refdcn.bench.timing import Rounds, flat, ratio
+from refdcn.bench.workload import Workload, parse
+
+PACKAGES = (
+    "numpy", "numba", "scipy", "torch", "torchvision", "onnxruntime", "openvino"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The calls of one contestant on one workload."""
+
+    shape: str
+    dtype: str
+    direction: str
+    load: str  # "quiet", or "busy": a competing process ran
+    contestant: str
+    threads: int
+    rounds: Rounds  # seconds
+
+    @property
+    def workload(self) -> Workload:
+        """What was called."""
+        return parse(self.shape)
+
+    @property
+    def median(self) -> float:
+        """Seconds, over all calls."""
+        return median(flat(self.rounds))
+
+    @property
+    def fastest(self) -> float:
+        """Seconds."""
+        return min(flat(self.rounds))
+
+
+@dataclass
+class Record:
+    """A whole run."""
+
+    machine: dict[str, Any]
+    timings: list[Timing] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    same_bits: dict[str, bool] = field(default_factory=dict)
+    memory: list[dict[str, Any]] = field(default_factory=list)
+    overhead: dict[str, dict[str, Any]] = field(default_factory=dict)
+    first_calls: dict[str, dict[str, Any]] = field(default_factory=dict)
+    growth: list[Timing] = field(default_factory=list)
+
+    def select(self, **wanted: Any) -> list[Timing]:
+        """The timings whose fields are as wanted, in the order they were made."""
+        return [
+            t
+            for t in self.timings
+            if all(getattr(t, name) == value for name, value in wanted.items())
+        ]
+
+    def beside(self, timing: Timing, **changed: Any) -> Timing | None:
+        """The timing of the same rounds that differs in these fields."""
+        names = ("shape", "dtype", "direction", "load", "contestant", "threads")
+        wanted = {name: getattr(timing, name) for name in names} | changed
+        return next(iter(self.select(**wanted)), None)
+
+    def against(self, timing: Timing, **changed: Any) -> float | None:
+        """How many times as long as the one beside it; None where there is none."""
+        other = self.beside(timing, **changed)
+        return None if other is None else ratio(timing.rounds, other.rounds)
+
+
+def mean_ratio(ratios: list[float]) -> float:
+    """The geometric mean: of a and 1 / a it is 1."""
+    return geometric_mean(ratios)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    found: dict[str, Any] = {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "refdcn": refdcn.__version__,
+    }
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def processor() -> str:
+    """Its name, as far as the system tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    lines = (line.split(":", 1) for line in text.split("\n\n")[0].splitlines())
+    fields = {line[0].strip(): line[1].strip() for line in lines if len(line) == 2}
+    name = fields.get("model name", platform.machine())
+    vectors = "AVX-512" if "avx512f" in fields.get("flags", "") else None
+    return f"{name} ({vectors})" if vectors else name
+
+
+def load_average() -> float | None:
+    """Processes that wanted to run during the last minute."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

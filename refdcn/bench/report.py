@@ -1,0 +1,132 @@
+"""What a run found, as text and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from refdcn.bench.aims import aims, count, limit_of, megabytes, thread_counts
+from refdcn.bench.records import Record, Timing
+from refdcn.bench.timing import flat
+
+KINDS = {
+    "forward": "forward",
+    "training": "training: forward and all gradients",
+}
+NAMES = {
+    "refdcn.torch": "refdcn by torch",
+    "dense": "dense conv2d",
+    "product": "product alone",
+}
+CELL = 34
+
+
+def plain(record: Record) -> dict[str, Any]:
+    """For json.dumps; durations in seconds."""
+    whole = asdict(record)
+    for timing in whole["timings"] + whole["growth"]:
+        timing["rounds"] = [[round(s, 8) for s in calls] for calls in timing["rounds"]]
+    whole["aims"] = [{**aim._asdict(), "verdict": aim.verdict} for aim in aims(record)]
+    return whole
+
+
+def text(record: Record) -> str:
+    """Tables, and the aims."""
+    lines = [heading(record), ""]
+    for kind in dict.fromkeys((t.load, t.dtype, t.direction) for t in record.timings):
+        lines += [*times(record, *kind), ""]
+    lines += [f"skipped: {what}: {why}" for what, why in record.skipped.items()]
+    for part in (memory(record), processes(record), verdicts(record)):
+        lines += ["", *part]
+    return "\n".join(lines)
+
+
+def heading(record: Record) -> str:
+    """The machine, and whether its milliseconds mean anything."""
+    m = record.machine
+    names = ("numpy", "numba", "torch", "torchvision", "onnxruntime", "openvino")
+    versions = ", ".join(f"{n} {m[n]}" for n in names if m[n])
+    said = f"{m['processor']}, {m['cores']} cores, {m['system']}\n{versions}"
+    load = m.get("load average before")
+    if load is not None and load > 0.3 * m["cores"]:
+        said += (
+            f"\nOther processes were running (load average {load:.1f}): trust the "
+            "ratios, which\nare taken round by round, rather than the milliseconds."
+        )
+    return said
+
+
+def times(record: Record, load: str, dtype: str, direction: str) -> Iterator[str]:
+    """One line a contestant and workload."""
+    chosen = record.select(load=load, dtype=dtype, direction=direction)
+    threads = thread_counts(record)
+    beside = ", beside a process that keeps a core busy" if load == "busy" else ""
+    yield f"{KINDS[direction]}, {dtype}{beside}"
+    yield "ms: median (min to max); times dense conv2d, the median over rounds"
+    yield " " * 18 + "".join(f"{count(n):^{CELL}}" for n in threads)
+    for shape in dict.fromkeys(t.shape for t in chosen):
+        yield shape
+        here = [t for t in chosen if t.shape == shape]
+        for name in dict.fromkeys(t.contestant for t in here):
+            own = {t.threads: t for t in here if t.contestant == name}
+            cells = [cell(record, own.get(n)) for n in threads]
+            yield f"  {NAMES.get(name, name):<16}{''.join(cells)}".rstrip()
+
+
+def cell(record: Record, timing: Timing | None) -> str:
+    """12.3 (11.9 to 14.0)  1.05 x"""
+    if timing is None:
+        return " " * CELL
+    calls = [1000 * s for s in flat(timing.rounds)]
+    middle = 1000 * timing.median
+    times_dense = record.against(timing, contestant="dense")
+    ratio = "" if times_dense is None else f"{times_dense:.2f} x"
+    spread = f"({digits(min(calls))} to {digits(max(calls))})"
+    return f"{digits(middle):>8} {spread:<17}{ratio:>8}"
+
+
+def digits(value: float) -> str:
+    """Three of them, or a thousandth."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:#.3g}" if value >= 0.1 else f"{value:.3f}"
+
+
+def memory(record: Record) -> Iterator[str]:
+    """Peaks, one line a workload and direction."""
+    if not record.memory:
+        return
+    yield "peak memory of one call beyond its inputs and results, in a fresh process"
+    names = list(dict.fromkeys(m["contestant"] for m in record.memory))
+    head = "".join(f"{name:>14}" for name in names)
+    yield f"{'':<28}{'':<10}{'aim':>10}{head}"
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for m in record.memory:
+        rows.setdefault((m["shape"], m["direction"]), {})[m["contestant"]] = m
+    for (shape, direction), row in rows.items():
+        aim = megabytes(limit_of(next(iter(row.values()))))
+        found = {name: megabytes(m["bytes"]) for name, m in row.items()}
+        cells = "".join(f"{found.get(name, '-'):>14}" for name in names)
+        yield f"  {shape:<26}{direction:<10}{aim:>10}{cells}"
+
+
+def processes(record: Record) -> Iterator[str]:
+    """Call overhead and first calls."""
+    for name, answer in record.overhead.items():
+        yield (
+            f"a call of 1x8x8x8->8 by {name}: {1e6 * answer['median']:.0f} us "
+            f"(min {1e6 * answer['min']:.0f})"
+        )
+    for name, answer in record.first_calls.items():
+        yield (
+            f"first call, {name}: forward {answer['forward']:.2f} s, then gradients "
+            f"{answer['gradients']:.2f} s (the whole process {answer['process']:.2f} s)"
+        )
+
+
+def verdicts(record: Record) -> Iterator[str]:
+    """The aims."""
+    yield "aims"
+    for aim in aims(record):
+        yield f"  {aim.verdict:<12}{aim.text}: {aim.measured}"
