@@ -57,29 +57,27 @@ def test_the_environment_says_how_many(value, wanted):
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_each_task_runs_once(count, workers):
     done = []
-    threads.run(lambda i, worker: done.append((i, worker)), count, workers)
-    assert sorted(i for i, _ in done) == list(range(count))
-    assert {worker for _, worker in done} <= set(range(workers))
+    threads.run(done.append, count, workers)
+    assert sorted(done) == list(range(count))
 
 
-def test_tasks_of_one_worker_do_not_overlap():
-    """A worker's number names its buffers."""
-    busy, seen = [0] * 4, []
+def test_a_scratch_buffer_is_one_thread_s_own():
+    wrong = []
 
-    def task(i, worker):
-        busy[worker] += 1
-        seen.append(busy[worker])
+    def task(i):
+        mine = threads.scratch("test", 1000 + i, np.float64)
+        mine[:] = i
         time.sleep(0.001)
-        busy[worker] -= 1
+        wrong.extend(mine[mine != i])
 
     threads.run(task, 60, 4)
-    assert seen == [1] * 60
+    assert wrong == []
 
 
 @pytest.mark.parametrize("failing", [0, 7, 39])
 @pytest.mark.parametrize("workers", [1, 4])
 def test_an_error_in_a_task_is_raised(failing, workers):
-    def task(i, worker):
+    def task(i):
         time.sleep(0.0005)
         if i == failing:
             raise RuntimeError(f"task {i}")
@@ -87,7 +85,7 @@ def test_an_error_in_a_task_is_raised(failing, workers):
     with pytest.raises(RuntimeError, match=f"task {failing}"):
         threads.run(task, 40, workers)
     done = []
-    threads.run(lambda i, worker: done.append(i), 40, workers)
+    threads.run(done.append, 40, workers)
     assert sorted(done) == list(range(40))
 
 
