@@ -40,8 +40,14 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
     grade.add_argument(
         "spec",
         metavar="SPEC",
+        nargs="?",
         help="torchvision, module:function or path/to/file.py:function, called as "
         "f(x, offset, weight, mask, bias, stride=(..), padding=(..), dilation=(..))",
+    )
+    grade.add_argument(
+        "--self-test",
+        action="store_true",
+        help="grade every mistake of the catalogue, and correct implementations",
     )
     grade.add_argument("--json", metavar="FILE", help="write the whole report there")
     grade.add_argument(
@@ -75,6 +81,11 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
 
 def run_grade(options: argparse.Namespace) -> int:
     """Grade and print; the exit code is the worst counted verdict's."""
+    if options.self_test:
+        return run_self_test(options)
+    if options.spec is None:
+        print("refdcn grade: SPEC is missing; torchvision is one", file=sys.stderr)
+        return 2
     from refdcn.grading import CannotStartError, grade
     from refdcn.grading.candidates import SpecError, split
     from refdcn.grading.declared import DeclarationError, parse_gaps
@@ -100,6 +111,16 @@ def run_grade(options: argparse.Namespace) -> int:
     if options.json:
         Path(options.json).write_text(report.json() + "\n")
     return report.exit_code
+
+
+def run_self_test(options: argparse.Namespace) -> int:
+    """Mistakes that must be caught, correct implementations that must not."""
+    from refdcn.grading import selftest
+
+    seed = 0 if options.seed is None else options.seed
+    done = selftest.whole(seed, options.level)
+    print(done.text())
+    return 0 if done.sound else 1
 
 
 def run_demo(options: argparse.Namespace) -> int:

@@ -1,12 +1,10 @@
 """Each way to misbehave has its verdict, and the other cases are still graded."""
 
-from pathlib import Path
-
 import pytest
 
 from refdcn.grading import CannotStartError, Verdict, grade
 
-FILE = Path(__file__).parent / "candidates" / "misbehaving.py"
+FILE = "refdcn.grading.misbehaving"
 
 WAYS = {
     "segfault": (Verdict.CRASH, 3, "SIGSEGV"),
@@ -19,12 +17,18 @@ WAYS = {
     "writes_input": (Verdict.INTEGRITY, 5, "changed its input offset"),
     "aliases_input": (Verdict.INTEGRITY, 5, "changed its input x"),
     "one_buffer": (Verdict.INTEGRITY, 5, "an earlier"),
-    "remembers_pointer": (Verdict.WRONG, 1, "the definition gives"),
-    "unwritten": (Verdict.WRONG, 1, "the definition gives"),
+    "remembers_pointer": (Verdict.WRONG, 1, "is wrong"),
+    "unwritten": (Verdict.WRONG, 1, "is wrong"),
     "random_bits": (Verdict.INTEGRITY, 5, "gave other bits"),
     "half": (Verdict.WRONG, 1, "y is float16 for float32 inputs"),
     "listed": (Verdict.WRONG, 1, "no array"),
     "refuses": (Verdict.UNSUPPORTED, 4, "at least 3 channels"),
+    "first_call": (Verdict.WRONG, 1, "is wrong"),
+    "memory_order": (Verdict.WRONG, 1, "layout"),
+    "squeezes": (Verdict.WRONG, 1, "it must be"),
+    "doubles": (Verdict.WRONG, 1, "y is float64 for float32 inputs"),
+    "empty_batch": (Verdict.UNSUPPORTED, 4, "ZeroDivisionError"),
+    "large_kernel": (Verdict.UNSUPPORTED, 4, "larger than image"),
     "unchecked": (Verdict.WRONG, 1, "accepted in silence"),
 }
 
@@ -49,3 +53,9 @@ def test_other_cases_are_still_graded(way):
 def test_a_candidate_that_cannot_be_loaded_is_no_verdict():
     with pytest.raises(CannotStartError, match="no function nothing"):
         grade(f"{FILE}:nothing")
+
+
+def test_an_undefined_cast_is_seen_with_far_offsets():
+    report = grade(f"{FILE}:undefined_cast", dtypes=["float32"], seed=3, strict=True)
+    assert report.verdict is Verdict.WRONG
+    assert "offset 1e+30" in {f.case.note for f in report.findings if f.text}

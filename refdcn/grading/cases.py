@@ -159,7 +159,7 @@ def landing(sizes: Sizes, rows: Array, columns: Array) -> Array:
     """The offset that moves every sample to (rows, columns)."""
     by, bx = base(sizes)
     dy, dx = rows - by, columns - bx
-    dp = np.stack(np.broadcast_arrays(dy, dx), 3)
+    dp = np.stack(np.broadcast_arrays(dy, dx), -3)
     N, og, K, *_ = shape = offset_shape(sizes)
     return np.broadcast_to(dp, shape).reshape(N, og * K * 2, *sizes.out)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from refdcn.grading import declared, judge, suite
 from refdcn.grading.cases import Case
+from refdcn.grading.diagnosis import diagnose
 from refdcn.grading.explain import explain_precision
 from refdcn.grading.isolation import InProcess, Outcome, Process
 from refdcn.grading.judge import Finding
@@ -162,13 +163,22 @@ def grade(
     bar = Progress(len(cases), progress)
     try:
         findings = list(run(runner, cases, bar))
+        explain_precision(findings)
+        declared.apply(findings, kept, gaps)
+        diagnosis = diagnose(runner, findings)
     finally:
         bar.close()
         runner.close()
-    explain_precision(findings)
-    declared.apply(findings, kept, gaps)
     return Report(
-        spec, seed, level, tuple(dtypes), strict, findings, has_grad, precision
+        spec,
+        seed,
+        level,
+        tuple(dtypes),
+        strict,
+        findings,
+        has_grad,
+        precision,
+        diagnosis,
     )
 
 

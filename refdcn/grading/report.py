@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from refdcn.grading.diagnosis import Diagnosis
 from refdcn.grading.judge import Finding
 from refdcn.grading.verdicts import EXIT_CODES, Verdict, worst
 
@@ -64,6 +65,7 @@ class Report:
     findings: list[Finding]
     has_grad: bool = False
     precision: str | None = None
+    diagnosis: Diagnosis = field(default_factory=Diagnosis)
 
     @property
     def lines(self) -> list[Line]:
@@ -108,7 +110,8 @@ class Report:
             said += f" {cause}"
         hostile = [f for f in self.findings if f.case.kind == "hostile"]
         found = self.worst_of(hostile)
-        if found is not None and found.verdict < Verdict.CONVENTION:
+        worse = found is not None and found.verdict < self.verdict
+        if found is not None and worse and found.verdict < Verdict.CONVENTION:
             what = found.case.note
             text = found.text
             said += f" With {what}: {text}" + ("." if not text.endswith(".") else "")
@@ -139,6 +142,8 @@ class Report:
                 f"every correct implementation meets ({self.scope})."
             )
         bad = sum(g.verdict is f.verdict for g in self.counted)
+        if f.verdict is Verdict.WRONG and self.diagnosis.sentence:
+            return f"{self.candidate} is wrong. {self.diagnosis.sentence}"
         return (
             f"{self.candidate} is graded {f.verdict}: {f.text} "
             f"({bad} of {n} results; first: {f.case})."
@@ -153,7 +158,8 @@ class Report:
         """The sentence, and a line for each group."""
         head = f"refdcn grade {self.candidate} --level {self.level} --seed {self.seed}"
         lines = [line.text() for line in self.lines]
-        return "\n".join([self.sentence, "", *lines, "", f"Repeat it: {head}"])
+        why = [self.diagnosis.text(), ""] if self.diagnosis.text() else []
+        return "\n".join([self.sentence, "", *why, *lines, "", f"Repeat it: {head}"])
 
     def json(self) -> str:
         """Everything, for programs."""
@@ -164,6 +170,12 @@ class Report:
                 "exit_code": self.exit_code,
                 "sentence": self.sentence,
                 "graded": self.scope,
+                "diagnosis": {
+                    "sentence": self.diagnosis.sentence,
+                    "mistakes": self.diagnosis.names,
+                    "where": self.diagnosis.places,
+                    "probes": [f._asdict() for f in self.diagnosis.facts],
+                },
                 "seed": self.seed,
                 "level": self.level,
                 "strict": self.strict,

@@ -1,0 +1,95 @@
+"""What the grader says of mistakes: caught, named, located, none invented."""
+
+import pytest
+
+from refdcn.grading import panel, probes, selftest
+from refdcn.grading.isolation import InProcess
+from refdcn.grading.mistakes import CATALOGUE
+from refdcn.grading.operator import functions
+
+BY_NAME = {m.name: m for m in CATALOGUE}
+
+
+def test_the_catalogue_is_large_and_has_no_name_twice():
+    assert len(CATALOGUE) >= 140 and len(BY_NAME) == len(CATALOGUE)
+
+
+@pytest.mark.parametrize("mistake", CATALOGUE[::20], ids=lambda m: m.name)
+def test_a_mistake_is_caught_and_named(mistake):
+    result = selftest.examine(mistake, seed=4)
+    assert result.caught
+    assert result.unique, result.names
+    assert result.sentence.lower().startswith(mistake.text[:20].lower())
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("output columns from 32", "it fails exactly where ow >= 32"),
+        ("images from 32", "it fails exactly where n >= 32"),
+        ("output rows from 32", "it fails exactly where oh >= 32"),
+    ],
+)
+def test_a_mistake_is_located(name, where):
+    assert selftest.examine(BY_NAME[name], seed=4).located == where
+
+
+def test_correct_implementations_raise_no_alarm():
+    found = list(panel.alarms(seed=8, n=300))
+    assert [a for a in found if isinstance(a, panel.Alarm)] == []
+    assert 0.05 < max(a for a in found if not isinstance(a, panel.Alarm)) < 1
+
+
+def test_an_unsound_panel_member_is_an_alarm(monkeypatch):
+    broken = panel.Style("broken", position=(3, 2, 0))
+    monkeypatch.setattr(panel, "PANEL", (broken,))
+    assert any(isinstance(a, panel.Alarm) for a in panel.alarms(seed=8, n=10))
+
+
+PAIRS = [("xy", "mask squared"), ("dilation ignored", "bias missing")]
+
+
+@pytest.mark.parametrize("names", PAIRS)
+def test_two_mistakes_at_once_are_named(names):
+    edits = tuple(e for n in names for e in BY_NAME[n].edits)
+    forward, _ = functions(edits)
+    report = selftest.grade_in_process("pair", InProcess(forward), 4, "float32")
+    assert report.exit_code == 1
+    found = [set(n.split(" + ")) for n in report.diagnosis.names]
+    assert set(names) in found
+
+
+def facts_of(name, dtype="float64"):
+    forward, _ = functions(BY_NAME[name].edits)
+    return probes.run(lambda c: forward(*c.inputs, **c.windows), dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("xy", "axis 0, 1 is read as 1, 0"),
+        ("offset column-major", "tap 0, 1, 2, 3, 4, 5 is read as 0, 2, 4, 1, 3, 5"),
+        ("mask of batch 0", "image is always 0"),
+        ("doubled offset", "dy of v acts as 2 v"),
+        ("mask missing", "mask has no effect: any value acts as 1"),
+        ("stride swapped", "the row of tap (i, j) is -1 +3 oh +2 i"),
+        ("whole sample", "row -0.125 of 7 reads nothing; the definition reads 0.875"),
+        ("bias reversed", "output channel 0, 1, 2, 3, 4, 5 is read as 5, 4, 3, 2, 1"),
+        ("batch rolled", "image 0, 1, 2 is read as 1, 2, 0"),
+    ],
+)
+def test_probes_describe_without_a_catalogue(name, text):
+    assert text in " ".join(f.text for f in facts_of(name) if not f.right)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_probes_find_nothing_wrong_with_a_right_operator(dtype):
+    forward, _ = functions(())
+    facts = probes.run(lambda c: forward(*c.inputs, **c.windows), dtype)
+    assert len(facts) == 10 and all(f.right for f in facts), facts
+
+
+def test_the_operator_of_the_catalogue_is_right_without_edits():
+    runner = InProcess(*functions(()))
+    report = selftest.grade_in_process("none", runner, 4, "float32")
+    assert report.exit_code == 0
