@@ -20,23 +20,26 @@ class Aim(NamedTuple):
     text: str
     measured: str
     reached: bool | None
+    doubtful: bool = False  # a time that other processes may have changed
 
     @property
     def verdict(self) -> str:
-        """One word."""
-        return {True: "reached", False: "NOT reached", None: "open"}[self.reached]
+        """A word or two."""
+        if self.reached is None:
+            return "open"
+        return f"{'reached' if self.reached else 'NOT reached'}{'?' * self.doubtful}"
 
 
 def aims(record: Record) -> list[Aim]:
     """All of them, in one order."""
     dtypes = list(dict.fromkeys(t.dtype for t in record.timings)) or ["float32"]
-    return [
+    timed = [
         *(aim for dtype in dtypes for aim in costs(record, dtype)),
         *(aim for dtype in dtypes for aim in scaling(record, dtype)),
-        *memory(record),
         *start_up(record),
-        bits(record),
     ]
+    doubtful = [aim._replace(doubtful=record.disturbed) for aim in timed]
+    return [*doubtful, *memory(record), read_only(record), bits(record)]
 
 
 def costs(record: Record, dtype: str) -> Iterator[Aim]:
@@ -157,13 +160,17 @@ def start_up(record: Record) -> Iterator[Aim]:
     for name, limit in (("filled cache", 0.7), ("no cache", 8.0)):
         seconds = record.first_calls.get(name, {}).get("forward")
         yield limit_aim(f"first call with {name} under {limit} s", seconds, limit)
-    text, answer = "a read-only installation works", record.first_calls.get("read-only")
+
+
+def read_only(record: Record) -> Aim:
+    """Aim 5, where nothing can be written."""
+    text = "a read-only installation works"
+    answer = record.first_calls.get("read-only")
     if answer is None:
-        yield Aim(text, "not measured", None)
-        return
+        return Aim(text, "not measured", None)
     good = answer["copied"] and not answer["written"] and answer["error"] < 1e-5
     said = f"first call in {answer['forward']:.1f} s, error {answer['error']:.0e}"
-    yield Aim(text, said, bool(good))
+    return Aim(text, said, bool(good))
 
 
 def limit_aim(text: str, seconds: float | None, limit: float) -> Aim:

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 from refdcn.bench import growth, report
+from refdcn.bench.contestants import WrongError
 from refdcn.bench.fresh import ChildError
 from refdcn.bench.options import QUICK, TABLE
 from refdcn.bench.progress import Progress
-from refdcn.bench.run import CHILDREN, Options, WrongError, bench
+from refdcn.bench.run import CHILDREN, Options, bench
 from refdcn.bench.workload import parse
 
 
@@ -56,5 +57,6 @@ def wanted(given: argparse.Namespace) -> Options:
         repeat=given.repeat or (3 if quick else 15),
         seconds=given.seconds or (0.2 if quick else 4.0),
         busy=given.busy,
+        clock=given.clock,
         children=("overhead",) if quick else tuple(CHILDREN),
     )

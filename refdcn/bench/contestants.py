@@ -29,6 +29,10 @@ class SkippedError(Exception):
     """Why a contestant is left out."""
 
 
+class WrongError(Exception):
+    """A contestant is not what it should be, or computes something else."""
+
+
 class Task(NamedTuple):
     """One thing to be timed."""
 
@@ -98,7 +102,7 @@ def torchvision(task: Task) -> Call:
         return ops.deform_conv2d(x, offset, weight, bias, mask=mask, **task.window)
 
     if not library.torchvision_is_native():
-        raise AssertionError(
+        raise WrongError(
             "torchvision::deform_conv2d runs another kernel than torchvision's own; "
             "undo what replaced it"
         )
@@ -264,8 +268,7 @@ def use_threads(threads: int) -> None:
 
 @cache
 def blas() -> list[Any]:
-    """The BLAS libraries of NumPy and SciPy."""
-    import scipy.linalg  # noqa: F401  (loads its own, which compiled code uses)
+    """The BLAS libraries that are loaded, NumPy's above all."""
     from threadpoolctl import ThreadpoolController
 
     found = ThreadpoolController().lib_controllers

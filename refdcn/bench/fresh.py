@@ -92,16 +92,16 @@ def read_only() -> dict[str, Any]:
 
 
 @contextmanager
-def competitor(wanted: bool) -> Iterator[None]:
+def competitor(wanted: bool) -> Iterator[subprocess.Popen[bytes] | None]:
     """A process that keeps one core busy meanwhile."""
     if not wanted:
-        yield
+        yield None
         return
     command = [sys.executable, "-c", COMPETITOR]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()  # it runs
         try:
-            yield
+            yield process
         finally:
             process.kill()

@@ -54,6 +54,12 @@ def add_arguments(bench: argparse.ArgumentParser) -> None:
         type=float,
         help="a contestant stops taking turns on a shape when it has used these (4)",
     )
+    add(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: the work of all threads, steadier on one thread of a busy machine",
+    )
     add("--busy", action="store_true", help="again, beside a process that competes")
     add("--quick", action="store_true", help="seconds: tiny shapes, few rounds")
     add("--json", metavar="FILE", help="write every duration there")

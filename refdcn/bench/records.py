@@ -15,7 +15,7 @@ from refdcn.bench.timing import Rounds, flat, ratio
 from refdcn.bench.workload import Workload, parse
 
 PACKAGES = (
-    "numpy", "numba", "scipy", "torch", "torchvision", "onnxruntime", "openvino"
+    "numpy", "numba", "torch", "torchvision", "onnxruntime", "openvino"
 )  # fmt: skip
 
 
@@ -52,6 +52,7 @@ class Record:
     """A whole run."""
 
     machine: dict[str, Any]
+    clock: str = "wall"  # or "cpu": the work of all threads
     timings: list[Timing] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     same_bits: dict[str, bool] = field(default_factory=dict)
@@ -59,6 +60,12 @@ class Record:
     overhead: dict[str, dict[str, Any]] = field(default_factory=dict)
     first_calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     growth: list[Timing] = field(default_factory=list)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other processes wanted the cores when it began."""
+        load = self.machine.get("load average before")
+        return load is not None and load > 0.3 * self.machine["cores"]
 
     def select(self, **wanted: Any) -> list[Timing]:
         """The timings whose fields are as wanted, in the order they were made."""

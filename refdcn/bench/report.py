@@ -48,12 +48,14 @@ def heading(record: Record) -> str:
     names = ("numpy", "numba", "torch", "torchvision", "onnxruntime", "openvino")
     versions = ", ".join(f"{n} {m[n]}" for n in names if m[n])
     said = f"{m['processor']}, {m['cores']} cores, {m['system']}\n{versions}"
-    load = m.get("load average before")
-    if load is not None and load > 0.3 * m["cores"]:
+    if record.disturbed:
+        load = f"load average {m['load average before']:.1f}"
         said += (
-            f"\nOther processes were running (load average {load:.1f}): trust the "
-            "ratios, which\nare taken round by round, rather than the milliseconds."
+            f"\nOther processes ran ({load}): trust the ratios, which are taken\n"
+            "round by round, rather than milliseconds, and on two threads neither."
         )
+    if record.clock == "cpu":
+        said += "\nTimes are CPU times, of all threads together."
     return said
 
 
@@ -127,6 +129,8 @@ def processes(record: Record) -> Iterator[str]:
 
 def verdicts(record: Record) -> Iterator[str]:
     """The aims."""
-    yield "aims"
-    for aim in aims(record):
-        yield f"  {aim.verdict:<12}{aim.text}: {aim.measured}"
+    found = aims(record)
+    marked = any(aim.verdict.endswith("?") for aim in found)
+    yield "aims" + (" (?: other processes ran, measure again)" if marked else "")
+    for aim in found:
+        yield f"  {aim.verdict:<13}{aim.text}: {aim.measured}"

@@ -18,12 +18,13 @@ from refdcn.bench.contestants import (
     Results,
     SkippedError,
     Task,
+    WrongError,
     use_threads,
 )  # fmt: skip
 from refdcn.bench.options import AGAINST, DIRECTIONS, TABLE
 from refdcn.bench.progress import Progress
 from refdcn.bench.records import Record, Timing
-from refdcn.bench.timing import Entrant, interleave
+from refdcn.bench.timing import CLOCKS, Entrant, interleave
 from refdcn.bench.workload import arrays, parse
 
 NAMES = ("y", "grad_x", "grad_offset", "grad_weight", "grad_mask", "grad_bias")
@@ -43,6 +44,7 @@ class Options(NamedTuple):
     repeat: int = 15
     seconds: float = 4.0
     busy: bool = False
+    clock: str = "wall"
     children: Sequence[str] = ("memory", "overhead", "first calls")
 
 
@@ -55,13 +57,9 @@ class Group(NamedTuple):
     load: str
 
 
-class WrongError(RuntimeError):
-    """A contestant computes something else."""
-
-
 def bench(options: Options, progress: Progress | None = None) -> Record:
     """Measure all that the options ask for."""
-    record = Record(records.machine())
+    record = Record(records.machine(), options.clock)
     record.machine["load average before"] = records.load_average()
     groups = list(plan(options))
     progress = progress or Progress(show=False)
@@ -112,7 +110,9 @@ def time_group(record: Record, options: Options, group: Group) -> None:
     if group.load == "quiet":
         record.same_bits[" ".join(group[:3])] = same_bits(tasks[0])
     with fresh.competitor(group.load == "busy"):
-        rounds = interleave(entrants, options.repeat, options.seconds)
+        rounds = interleave(
+            entrants, options.repeat, options.seconds, clock=CLOCKS[options.clock]
+        )
     record.timings += [
         Timing(*group, e.name, e.threads, r)
         for e, r in zip(entrants, rounds, strict=True)
