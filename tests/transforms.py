@@ -525,6 +525,21 @@ def script(op):
     same(scripted(*tensors[:3], padding=(1, 1)), f(*tensors[:3], padding=(1, 1)))
 
 
+@line("torch.onnx.export to standard nodes")
+def onnx(op):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            Layer(op).eval(), arguments()[:1], dynamo=True, verbose=False,
+            opset_version=22,
+        )  # fmt: skip
+    nodes = [(n.domain, n.op_type) for n in program.model_proto.graph.node]
+    assert nodes == [("", "Conv"), ("", "DeformConv")]
+
+
+OTHERS = {"torch.onnx.export to standard nodes"}  # test_torch_onnx.py has the tests
+
+
 # --- What happened -------------------------------------------------------------------
 
 OPERATORS = {

@@ -149,10 +149,4 @@ def _backward(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
 
 def _differentiable(*arguments: Any) -> Tensor:
     """With derivatives of every order, which torchvision's own has not."""
-    if torch._C._are_functorch_transforms_active():
-        raise NotImplementedError(
-            "torchvision.ops.deform_conv2d has no torch.func transforms but vmap, also "
-            "when accelerated; call refdcn.torch.deform_conv2d"
-        )
-    *tensors, stride, padding, dilation = _arguments(*arguments)
-    return autograd.deform_conv2d(*tensors, conv=Conv(stride, padding, dilation))
+    return autograd.differentiable_operator(*_arguments(*arguments))

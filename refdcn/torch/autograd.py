@@ -33,14 +33,29 @@ def deform_conv2d(
     *, conv: Conv,
 ) -> Tensor:  # fmt: skip
     """F, differentiable to any order and under every transform."""
-    if torch.onnx.is_in_onnx_export():
-        return onnx.deform_conv_node(x, offset, weight, mask, bias, *conv)
     # Dynamo refuses an autograd.Function with a jvp, and torch.func an operator
     # with registered autograd: each gets the one that it takes.
     if torch.compiler.is_compiling():
         _refuse_compiled_forward_mode()
         return library.forward(x, offset, weight, mask, bias, *conv)
-    return Forward.apply(x, offset, weight, mask, bias, *conv)
+    return differentiable(x, offset, weight, mask, bias, *conv)
+
+
+def differentiable(*args: Any) -> Any:
+    """F with its derivatives; the arguments are the operator's."""
+    if torch.onnx.is_in_onnx_export():
+        return onnx.deform_conv_node(*args)
+    return Forward.apply(*args)
+
+
+def differentiable_operator(*args: Any) -> Any:
+    """The same of a registered operator, which torch.func cannot enter."""
+    if torch._C._are_functorch_transforms_active():
+        raise NotImplementedError(
+            "of torch.func, a registered operator has vmap alone; grad, vjp, jvp and "
+            "the like take refdcn.torch.deform_conv2d, outside torch.compile"
+        )
+    return differentiable(*args)
 
 
 def gradients(
@@ -193,7 +208,8 @@ class Forward(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> Tensor:
-        return library.forward(*args)
+        with torch._C._AutoDispatchBelowAutograd():  # or it would come back here
+            return library.forward(*args)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -299,16 +315,17 @@ def _refuse_nested_forward_mode() -> None:
         )
 
 
-# The operators themselves carry their derivatives too: graphs that were
-# exported or compiled call them without the functions above.
-for operator, rules, batch in (
-    (library.forward, Forward, forward_batch),
-    (library.backward, Backward, backward_batch),
+# The operators themselves carry their derivatives too: graphs that were exported
+# or compiled call them without the functions above.
+library.library.impl("deform_conv2d", differentiable_operator, "Autograd")
+torch.library.register_autograd(
+    library.backward,
+    Backward.backward,
+    setup_context=Backward.setup_context,
+    lib=library.library,
+)
+for operator, batch in (
+    (library.forward, forward_batch),
+    (library.backward, backward_batch),
 ):
-    torch.library.register_autograd(
-        operator,
-        rules.backward,
-        setup_context=rules.setup_context,
-        lib=library.library,
-    )
     torch.library.register_vmap(operator, partial(batch, operator), lib=library.library)
