@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ DEFAULT = ("plain", "matched", "2sigmoid", "sigmoid", "offsets", "mask", "publis
 QUICK = ("plain", "2sigmoid", "sigmoid")
 MEASURED = 500  # test digits that receptive fields and ink are averaged over
 DRAWN = 6
+POINTS = "2sigmoid"
 FIELDS = ("plain", "mask", "2sigmoid")
 
 
@@ -116,7 +118,7 @@ def experiment(
             if chief:
                 keep(out, made, network.cpu(), digits)
     if chief:
-        write(out, settings, digits)
+        write(out, digits)
 
 
 def keep(out: Path, made: Run, network: Network, digits: Digits) -> None:
@@ -135,38 +137,39 @@ def model_path(out: Path, settings: Settings, arm: str) -> Path:
     return out / "models" / f"{arm}-{about}-{settings.offset_rate:g}.pt"
 
 
-def write(out: Path, settings: Settings, digits: Digits) -> None:
-    """Page, table and curves of all runs in `out`; pictures of these settings."""
+def write(out: Path, digits: Digits) -> None:
+    """Page, table and pictures of all runs in `out`."""
     runs = report.load(out / report.RUNS)
-    for number, (about, members) in enumerate(report.groups(runs).items(), 1):
-        figure = pictures.curves(members)
-        pictures.save(figure, out / report.name(number, "curves"))
-        if about == settings:
-            draw(out, about, digits)
+    for number, (settings, members) in enumerate(report.groups(runs).items(), 1):
+        for what, arms in report.curve_sets(members).items():
+            curves = pictures.curves(members, arms)
+            pictures.save(curves, out / report.picture(what, number))
+        if digits.name == settings.digits:
+            for what, figure in drawn(out, settings, digits):
+                pictures.save(figure, out / report.picture(what, number))
     report.write_curves(out / report.CURVES, runs)
-    page = report.page(runs)
+    page = report.page(runs, out)
     (out / report.PAGE).write_text(page, encoding="utf-8")
     print(page)
     print(f"Written to {out}: {report.PAGE}, {report.CURVES}, pictures.")
 
 
-def draw(out: Path, settings: Settings, digits: Digits) -> None:
-    """Sampling points and receptive fields of the first seed's networks."""
+def drawn(out: Path, settings: Settings, digits: Digits) -> Iterator[tuple[str, Any]]:
+    """Sampling points and receptive fields of the first seed's networks, if kept."""
     images, _ = test_set(digits, settings)
     networks = {}
-    for arm in ARMS:
+    for arm in (*FIELDS, POINTS):
         path = model_path(out, settings, arm)
         if path.exists():
             networks[arm] = build(arm, 0)
             networks[arm].load_state_dict(torch.load(path, weights_only=True))
-    if "2sigmoid" in networks:
+    if POINTS in networks:
         few = images[:DRAWN]
-        figure = pictures.points(few, taps(networks["2sigmoid"], few))
-        pictures.save(figure, out / "points.png")
+        yield "points", pictures.points(few, taps(networks[POINTS], few))
     fields = {
         ARMS[arm].title: receptive_field(networks[arm], images[:MEASURED])
         for arm in FIELDS
         if arm in networks
     }
     if fields:
-        pictures.save(pictures.fields(fields), out / "fields.png")
+        yield "fields", pictures.fields(fields)

@@ -24,15 +24,16 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=110, metadata=METADATA)
 
 
-def curves(runs: Sequence[Run]) -> Figure:
+def curves(runs: Sequence[Run], arms: Sequence[str]) -> Figure:
     """Accuracy by epoch, and its difference from the plain network of the same seed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     plain = {run.seed: run for run in runs if run.arm == "plain"}
-    for i, arm in enumerate(name for name in ARMS if any(r.arm == name for r in runs)):
+    for arm in arms:
         mine = [run for run in runs if run.arm == arm]
+        i = list(ARMS).index(arm)  # an arm has one color in all pictures
         style = {"color": f"C{i % 10}", "linestyle": "-" if i < 10 else "--"}
         band(left, [run.accuracy for run in mine], ARMS[arm].title, style)
         paired = [
@@ -77,16 +78,21 @@ def points(images: Tensor, seen: Taps) -> Figure:
         [rest.expand_as(moved) for rest, moved in zip(*seen[:2], strict=True)],
         [mask.new_ones(mask.shape) for mask in seen.mask],
     )
+    traced = {
+        title: [
+            [t.numpy() for t in trace(of, n, MIDDLE, MIDDLE)] for n in range(columns)
+        ]
+        for title, of in (("dp = 0", start), ("learnt", seen))
+    }
+    top = max(float(weights.max()) for row in traced.values() for _, weights in row)
     shades = None
-    for row, (which, title) in enumerate(((start, "dp = 0"), (seen, "learnt"))):
-        for n in range(columns):
+    for row, (title, digits) in enumerate(traced.items()):
+        for n, (places, weights) in enumerate(digits):
             axes = figure.add_subplot(2, columns, row * columns + n + 1)
-            axes.imshow(images[n, 0], cmap="gray")
-            places, weights = trace(which, n, MIDDLE, MIDDLE)
+            axes.imshow(images[n, 0].numpy(), cmap="gray")
             shades = axes.scatter(
-                places[:, 1], places[:, 0], 9, weights, cmap="viridis", vmin=0,
-                vmax=float(max(1, trace(seen, n, MIDDLE, MIDDLE)[1].max())),
-            )  # fmt: skip
+                places[:, 1], places[:, 0], 9, weights, cmap="viridis", vmin=0, vmax=top
+            )
             axes.plot(*[STRIDE * MIDDLE + CENTER] * 2, "r+", markersize=9)
             size = images.shape[-1]
             axes.set(xlim=(-4, size + 3), ylim=(size + 3, -4), xticks=[], yticks=[])
@@ -105,7 +111,7 @@ def fields(maps: dict[str, Tensor]) -> Figure:
     shown = None
     for i, (title, field) in enumerate(maps.items()):
         axes = figure.add_subplot(1, len(maps), i + 1)
-        shown = axes.imshow(field**0.5, cmap="magma", vmin=0, vmax=top**0.5)
+        shown = axes.imshow(field.sqrt().numpy(), cmap="magma", vmin=0, vmax=top**0.5)
         middle = STRIDE * MIDDLE + CENTER
         angle = np.linspace(0, 2 * np.pi, 100)
         r = radius(field)
