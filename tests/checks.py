@@ -191,8 +191,8 @@ def offset_groups_are_apart(target, sizes, rng, order, dtype=np.float64):
         return a.reshape(shape)[:, list(order)].reshape(a.shape)
 
     other = case._replace(
-        x=case.x[:, runs], weight=case.weight[:, runs], offset=moved(case.offset),
-        mask=moved(case.mask),
+        x=case.x[:, runs].copy(), weight=case.weight[:, runs].copy(),
+        offset=moved(case.offset), mask=moved(case.mask),
     )  # fmt: skip
     y, grad_x, grad_offset, grad_weight, grad_mask, grad_bias = results(target, case)
     moved_back = (
