@@ -9,7 +9,7 @@ from typing import Any
 from refdcn.bench.aims import aims
 from refdcn.bench.progress import Progress
 from refdcn.bench.records import Record, Timing
-from refdcn.bench.report import KINDS, NAMES, digits, memory, processes
+from refdcn.bench.report import KINDS, NAMES, digits, heading, memory, processes
 from refdcn.bench.run import Group, Options, time_group
 from refdcn.bench.timing import flat
 from refdcn.bench.workload import (
@@ -107,10 +107,7 @@ def lines(panel: Any, axis: str, timings: list[Timing]) -> None:
 
 def tables(record: Record) -> str:
     """Markdown that docs/performance.md includes."""
-    m = record.machine
-    names = ("numpy", "numba", "torch", "torchvision", "onnxruntime", "openvino")
-    versions = ", ".join(f"{n} {m[n]}" for n in names if m.get(n))
-    lines = [f"{m['processor']}, {m['cores']} cores; {versions}.", ""]
+    lines = ["```text", heading(record), "```", ""]
     kinds = dict.fromkeys((t.load, t.dtype, t.direction) for t in record.timings)
     for kind in kinds:
         lines += [*times(record, *kind), ""]
