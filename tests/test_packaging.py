@@ -34,7 +34,7 @@ def test_one_version(file, pattern):
 
 def test_metadata(installed):
     assert installed.version == refdcn.__version__
-    assert installed.metadata["License-Expression"] == "BSD-3-Clause"
+    assert installed.metadata["License-Expression"] == PROJECT["license"]
     assert installed.metadata["Requires-Python"] == PROJECT["requires-python"]
     (script,) = installed.entry_points.select(group="console_scripts")
     assert (script.name, script.value) == ("refdcn", "refdcn.cli:main")
