@@ -474,3 +474,22 @@ def test_the_results_page_is_that_of_the_runs():
     assert set(report.CLAIM) <= {run.arm for run in small}
     for picture in folder.glob("*.png"):
         assert f"]({picture.name})" in page
+
+
+def test_the_benchmark_prints_each_contestant_and_a_ratio(monkeypatch, capsys):
+    """What it measures is for no test to judge."""
+    from refdcn.demo import benchmark
+
+    steps = -(-len(digits.embedded().train_labels) // Settings().batch)
+    assert (benchmark.ROUNDS + 1) * benchmark.STEPS <= steps
+    monkeypatch.setattr(benchmark, "ROUNDS", 1)
+    monkeypatch.setattr(benchmark, "STEPS", 1)
+    assert cli.main(["demo", "rotated-digits", "--against", "torchvision"]) in (0, 1)
+    printed = capsys.readouterr().out
+    for text in (
+        "refdcn  ",
+        "torchvision  ",
+        "no deformation",
+        "round by round: median",
+    ):
+        assert text in printed
