@@ -14,10 +14,15 @@ from refdcn.grading.verdicts import EXIT_CODES, worst
 
 
 @pytest.mark.parametrize(
-    "spec", ["refdcn.formula:deform_conv2d", "refdcn:deform_conv2d"]
+    ("spec", "dtype"),
+    [
+        ("refdcn.formula:deform_conv2d", "float64"),
+        ("refdcn:deform_conv2d", "float32"),
+        ("refdcn:deform_conv2d", "float16"),
+    ],
 )
-def test_ours_are_right(spec):
-    report = grade(spec, seed=1)
+def test_ours_are_right(spec, dtype):
+    report = grade(spec, dtypes=[dtype], seed=1)
     assert report.exit_code == 0
     assert {f.verdict for f in report.counted} == {Verdict.PASS}
     assert report.sentence.startswith(f"{spec} is right")

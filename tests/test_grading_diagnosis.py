@@ -1,6 +1,7 @@
 """What the grader says of mistakes: caught, named, located, none invented."""
 
 import pytest
+from candidates.fresh import FRESH
 
 from refdcn.grading import panel, probes, selftest
 from refdcn.grading.isolation import InProcess
@@ -93,3 +94,41 @@ def test_the_operator_of_the_catalogue_is_right_without_edits():
     runner = InProcess(*functions(()))
     report = selftest.grade_in_process("none", runner, 4, "float32")
     assert report.exit_code == 0
+
+
+SAID = {
+    "paired_columns": "output column 0, 1, 2, 3, 4, 5, 6, 7 is read as 1, 0, 3, 2",
+    "next_group_mask": "offset group 0, 1 is read as 1, 0",
+    "half_batch": "image is always 0",
+    "four_pixels": "-12 as -4, -3 as -3, 3 as 3, 6 as 4",
+    "tiles_of_four": "is read as 0, 0, 0, 0, 4, 4, 4, 4",
+    "offset_drift": "dy of v acts as 1.01 v",
+    "odd_taps_dropped": "mask's effect is not m",
+    "dy_leaks": "dx acts as another function",
+    "bias_by_mask": "bias of v acts as 0.5 v",
+    "weights_of_first_group": "0, 1, 2, 3, 4, 5 is read as 0, 1, 2, 0, 1, 2",
+    "fast_path": "is -1 +2 oh +1 i; the definition is 2 oh - 1 + 2 i",
+    "columns_reflected": "column 8 of 7 reads 1 x[4]; the definition reads nothing",
+    "channel_pairs": "channel 0, 1, 2, 3, 4, 5 is read as 1, 0, 3, 2, 5, 4",
+    "last_row_lacks_channel": "it fails only where oh is the last",
+    "last_row_repeated": "where oh is the last",
+    "grad_x_floor_row": "in the gradient of x, between -1 and 0: row -0.125 of 7",
+    "grad_offset_last_column": "it fails only where ow is the last",
+    "grad_mask_rows": "in the gradient of mask, between -1 and 0: row -0.625",
+    "grad_offset_by_mask_sum": "lacks a factor of the mask's sign",
+}
+
+
+@pytest.mark.parametrize(
+    ("step", "edit"), FRESH, ids=lambda a: getattr(a, "__name__", a)
+)
+def test_an_unlisted_mistake_is_caught_and_described(step, edit):
+    kind = "gradients" if step == "backward" else "fresh"
+    name = edit.__name__
+    assert name not in BY_NAME
+    forward, grad = functions(((step, edit),))
+    runner = InProcess(forward, grad if kind == "gradients" else None)
+    report = selftest.grade_in_process(name, runner, 4, "float32", seconds=0.5)
+    assert report.exit_code == 1
+    assert report.diagnosis.names == []  # nothing in the catalogue explains it
+    assert SAID.get(name, "").lower() in str(report.text()).lower()

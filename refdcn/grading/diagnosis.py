@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,8 @@ class Diagnosis:
     @property
     def sentence(self) -> str:
         """The first line of a report."""
-        faults = [f.text for f in self.facts if not f.right]
+        faults = [f.text for f in self.facts if not f.right and f.text]
+        faults.sort(key=lambda text: "its projection on" in text)
         if self.survivors:
             texts = [" and ".join(m.text for m in s) for s in self.survivors]
             said = " or ".join(texts[:3])
@@ -49,8 +51,10 @@ class Diagnosis:
         else:
             said = ""
         where = next(iter(self.places.values()), "")
-        said += f" {where}." if where and not self.survivors else ""
-        return said.strip()[:1].upper() + said.strip()[1:]
+        said = said[:1].upper() + said[1:]
+        if where and not self.survivors:
+            said = f"{said} {where[:1].upper()}{where[1:]}.".strip()
+        return said
 
     def text(self) -> str:
         """Every line."""
@@ -171,6 +175,7 @@ def diagnose(
 ) -> Diagnosis:
     """Everything that is known of a wrong candidate."""
     result = Diagnosis()
+    recheck(runner, findings)
     wrong = [
         f
         for f in findings
@@ -201,7 +206,8 @@ def diagnose(
     if target == "y":
         result.facts = probes.run(lambda case: answer(runner, case), dtype)
     else:
-        result.facts = gradient_facts(findings, targets)
+        result.facts = probes.gradient_kernels(lambda c: five(runner, c), dtype)
+        result.facts += gradient_facts(findings, targets)
     if found:
         result.survivors = search(found, kinds, seconds)
     return result
@@ -214,6 +220,37 @@ def answer(runner: Runner, case: Case) -> Array | None:
     if not isinstance(y, np.ndarray) or y.shape != case.y_shape:
         return None
     return y.astype(np.float64)
+
+
+def recheck(runner: Runner, findings: Sequence[Finding]) -> None:
+    """A low precision does not scale: what a probe finds scaled is a bug."""
+    doubtful = [
+        f
+        for f in findings
+        if f.verdict is Verdict.IMPRECISE
+        and f.target == "y"
+        and f.case.x.dtype.name != "float16"
+    ]
+    if not doubtful:
+        return
+    dtype = doubtful[0].case.x.dtype.name
+    facts = probes.run(lambda case: answer(runner, case), dtype)
+    if any(re.search(r"acts as -?[\d.]+ v", f.text) for f in facts if not f.right):
+        for f in doubtful:
+            f.verdict = Verdict.WRONG
+
+
+def five(runner: Runner, case: Case) -> list[Array | None] | None:
+    """The candidate's gradients, or None when it gives none."""
+    outcome = runner.call(case, "grad")
+    if outcome.status != "ok" or len(outcome.results) != 5:
+        return None
+    likes = zip(outcome.results, case.inputs, strict=True)
+    fits = all(
+        b is None or (isinstance(a, np.ndarray) and a.shape == b.shape)
+        for a, b in likes
+    )
+    return list(outcome.results) if fits else None
 
 
 def gradient_facts(

@@ -109,20 +109,26 @@ def run(
         yield from found
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
+def prepare_one(
+    seed: int, dtype: str, level: str, precision: str | None, border: str
+) -> tuple[suite.Expected, ...]:
+    """The cases of one dtype; their oracles are computed once for a seed."""
+    bounds = standard(dtype, precision)
+    cases = suite.cases(seed, np.dtype(dtype), level)
+    return tuple(suite.Expected(case, bounds, border) for case in cases)
+
+
 def prepare(
     seed: int,
-    dtypes: tuple[str, ...],
+    dtypes: Sequence[str],
     level: str,
-    precision: str | None,
+    precision: str | None = None,
     border: str = "corners",
 ) -> list[suite.Expected]:
-    """The cases of every dtype; their oracles are computed once for a seed."""
-    return [
-        suite.Expected(case, standard(dtype, precision), border)
-        for dtype in dtypes
-        for case in suite.cases(seed, np.dtype(dtype), level)
-    ]
+    """The cases of every dtype, one after another."""
+    found = (prepare_one(seed, d, level, precision, border) for d in dtypes)
+    return [expected for cases in found for expected in cases]
 
 
 def grade(
@@ -159,7 +165,7 @@ def grade(
     spec = candidate if isinstance(candidate, str) else named(candidate)
     runner = Process(spec, timeout=timeout)
     has_grad, border = runner.has_grad, kept.get("border", "corners")
-    cases = prepare(seed, tuple(dtypes), level, precision, border)
+    cases = prepare(seed, dtypes, level, precision, border)
     bar = Progress(len(cases), progress)
     try:
         findings = list(run(runner, cases, bar))

@@ -64,6 +64,8 @@ def cases(findings: Sequence[Finding]) -> str:
             "the layout is not contiguous": c.layout != "contiguous",
             "the image has one row or column": min(s.H, s.W) == 1,
         }
+        traits |= {f"K_h is {k}": s.K_h == k for k in range(1, 6)}
+        traits |= {f"K_w is {k}": s.K_w == k for k in range(1, 6)}
         for name, holds in traits.items():
             known.setdefault(name, []).append(holds)
     return next((name for name, holds in known.items() if holds == bad), "")
@@ -84,9 +86,10 @@ def locate(findings: Sequence[Finding]) -> str:
         if f.failing.all():
             continue
         for name, holds in rules(f.failing.shape, labels):
-            # a wrong value can be right by chance, a right one is never wrong
             beyond = bool((f.failing & ~holds).any())
-            fits = not beyond and f.failing.sum() >= 0.85 * holds.sum()
+            # A wrong value can be right by chance, a right one is never wrong.
+            most = f.failing.sum() >= 0.85 * holds.sum() and holds.mean() < 0.7
+            fits = not beyond and (most or bool((holds == f.failing).all()))
             found[name] = found.get(name, True) and fits
     all_whole = all(f.failing is not None and f.failing.all() for f in wrong)
     for name, fits in found.items():
@@ -119,6 +122,6 @@ def partial(
             beyond = bool((f.failing & ~holds).any())
             share = float(holds.mean())
             held.setdefault(name, []).append(np.inf if beyond else share)
-    best = min(held.items(), key=lambda kv: max(kv[1]), default=None)
-    if best is not None and max(best[1]) < 0.6:
+    best = min(held.items(), key=lambda kv: np.mean(kv[1]), default=None)
+    if best is not None and np.mean(best[1]) < 0.6:
         yield best[0], True

@@ -8,6 +8,7 @@ element that was read.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -77,31 +78,47 @@ class Tomography(NamedTuple):
     safe: Array  # samples that lie inside, by the definition and as found
 
 
-def tomography(call: Call, dtype: str, **inputs: Any) -> Tomography | None:
+def tomography(
+    call: Call, dtype: str, sizes: Sizes = WIDE, **inputs: Any
+) -> Tomography | None:
     """Recover coverage and position of every sample in one call."""
-    y = call(image_case(WIDE, dtype, planes(WIDE), **inputs))
-    if y is None or y.shape[1] != WIDE.C_out:
+    y = call(image_case(sizes, dtype, planes(sizes), **inputs))
+    if y is None or y.shape[1] != sizes.C_out:
         return None
-    N, og, K, _, *out = offset_shape(WIDE)
+    N, og, K, _, *out = offset_shape(sizes)
     one, h, w = y.reshape(N, og, 3, K, *out).astype(float).transpose(2, 0, 1, 3, 4, 5)
     with np.errstate(divide="ignore", invalid="ignore"):
         rows, columns = h / one, w / one
-    by, bx = (np.broadcast_to(a, one.shape) for a in base(WIDE))
-    safe = (by >= 3) & (by <= WIDE.H - 5) & (bx >= 3) & (bx <= WIDE.W - 5)
+    by, bx = (np.broadcast_to(a, one.shape) for a in base(sizes))
+    safe = (by >= 3) & (by <= sizes.H - 5) & (bx >= 3) & (bx <= sizes.W - 5)
     found = np.isfinite(rows) & np.isfinite(columns) & (np.abs(one) > 1e-3)
     return Tomography(one, rows, columns, safe & found)
 
 
 def taps(call: Call, dtype: str) -> list[Fact]:
+    """The same for kernels of several sizes, which may take several paths."""
+    facts: list[Fact] = []
+    for K_h, K_w in ((2, 3), (3, 3), (1, 1), (5, 2)):
+        sizes = WIDE._replace(K_h=K_h, K_w=K_w, C_out=6 * K_h * K_w)
+        found = tap_positions(call, dtype, sizes)
+        if (K_h, K_w) != (2, 3):
+            found = [f for f in found if not f.right]
+        facts += found
+        if not all(f.right for f in facts):
+            break
+    return facts
+
+
+def tap_positions(call: Call, dtype: str, sizes: Sizes) -> list[Fact]:
     """Fit the zero-offset positions: their stride, padding and dilation."""
-    seen = tomography(call, dtype)
+    seen = tomography(call, dtype, sizes)
     if seen is None or not seen.safe.any():
         return []
     _, _, _, u, v = np.indices(seen.rows.shape)
-    i, j = np.divmod(np.indices(seen.rows.shape)[2], WIDE.K_w)
+    i, j = np.divmod(np.indices(seen.rows.shape)[2], sizes.K_w)
     terms = np.stack([np.ones_like(u), u, v, i, j], -1)[seen.safe]
     facts = []
-    wants = zip(("row", "column"), seen[1:3], base(WIDE), strict=True)
+    wants = zip(("row", "column"), seen[1:3], base(sizes), strict=True)
     for axis, (name, got, want) in enumerate(wants):
         want = np.broadcast_to(want, got.shape)
         if np.allclose(got[seen.safe], want[seen.safe], atol=1e-3):
@@ -109,7 +126,7 @@ def taps(call: Call, dtype: str) -> list[Fact]:
             continue
         fit, *_ = np.linalg.lstsq(terms, got[seen.safe], rcond=None)
         left = np.abs(terms @ fit - got[seen.safe]).max()
-        right = WIDE.stride[axis], WIDE.padding[axis], WIDE.dilation[axis]
+        right = sizes.stride[axis], sizes.padding[axis], sizes.dilation[axis]
         says = f"{right[0]} o{'hw'[axis]} - {right[1]} + {right[2]} {'ij'[axis]}"
         if left < 1e-3:
             text = (
@@ -117,8 +134,8 @@ def taps(call: Call, dtype: str) -> list[Fact]:
             )
         else:
             text = f"the {name}s of taps are no affine function of oh, ow, i, j"
-        windows = f"stride {WIDE.stride}, padding {WIDE.padding}"
-        text += f" (stride, padding, dilation: {windows}, {WIDE.dilation})"
+        windows = f"{sizes.stride}, {sizes.padding}, {sizes.dilation}"
+        text += f" (stride, padding, dilation {windows}, {sizes.K_h}x{sizes.K_w} taps)"
         facts.append(Fact(f"{name} of taps", False, text))
     return facts
 
@@ -252,6 +269,28 @@ def offsets(call: Call, dtype: str) -> list[Fact]:
     return [read_map("offset", np.where(both, got, 0), sent, both, index)]
 
 
+def reach(call: Call, dtype: str) -> list[Fact]:
+    """The response to offsets of up to twelve pixels, inside a large image."""
+    z = Sizes(1, 3, 3, 1, 1, 1, 1, 40, 40)
+    _, _, _, _, *out = offset_shape(z)
+    sweep = np.linspace(-12, 12, 9)
+    u, v = np.indices(out)
+    dy, dx = sweep[u % 9], sweep[v % 9]
+    y = call(image_case(z, dtype, planes(z), offset=np.stack([dy, dx])[None]))
+    if y is None:
+        return []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        got = [y[0, 1] / y[0, 0] - u, y[0, 2] / y[0, 0] - v]
+    inside = (u >= 13) & (u < 26) & (v >= 13) & (v < 26)
+    said = [
+        one_scale(f"d{name}", a[inside], b[inside])
+        for name, a, b in zip("yx", got, (dy, dx), strict=True)
+        if np.abs(a - b)[inside].max() > 1e-3
+    ]
+    text = "; ".join(t for t in said if t) or "offsets of up to 12 pixels are kept"
+    return [Fact("offset response", not any(said), text)]
+
+
 def masks(call: Call, dtype: str) -> list[Fact]:
     """Unique masks name their element; a sweep gives the response to m."""
     N, og, K, _, *out = offset_shape(WIDE)
@@ -314,7 +353,9 @@ def biases(call: Call, dtype: str) -> list[Fact]:
     z = Sizes(1, 2, 6, 2, 1, 2, 3, 8, 9)
     sent = codes((6,), -2, 2)
     zero = np.zeros((1, 2, 8, 9))
-    case = image_case(z, dtype, zero, weight=np.ones((6, 1, 2, 3)), bias=sent)
+    ones = np.ones((6, 1, 2, 3))
+    mask = np.full((1, 6, *z.out), 0.5)  # which must not touch the bias
+    case = image_case(z, dtype, zero, mask=mask, weight=ones, bias=sent)
     y = call(case)
     if y is None:
         return []
@@ -356,9 +397,10 @@ def kernels(call: Call, dtype: str) -> list[Fact]:
     return facts
 
 
-def rule(name: str, sweep: Array, got: Array, n: int) -> Fact:
+def rule(name: str, sweep: Array, got: Array, n: int, want: Any = None) -> Fact:
     """Where the swept kernel departs from the tent, with an example of each."""
-    want = np.maximum(0, 1 - np.abs(sweep[:, None] - np.arange(n)))
+    if want is None:
+        want = np.maximum(0, 1 - np.abs(sweep[:, None] - np.arange(n)))
     bad = ~(np.abs(got - want) < 1e-3).all(1)
     if not bad.any():
         return Fact(f"{name} kernel", True, f"{name}s are interpolated by the tent")
@@ -389,7 +431,7 @@ def reads(weights: Array) -> str:
 def run(call: Call, dtype: str) -> list[Fact]:
     """Every probe, until one finds a fault that the later ones rest on."""
     facts: list[Fact] = []
-    for stage in ((images, taps), (offsets, masks), (weights, biases, kernels)):
+    for stage in ((images, taps), (offsets, reach, masks), (weights, biases, kernels)):
         with np.errstate(all="ignore"):
             for probe in stage:
                 facts += probe(call, dtype)
@@ -435,10 +477,11 @@ def factors(name: str, case: Case) -> list[tuple[str, Array]]:
     found: list[tuple[str, Array]] = []
     m = oracle.modulation(case)
     if name == "mask":
-        found.append(("the mask", m))
+        found += [("the mask", m), ("the mask's sign", np.sign(m))]
     if name == "offset":
         shape = offset_shape(sizes)
-        found.append(("the mask", np.broadcast_to(m[:, :, :, None], shape)))
+        m = np.broadcast_to(m[:, :, :, None], shape)
+        found += [("the mask", m), ("the mask's sign", np.sign(m))]
         for label, pair in (("stride", case.stride), ("dilation", case.dilation)):
             per = np.array(pair, float)[:, None, None]
             found.append((f"the {label}", np.broadcast_to(per, shape)))
@@ -477,3 +520,42 @@ def permuted(name: str, got: Array, true: Array, case: Case) -> Fact:
     return Fact(
         f"grad_{name}", False, text + f"(its projection on the right one is {part:.3g})"
     )
+
+
+Grads = Callable[[Case], Sequence[Array | None] | None]
+
+
+def gradient_kernels(call: Grads, dtype: str) -> list[Fact]:
+    """What d x, d mask and d offset read as one position is swept by rows.
+
+    Image (r, t) has row r alone, and one sample at row q[t]; its neighbours'
+    grad_y is 0.
+    """
+    n, q = 7, -3 + 0.125 + np.arange(49) / 4
+    z = Sizes(n * len(q), 1, 1, 1, 1, 1, 1, n, n)
+    x = np.repeat(np.eye(n)[:, None, :, None] * np.ones(n), len(q), 0)
+    x = x.reshape(z.N, 1, n, n)
+    dp = np.zeros((n, len(q), 2, n, n))
+    dp[:, :, 0, 3, 3] = q - 3
+    mask = np.ones((z.N, 1, n, n))
+    case = image_case(z, dtype, x, offset=dp.reshape(z.N, 2, n, n), mask=mask)
+    go = np.zeros((z.N, 1, n, n), dtype)
+    go[:, :, 3, 3] = 1
+    grads = call(replace(case, grad_y=go))
+    g_x, g_o, _, g_m, _ = grads or (None,) * 5
+    if g_x is None or g_o is None or g_m is None:
+        return []
+    r = np.arange(n)
+    tent = np.maximum(0, 1 - np.abs(q[:, None] - r))
+    slope = np.sign(r - q[:, None]) * (np.abs(r - q[:, None]) < 1)
+    seen = {
+        "x": (g_x.reshape(n, len(q), n, n)[0, :, :, 3], tent),
+        "mask": (g_m.reshape(n, len(q), n, n)[:, :, 3, 3].T, tent),
+        "offset": (g_o.reshape(n, len(q), 2, n, n)[:, :, 0, 3, 3].T, slope),
+    }
+    facts = []
+    for name, (got, want) in seen.items():
+        fact = rule("row", q, got, n, want)
+        text = f"in the gradient of {name}, {fact.text}"
+        facts.append(Fact(f"rows in grad_{name}", fact.right, text))
+    return facts

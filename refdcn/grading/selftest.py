@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from refdcn.grading import panel
-from refdcn.grading.diagnosis import diagnose
+from refdcn.grading.diagnosis import SECONDS, diagnose
 from refdcn.grading.explain import explain_precision
 from refdcn.grading.grader import Progress, prepare, run
 from refdcn.grading.isolation import InProcess
@@ -37,13 +37,15 @@ class Result:
         return self.names == [self.mistake.name]
 
 
-def grade_in_process(name: str, runner: InProcess, seed: int, dtype: str) -> Report:
+def grade_in_process(
+    name: str, runner: InProcess, seed: int, dtype: str, seconds: float = SECONDS
+) -> Report:
     """A smoke grade of a trusted function, with its diagnosis."""
-    cases = prepare(seed, (dtype,), "smoke", None)
+    cases = prepare(seed, [dtype], "smoke")
     findings = list(run(runner, cases, Progress(0, False)))
     explain_precision(findings)
     report = Report(name, seed, "smoke", (dtype,), False, findings, runner.has_grad)
-    report.diagnosis = diagnose(runner, findings)
+    report.diagnosis = diagnose(runner, findings, seconds)
     return report
 
 

@@ -84,8 +84,11 @@ class Expected:
         low, high = dp.copy(), dp.copy()
         delta = bounds.deltas(self.case, self.wrong)
         wide = delta[0][:, :, None], delta[1][:, :, None]
-        for axis, (below, above) in enumerate(self.sides):
+        for axis in (0, 1):
             kink = bounds.kinks(self.case, wide, axis)
+            if not kink.any():
+                continue  # and four evaluations are saved
+            below, above = self.sides[axis]
             at = (slice(None),) * 3 + (axis,)
             low[at] = np.where(kink, np.minimum(below, above), dp[at])
             high[at] = np.where(kink, np.maximum(below, above), dp[at])
