@@ -51,6 +51,9 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
     )
     grade.add_argument("--json", metavar="FILE", help="write the whole report there")
     grade.add_argument(
+        "--script", metavar="FILE", help="write the smallest failing case as a script"
+    )
+    grade.add_argument(
         "--strict", action="store_true", help="count non-finite inputs in the exit code"
     )
     grade.add_argument("--level", choices=LEVELS, default="smoke")
@@ -89,6 +92,7 @@ def run_grade(options: argparse.Namespace) -> int:
     from refdcn.grading import CannotStartError, grade
     from refdcn.grading.candidates import SpecError, split
     from refdcn.grading.declared import DeclarationError, parse_gaps
+    from refdcn.grading.report import reproduction
 
     try:
         split(options.spec)
@@ -110,6 +114,8 @@ def run_grade(options: argparse.Namespace) -> int:
     print(report.text())
     if options.json:
         Path(options.json).write_text(report.json() + "\n")
+    if options.script:
+        Path(options.script).write_text(reproduction(report))
     return report.exit_code
 
 

@@ -1,6 +1,7 @@
 """Verdicts: right ones pass, wrong ones are caught, and the report says so."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -167,3 +168,39 @@ def test_demo_prints_both_verdicts():
     assert done.returncode == 0, done.stderr
     assert "refdcn:deform_conv2d is right" in done.stdout
     assert "Offsets are read as (x, y); the definition is (y, x)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "name", ["refdcn.grading.examples:swapped", f"{GRADIENTS}:negated"]
+)
+def test_the_smallest_failing_case_is_a_script(name, tmp_path):
+    file = tmp_path / "reproduce.py"
+    done = run(
+        "grade", name, "--dtype", "float64", "--seed", "1", "--script", str(file)
+    )
+    assert done.returncode == 1
+    text = file.read_text()
+    assert "refdcn.grading" not in text.replace("refdcn.grading.examples", "")
+    again = subprocess.run([sys.executable, file], capture_output=True, text=True)
+    assert again.returncode == 1 and "values are outside" in again.stderr
+    fixed = text.replace(
+        "from refdcn.grading.examples import swapped as f",
+        "from refdcn.formula import deform_conv2d as f",
+    ).replace("candidate.negated_grad", "candidate.right_grad")
+    file.write_text(fixed)
+    assert subprocess.run([sys.executable, file], capture_output=True).returncode == 0
+
+
+def test_a_closure_is_graded_in_a_fork():
+    calls = []
+
+    def closure(*arguments, **windows):
+        calls.append(1)
+        if arguments[0].shape[0] == 65:
+            os._exit(3)
+        return formula.deform_conv2d(*arguments, **windows)
+
+    report = grade(closure, dtypes=["float32"], seed=1)
+    assert report.verdict is Verdict.CRASH and calls == []
+    assert "in a fork of the calling process" in report.sentence
+    assert {f.verdict for f in report.counted} == {Verdict.CRASH, Verdict.PASS}

@@ -14,7 +14,7 @@ from refdcn.grading import declared, judge, suite
 from refdcn.grading.cases import Case
 from refdcn.grading.diagnosis import diagnose
 from refdcn.grading.explain import explain_precision
-from refdcn.grading.isolation import InProcess, Outcome, Process
+from refdcn.grading.isolation import Forked, InProcess, Outcome, Process
 from refdcn.grading.judge import Finding
 from refdcn.grading.precision import standard
 from refdcn.grading.report import Report
@@ -162,8 +162,7 @@ def grade(
     """
     kept = declared.parse_conventions(conventions)
     seed = secrets.randbelow(2**32) if seed is None else seed
-    spec = candidate if isinstance(candidate, str) else named(candidate)
-    runner = Process(spec, timeout=timeout)
+    spec, runner = attach(candidate, timeout)
     has_grad, border = runner.has_grad, kept.get("border", "corners")
     cases = prepare(seed, dtypes, level, precision, border)
     bar = Progress(len(cases), progress)
@@ -188,14 +187,24 @@ def grade(
     )
 
 
-def named(f: Callable[..., Any]) -> str:
-    """module:function of a module-level function."""
+def attach(candidate: str | Callable[..., Any], timeout: float) -> tuple[str, Process]:
+    """The candidate's name and its process: by import where that is possible."""
+    if isinstance(candidate, str):
+        return candidate, Process(candidate, timeout=timeout)
+    spec = named(candidate)
+    if spec is not None:
+        return spec, Process(spec, timeout=timeout)
+    forked = Forked(candidate, timeout=timeout)
+    return f"{forked.spec} (in a fork of the calling process)", forked
+
+
+def named(f: Callable[..., Any]) -> str | None:
+    """module:function of a module-level function, None of any other."""
     module, name = getattr(f, "__module__", None), getattr(f, "__qualname__", "")
     found = sys.modules.get(module or "")
     if getattr(found, name, None) is not f:
-        raise ValueError(
-            f"candidate is {f!r}; it must be a module-level function or a SPEC, "
-            "so that another process can import it"
-        )
+        return None
     path = getattr(found, "__file__", None)
-    return f"{path}:{name}" if module == "__main__" and path else f"{module}:{name}"
+    if module == "__main__":
+        return f"{path}:{name}" if path else None
+    return f"{module}:{name}"

@@ -17,12 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from refdcn.grading.candidates import Target
 from refdcn.grading.cases import Array, Case
 
 ARENA = 2**30  # bytes of the shared file; a sparse one, only used pages cost
@@ -84,7 +86,7 @@ class Process:
             # Large blocks come from the heap, whose freed memory is poisoned.
             "MALLOC_MMAP_THRESHOLD_": str(2**26),
         }
-        self.process = subprocess.Popen(
+        self.process: subprocess.Popen[bytes] | Child = subprocess.Popen(
             [*command, *map(str, fds), self.array],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
@@ -269,6 +271,78 @@ class Process:
         self.arena.close()
         self.file.close()
         self.log.close()
+
+
+class Child:
+    """A forked process, with the part of subprocess.Popen that is used here."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self.returncode = pid, 0
+        self.ended = False
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        return self.returncode if self.ended or self.reap(os.WNOHANG) else None
+
+    def wait(self) -> int:
+        """Its exit code, once it has one."""
+        if not self.ended:
+            self.reap(0)
+        return self.returncode
+
+    def reap(self, flags: int) -> bool:
+        """Whether it has ended."""
+        pid, status = os.waitpid(self.pid, flags)
+        if pid:
+            self.ended, self.returncode = True, os.waitstatus_to_exitcode(status)
+        return self.ended
+
+
+class Forked(Process):
+    """A function that no other process can import, in a fork of this one."""
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        grad: Callable[..., Any] | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        name = getattr(forward, "__qualname__", "candidate")
+        self.target = Target(name, forward, grad)
+        super().__init__(name, timeout=timeout)
+
+    def start(self) -> None:
+        """Fork; the child answers until the channel closes."""
+        into, self.out = os.pipe()
+        self.back, out = os.pipe()
+        with warnings.catch_warnings():
+            # Threads of this process do not exist in the fork, which only
+            # calls the candidate: that is what the caller asked for.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            self.serve(into, out)
+        os.close(into)
+        os.close(out)
+        self.process = Child(pid)
+        self.has_grad = self.target.grad is not None
+        self.await_session()
+
+    def serve(self, into: int, out: int) -> None:
+        """The child's whole life."""
+        from refdcn.grading import worker
+
+        try:
+            os.setsid()
+            os.close(self.out)
+            os.close(self.back)
+            os.dup2(self.log.fileno(), 1)
+            sys.stdout = open(1, "w", closefd=False)
+            requests, replies = open(into), open(out, "w")
+            session = worker.Session(self.target, self.arena)
+            worker.supervise(lambda: worker.serve(session, requests, replies), replies)
+        finally:
+            os._exit(0)
 
 
 def ending(code: int) -> str:

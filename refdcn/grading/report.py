@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from refdcn.grading.candidates import split
+from refdcn.grading.cases import NAMES
 from refdcn.grading.diagnosis import Diagnosis
 from refdcn.grading.judge import Finding
 from refdcn.grading.verdicts import EXIT_CODES, Verdict, worst
@@ -193,6 +195,78 @@ class Report:
             },
             indent=1,
         )
+
+
+def listed(a: Any) -> str:
+    """An array as source text that keeps every bit."""
+    if a is None:
+        return "None"
+    data = a.reshape(-1).tolist()
+    return f"np.array({data}, {a.dtype.name!r}).reshape({list(a.shape)})".replace(
+        "nan", "np.nan"
+    )
+
+
+SCRIPT = '''"""{title}
+
+Needs NumPy and the candidate only; it fails while the candidate is wrong.
+"""
+
+import sys
+
+import numpy as np
+
+sys.path.insert(0, ".")
+{load}
+
+x = {x}
+offset = {offset}
+weight = {weight}
+mask = {mask}
+bias = {bias}
+low = {low}
+high = {high}
+bound = {bound}
+{call}
+ok = (low - bound <= got) & (got <= high + bound)
+print("got", got, "wanted", low, "to", high, sep="\\n")
+assert ok.all(), f"{{np.count_nonzero(~ok)}} of {{ok.size}} values are outside"
+'''
+BY_PATH = """import importlib.util
+spec = importlib.util.spec_from_file_location("candidate", {path!r})
+candidate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(candidate)
+f = candidate.{name}"""
+
+
+def reproduction(report: Report) -> str:
+    """A script of the smallest failing case; empty when nothing failed."""
+    failing = [
+        f
+        for f in report.counted
+        if f.got is not None and f.verdict is Verdict.WRONG and f.expected is not None
+    ]
+    if not failing or "(" in report.candidate:
+        return ""
+    f = min(failing, key=lambda f: sum(a.size for a in f.case.inputs if a is not None))
+    assert f.expected is not None
+    want, grad = f.expected.range(f.target), f.target != "y"
+    place, name = split(report.candidate)
+    name += "_grad" if grad else ""
+    load = f"from {place} import {name} as f"
+    if place.endswith(".py"):
+        load = BY_PATH.format(path=place, name=name)
+    arguments = "x, offset, weight, mask, bias"
+    windows = ", ".join(f"{k}={v}" for k, v in f.case.windows.items())
+    call = f"got = f({arguments}, {windows})"
+    if grad:
+        at = NAMES.index(f.target[5:])
+        call = f"grad_y = {listed(f.case.grad_y)}\n"
+        call += f"got = f(grad_y, {arguments}, {windows})[{at}]"
+    inputs = dict(zip(NAMES, map(listed, f.case.inputs), strict=True))
+    title = f"{report.candidate}: {f.target} is wrong ({f.case})."
+    ranges = {k: listed(getattr(want, k)) for k in ("low", "high", "bound")}
+    return SCRIPT.format(title=title, load=load, call=call, **inputs, **ranges)
 
 
 def finding_json(f: Finding) -> dict[str, Any]:
