@@ -50,7 +50,7 @@ def plan(g: Geometry, itemsize: int, thread_count: int | None) -> Plan:
 
 def plain(a: Array) -> Array:
     """The layout that the kernels are compiled for; a copy only where it differs."""
-    if a.flags.carray:  # contiguous, aligned, writeable; np.require takes 3 us to see it
+    if a.flags.carray:  # all three of them; np.require takes 3 us to see that
         return a
     return np.require(a, requirements=("C_CONTIGUOUS", "ALIGNED", "WRITEABLE"))
 
@@ -80,7 +80,7 @@ def segments(g: Geometry, begin: int, end: int, first: int | None = None) -> Arr
 def padded_image(x: Array, p: Plan, planar: bool = False) -> Array:
     """x [C_in, H, W] in zeros, flat [(H + 3) * (W + 2), C_in], C_in first if planar."""
     C_in, H, W = x.shape
-    image = threads.scratch("image", (H + 3) * (W + 2) * C_in, x.dtype)
+    image: Array = threads.scratch("image", (H + 3) * (W + 2) * C_in, x.dtype)
     shape = (C_in, H + 3, W + 2) if planar else (H + 3, W + 2, C_in)
     rows = image.reshape(shape)
     if planar:
