@@ -75,6 +75,12 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="gaps it declares, one a line: groups > 1 and dtype == float64",
     )
+    grade.add_argument(
+        "--array",
+        choices=("numpy", "torch"),
+        default="numpy",
+        help="what it takes; torch: its gradients are autograd's",
+    )
     grade.add_argument("--seed", type=int, help="repeat a run; default: a fresh one")
     grade.add_argument(
         "--timeout", type=float, default=60.0, help="seconds for one call"
@@ -105,6 +111,7 @@ def run_grade(options: argparse.Namespace) -> int:
             gaps=parse_gaps(options.supports) if options.supports else (),
             seed=options.seed,
             strict=options.strict,
+            array=options.array,
             timeout=options.timeout,
             progress=True,
         )

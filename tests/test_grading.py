@@ -204,3 +204,15 @@ def test_a_closure_is_graded_in_a_fork():
     assert report.verdict is Verdict.CRASH and calls == []
     assert "in a fork of the calling process" in report.sentence
     assert {f.verdict for f in report.counted} == {Verdict.CRASH, Verdict.PASS}
+
+
+ON_TORCH = Path(__file__).parent / "candidates" / "on_torch.py"
+
+
+@pytest.mark.torch
+def test_a_candidate_on_torch_tensors_is_graded_with_autograd():
+    options = {"dtypes": ["float32"], "seed": 1, "array": "torch"}
+    assert "forward and gradients" in grade(f"{ON_TORCH}:right", **options).sentence
+    report = grade(f"{ON_TORCH}:doubled", **options)
+    assert report.exit_code == 1
+    assert "The gradient of weight is doubled" in report.sentence

@@ -2,7 +2,7 @@
 
 It is called as f(x, offset, weight, mask, bias, stride=(..), padding=(..),
 dilation=(..)). A companion f_grad(grad_y, x, ...) beside it returns the five
-gradients.
+gradients; a candidate on torch tensors (array torch) has them by autograd.
 """
 
 from __future__ import annotations
@@ -61,4 +61,9 @@ def load(spec: str, array: str = "numpy") -> Target:
     f = getattr(module, name, None)
     if not callable(f):
         raise SpecError(f"{place} has no function {name}")
-    return Target(spec, f, getattr(module, f"{name}_grad", None))
+    grad = getattr(module, f"{name}_grad", None)
+    if array == "torch":
+        from refdcn.grading import torch_arrays
+
+        return Target(spec, torch_arrays.forward_of(f), torch_arrays.grad_of(f))
+    return Target(spec, f, grad)

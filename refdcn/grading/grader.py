@@ -141,6 +141,7 @@ def grade(
     gaps: Sequence[str] = (),
     seed: int | None = None,
     strict: bool = False,
+    array: str = "numpy",
     timeout: float = 60.0,
     progress: bool = False,
 ) -> Report:
@@ -151,7 +152,8 @@ def grade(
     padding=(..), dilation=(..)) on NumPy arrays. level: "smoke", "full" or
     "paranoid". precision: one of "fp64", "fp32", "tf32", "bf16", "fp16" when it
     is another than the dtype's own. conventions: "border=inside", ... that it
-    keeps. gaps: "groups > 1", ... that it may refuse. seed: None draws a fresh
+    keeps. gaps: "groups > 1", ... that it may refuse. array: "torch" for one on
+    torch tensors, whose gradients are autograd's. seed: None draws a fresh
     one, which the report names.
     Raises CannotStartError when the candidate cannot be loaded.
 
@@ -162,7 +164,7 @@ def grade(
     """
     kept = declared.parse_conventions(conventions)
     seed = secrets.randbelow(2**32) if seed is None else seed
-    spec, runner = attach(candidate, timeout)
+    spec, runner = attach(candidate, array, timeout)
     has_grad, border = runner.has_grad, kept.get("border", "corners")
     cases = prepare(seed, dtypes, level, precision, border)
     bar = Progress(len(cases), progress)
@@ -187,13 +189,15 @@ def grade(
     )
 
 
-def attach(candidate: str | Callable[..., Any], timeout: float) -> tuple[str, Process]:
+def attach(
+    candidate: str | Callable[..., Any], array: str, timeout: float
+) -> tuple[str, Process]:
     """The candidate's name and its process: by import where that is possible."""
     if isinstance(candidate, str):
-        return candidate, Process(candidate, timeout=timeout)
+        return candidate, Process(candidate, array, timeout)
     spec = named(candidate)
     if spec is not None:
-        return spec, Process(spec, timeout=timeout)
+        return spec, Process(spec, array, timeout)
     forked = Forked(candidate, timeout=timeout)
     return f"{forked.spec} (in a fork of the calling process)", forked
 

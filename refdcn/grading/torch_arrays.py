@@ -1,0 +1,43 @@
+"""A candidate that takes torch tensors, and has its gradients by autograd.
+
+Imported in the candidate's process only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def tensor(a: Any) -> Any:
+    """A tensor on the same memory; None stays None."""
+    return None if a is None else torch.from_numpy(a)
+
+
+def plain(a: Any) -> Any:
+    """The array behind a tensor; anything else is the grader's to judge."""
+    return a.detach().numpy() if isinstance(a, torch.Tensor) else a
+
+
+def forward_of(f: Callable[..., Any]) -> Callable[..., Any]:
+    """f on NumPy arrays."""
+
+    def forward(*inputs: Any, **windows: Any) -> Any:
+        with torch.no_grad():
+            return plain(f(*map(tensor, inputs), **windows))
+
+    return forward
+
+
+def grad_of(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Its five gradients on NumPy arrays, by autograd."""
+
+    def grad(grad_y: Any, *inputs: Any, **windows: Any) -> list[Any]:
+        leaves = [None if a is None else tensor(a).requires_grad_() for a in inputs]
+        y = f(*leaves, **windows)
+        y.backward(tensor(grad_y))
+        return [None if a is None else plain(a.grad) for a in leaves]
+
+    return grad
