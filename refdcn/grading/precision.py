@@ -85,15 +85,17 @@ def hypotheses(dtype: str) -> list[Hypothesis]:
         texture = own._replace(absolute=U_TEXTURE)
         found.append(Hypothesis("fractions have 8 bits, as a texture unit's", texture))
     for name, u in single:
+        coarse = u > U16  # its bound on positions would excuse half a pixel
         found += [
             Hypothesis(f"results are rounded to {name}", own._replace(output=u)),
-            Hypothesis(f"positions are in {name}", own._replace(coordinate=u)),
             Hypothesis(f"columns are stored in {name}", own._replace(stored=u)),
             Hypothesis(f"weights are rounded to {name}", own._replace(product=u)),
-            Hypothesis(
-                f"sums are in {name}",
-                own._replace(accumulation=u, output=max(u, own.output)),
-            ),
-            Hypothesis(f"everything is in {name}", everything(u, own)),
         ]
+        if not coarse:
+            sums = own._replace(accumulation=u, output=u)
+            found += [
+                Hypothesis(f"positions are in {name}", own._replace(coordinate=u)),
+                Hypothesis(f"sums are in {name}", sums),
+                Hypothesis(f"everything is in {name}", everything(u, own)),
+            ]
     return found
