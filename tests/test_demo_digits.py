@@ -183,6 +183,8 @@ def test_every_arm_sees_the_same_batches(few):
         for a, b in zip(one, two, strict=True)
     )
     assert sorted(torch.cat([b[1] for b in first])) == sorted(few.train_labels)
+    labels = torch.cat([b[1] for b in first]).numpy()
+    assert not np.array_equal(labels, few.train_labels)  # shuffled
     second, _ = epoch(0, generator)
     assert not torch.equal(first[0][0], second[0][0])
     kept = torch.cat([b[2] for b in first])
@@ -314,7 +316,7 @@ def test_receptive_field_lies_within_what_the_network_can_see():
 def test_taps_and_ink():
     network = build("2sigmoid", 0)
     images = torch.zeros(2, 1, 28, 28)
-    images[:, :, 4:8] = 1  # a bar at row 1 of the positions
+    images[:, :, 5:7] = 1  # row 1 of the positions is at 5.5
     layer = deform_layers(network)[-1]
     layer.offset.bias.data[0::2] = 1.0  # one position down
     seen = measures.taps(network, images)

@@ -53,6 +53,8 @@ def deformable(
     Notes
     -----
     Only nn.Conv2d itself is considered, no subclass: what one adds would be lost.
+    Convert after the model's own initialisation: a loop that gives every nn.Conv2d
+    random weights would reach the branches, which are convolutions too.
 
     Examples
     --------
