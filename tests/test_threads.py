@@ -65,7 +65,7 @@ def test_a_scratch_buffer_is_one_thread_s_own():
     wrong = []
 
     def task(i):
-        mine = threads.scratch("test", 1000 + i, np.float64)
+        mine = threads.scratch("test", 1000 - i, np.float64)  # fits in the last
         mine[:] = i
         time.sleep(0.001)
         wrong.extend(mine[mine != i])
