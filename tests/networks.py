@@ -118,11 +118,11 @@ def disturbed(model, seed):
 
 
 def assert_closer_than_roundings(got, wanted, disturbances, what):
-    """|got - wanted| stays below what roundings did to `got`, and each tensor's own."""
-    for name, a in got.items():
-        b = wanted[name].to(a.dtype)
-        bound = max((d[name] - a).abs().max() for d in disturbances)
-        if a.is_floating_point():
-            bound = bound + torch.finfo(a.dtype).eps * a.abs().max()
+    """|got - wanted| is no more than roundings do to `wanted`, and its own."""
+    for name, b in wanted.items():
+        a = got[name].to(b.dtype)
+        bound = max((d[name] - b).abs().max() for d in disturbances)
+        if b.is_floating_point():
+            bound = bound + torch.finfo(b.dtype).eps * b.abs().max()
         error = (a - b).abs().max()
         assert bool(error <= bound), f"{what} {name}: {error} above {bound}"

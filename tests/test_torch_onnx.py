@@ -153,7 +153,7 @@ def assert_network(model, proto, x, runners, what):
     for name in runners:
         got = torch.from_numpy(RUNNERS[name](proto, x.numpy()))
         assert_closer_than_roundings(
-            {"y": wanted}, {"y": got}, disturbances, f"{what} by {name}"
+            {"y": got}, {"y": wanted}, disturbances, f"{what} by {name}"
         )
 
 
