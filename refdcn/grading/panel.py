@@ -7,6 +7,7 @@ with the oracle.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,10 +163,26 @@ def member(style: Style) -> Callable[..., Array]:
     return forward
 
 
+def steep(rng: np.random.Generator, dtype: str) -> Case:
+    """One pixel a sum, far from the origin, neighbours of opposite sign.
+
+    The position's error is nearly all of the error here, so that its bound is
+    tried where nothing else hides it.
+    """
+    sizes = suite.drawn(
+        rng, N=1, C_in=1, C_out=1, K_h=1, K_w=1, H=3, W=200, stride=(1, 1)
+    )
+    case = draw_case(rng, sizes, dtype, "panel", "normal", False, False)
+    x = np.indices(case.x.shape).sum(0) % 2 * 2.0 - 1
+    return replace(case, x=x.astype(dtype), weight=np.ones_like(case.weight))
+
+
 def drawn(rng: np.random.Generator, dtype: str) -> suite.Expected:
     """One geometry with offsets of a random kind."""
     kind = str(rng.choice(["border", "normal", "integer", "zero"]))
     given = rng.integers(0, 2, 2).astype(bool)
+    if rng.integers(4) == 0:
+        return suite.Expected(steep(rng, dtype), standard(dtype))
     sizes = suite.drawn(rng, N=int(rng.integers(1, 3)))
     case = draw_case(rng, sizes, dtype, "panel", kind, *map(bool, given))
     return suite.Expected(case, standard(dtype))
