@@ -1,6 +1,7 @@
 """What torch can do with an operator: each line a check, run on three operators.
 
-    python tests/transforms.py    writes the table of docs/torch.md anew
+    python tests/transforms.py            writes the table of docs/torch.md anew
+    python tests/transforms.py --print    shows the page as it would be
 
 A check is given `op(x, offset, weight, mask, bias)`, float64 arguments in its domain,
 and passes, raises, or finds a wrong answer. The table is made of what happened.
@@ -9,6 +10,7 @@ and passes, raises, or finds a wrong answer. The table is made of what happened.
 import copy
 import io
 import pickle
+import sys
 import threading
 import warnings
 from functools import cache, partial
@@ -654,4 +656,8 @@ def page(text):
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    text = page(PAGE.read_text(encoding="utf-8"))
+    if sys.argv[1:] == ["--print"]:
+        sys.stdout.write(text)
+    else:
+        PAGE.write_text(text, encoding="utf-8")
