@@ -155,3 +155,12 @@ def test_the_chinese_page_names_the_same_mistakes():
         assert text in page
     for link in re.findall(r"\]\(([^)#]+)\)", page):
         assert (ROOT / link).exists(), link
+
+
+def test_the_summary_quotes_the_results_page():
+    results = (ROOT / "docs" / "rotated_digits" / "results.md").read_text("utf-8")
+    summary = PAGE[PAGE.index("In short") :]
+    quoted = re.findall(r"-?\d+\.\d+ ± \d+\.\d+", summary)
+    assert len(quoted) > 6
+    for number in [*quoted, "-12.5 ± 7.5", "final 0.7 points"]:
+        assert number in results, number
