@@ -13,6 +13,13 @@ Padding: TypeAlias = int | Sequence[int] | Sequence[Sequence[int]] | str
 AXES = ("rows", "columns")
 LARGEST = 2**31 - 1  # keeps stride * p - padding + dilation * k inside int64
 DTYPES = ("float16", "float32", "float64")
+PADDING = (
+    "an int, (rows, columns), ((top, bottom), (left, right)), 'same' or 'valid'"
+)
+OUTPUT = (
+    "N is that of x, and H_out and W_out follow from x, weight, stride, padding "
+    "and dilation"
+)
 
 
 class Geometry(NamedTuple):
@@ -45,40 +52,34 @@ def geometry(
     dilation: int | Sequence[int] = 1,
 ) -> Geometry:
     """The sizes that these shapes and strides describe, or a clear error."""
-    N, C_in, H, W = _sizes("x", x, "[N, C_in, H, W]", least=(0, 1, 1, 1))
-    C_out, C, K_h, K_w = _sizes(
-        "weight", weight, "[C_out, C_in / groups, K_h, K_w]", least=(1, 1, 1, 1)
-    )
+    N, C_in, H, W = _sizes("x", x, "[N, C_in, H, W]")
+    C_out, C, K_h, K_w = _sizes("weight", weight, "[C_out, C_in / groups, K_h, K_w]")
     groups = _groups(C_in, C_out, C)
     strides = pair("stride", stride, least=1)
     dilations = pair("dilation", dilation, least=1)
     pads = paddings(padding, strides, dilations, (K_h, K_w))
-    H_out, W_out = (
-        _output_size(axis, *sizes)
-        for axis, *sizes in zip(
-            AXES, (H, W), (K_h, K_w), strides, pads, dilations, strict=True
-        )
-    )
+    axes = zip(AXES, (H, W), (K_h, K_w), strides, pads, dilations, strict=True)
+    H_out, W_out = (_output_size(*axis) for axis in axes)
     offset_groups = _offset_groups(offset, C_in, K_h, K_w)
-    _matches("offset", offset, (N, offset[1], H_out, W_out), "N, H_out, W_out")
-    if mask is not None:
-        _sizes("mask", mask, "[N, offset_groups*K_h*K_w, H_out, W_out]", (0, 1, 1, 1))
-        wanted = (N, offset_groups * K_h * K_w, H_out, W_out)
-        _matches("mask", mask, wanted, "[N, offset_groups*K_h*K_w, H_out, W_out]")
-    if bias is not None:
-        _sizes("bias", bias, "[C_out]", (1,))
-        _matches("bias", bias, (C_out,), "[C_out]")
-    (top, _), (left, _) = pads
-    return Geometry(
+    g = Geometry(
         N, C_in, H, W, C_out, H_out, W_out, K_h, K_w, groups, offset_groups,
-        strides, (top, left), dilations,
+        strides, (pads[0][0], pads[1][0]), dilations,
     )  # fmt: skip
+    _matches("offset", offset, (N, offset[1], H_out, W_out), OUTPUT)
+    if mask is not None:
+        layout = "[N, offset_groups*K_h*K_w, H_out, W_out]"
+        _sizes("mask", mask, layout)
+        wanted = (N, offset_groups * K_h * K_w, H_out, W_out)
+        _matches("mask", mask, wanted, f"{layout}, as many groups as offset has")
+    if bias is not None:
+        _matches("bias", bias, (C_out,), "[C_out], the first size of weight")
+    return g
 
 
 def check_grad_y(grad_y: Shape, g: Geometry) -> None:
     """grad_y must have the shape of y."""
     wanted = (g.N, g.C_out, g.H_out, g.W_out)
-    _matches("grad_y", grad_y, wanted, "the shape of y, [N, C_out, H_out, W_out]")
+    _matches("grad_y", grad_y, wanted, "[N, C_out, H_out, W_out], the shape of y")
 
 
 def check_dtypes(dtypes: dict[str, str], allowed: Sequence[str] = DTYPES) -> None:
@@ -95,11 +96,16 @@ def check_dtypes(dtypes: dict[str, str], allowed: Sequence[str] = DTYPES) -> Non
             )
 
 
-def pair(name: str, value: int | Sequence[int], least: int) -> Pair:
+def pair(
+    name: str,
+    value: int | Sequence[int],
+    least: int,
+    wanted: str = "an int or (rows, columns)",
+) -> Pair:
     """(rows, columns) of an int or a pair of ints."""
     values = value if isinstance(value, Sequence) else (value, value)
-    if isinstance(value, str) or len(values) != 2:
-        raise ValueError(f"{name} is {value!r}; wanted an int or (rows, columns)")
+    if isinstance(value, str | bytes) or len(values) != 2:
+        raise ValueError(f"{name} is {value!r}; wanted {wanted}")
     rows, columns = (_integer(name, v, value, least) for v in values)
     return rows, columns
 
@@ -132,10 +138,14 @@ def paddings(
             raise ValueError(
                 f"padding is {padding!r}; wanted ((top, bottom), (left, right))"
             )
-        rows, columns = (pair("padding", p, least=0) for p in padding)  # type: ignore[arg-type]
+        rows, columns = (_pads(p) for p in padding)
         return rows, columns
-    top, left = pair("padding", padding, least=0)  # type: ignore[arg-type]
+    top, left = _pads(padding)
     return (top, top), (left, left)
+
+
+def _pads(padding: Any) -> Pair:
+    return pair("padding", padding, least=0, wanted=PADDING)
 
 
 def _named_padding(
@@ -144,10 +154,7 @@ def _named_padding(
     if padding == "valid":
         return (0, 0), (0, 0)
     if padding != "same":
-        raise ValueError(
-            f"padding is {padding!r}; wanted an int, (rows, columns), "
-            "((top, bottom), (left, right)), 'same' or 'valid'"
-        )
+        raise ValueError(f"padding is {padding!r}; wanted {PADDING}")
     if stride != (1, 1):
         raise ValueError(
             f"padding is 'same' and stride is {stride}; 'same' keeps the image "
@@ -187,7 +194,7 @@ def _groups(C_in: int, C_out: int, C: int) -> int:
 
 def _offset_groups(offset: Shape, C_in: int, K_h: int, K_w: int) -> int:
     layout = "[N, offset_groups*K_h*K_w*2, H_out, W_out]"
-    channels = _sizes("offset", offset, layout, (0, 0, 0, 0))[1]
+    channels = _four("offset", offset, layout)[1]
     one = 2 * K_h * K_w
     if channels == 0 or channels % one:
         groups = max(1, round(channels / one))
@@ -204,15 +211,22 @@ def _offset_groups(offset: Shape, C_in: int, K_h: int, K_w: int) -> int:
     return channels // one
 
 
-def _sizes(name: str, shape: Shape, layout: str, least: Shape) -> tuple[int, ...]:
-    if len(shape) != len(least):
-        raise ValueError(
-            f"{name} has {len(shape)} dimensions, shape {_text(shape)}; wanted {layout}"
-        )
-    if any(size < low for size, low in zip(shape, least, strict=True)):
+def _sizes(name: str, shape: Shape, layout: str) -> tuple[int, ...]:
+    """Four sizes, of which only the batch may be 0."""
+    sizes = _four(name, shape, layout)
+    batch = 1 if layout.startswith("[N,") else 0
+    if any(size < 1 for size in sizes[batch:]):
         raise ValueError(
             f"{name} has shape {_text(shape)}; each size of {layout} must be "
-            "at least 1 (N may be 0)"
+            f"at least 1{' (N may be 0)' if batch else ''}"
+        )
+    return sizes
+
+
+def _four(name: str, shape: Shape, layout: str) -> tuple[int, ...]:
+    if len(shape) != 4:
+        raise ValueError(
+            f"{name} has {len(shape)} dimensions, shape {_text(shape)}; wanted {layout}"
         )
     return tuple(shape)
 
@@ -220,8 +234,7 @@ def _sizes(name: str, shape: Shape, layout: str, least: Shape) -> tuple[int, ...
 def _matches(name: str, shape: Shape, wanted: Shape, why: str) -> None:
     if tuple(shape) != tuple(wanted):
         raise ValueError(
-            f"{name} has shape {_text(shape)}; wanted {_text(wanted)}: {why} follow "
-            "from x, weight, offset, stride, padding and dilation"
+            f"{name} has shape {_text(shape)}; wanted {_text(wanted)}: {why}"
         )
 
 

@@ -96,9 +96,12 @@ def _executor(size: int) -> ThreadPoolExecutor:
 
 
 def _forget_pool() -> None:
-    """A forked child has the pool's object but not its threads."""
+    """A forked child has the pool's object but not its threads, nor the callers."""
     global _pool, _lock, _blas_users
-    _pool, _lock, _blas_users = None, threading.Lock(), 0
+    _pool, _lock = None, threading.Lock()
+    if _blas_users:
+        _blas_users = 0
+        _set_blas_threads(_blas_libraries(), _blas_before)
 
 
 if hasattr(os, "register_at_fork"):

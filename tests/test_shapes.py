@@ -105,19 +105,20 @@ BAD = [
     ({"mask": (9,)},
      "mask has 1 dimensions, shape [9]; "
      "wanted [N, offset_groups*K_h*K_w, H_out, W_out]"),
-    ({"bias": ()}, "bias has 0 dimensions, shape []; wanted [C_out]"),
-    ({"bias": (1, 6)}, "bias has 2 dimensions, shape [1, 6]; wanted [C_out]"),
+    ({"bias": ()}, "bias has shape []; wanted [6]: [C_out], the first size of weight"),
+    ({"bias": (1, 6)},
+     "bias has shape [1, 6]; wanted [6]: [C_out], the first size of weight"),
     ({"x": (2, 4, 0, 6)},
      "x has shape [2, 4, 0, 6]; each size of [N, C_in, H, W] must be at least 1 "
      "(N may be 0)"),
     ({"weight": (0, 4, 3, 3)},
      "weight has shape [0, 4, 3, 3]; each size of [C_out, C_in / groups, K_h, K_w] "
-     "must be at least 1 (N may be 0)"),
+     "must be at least 1"),
     ({"weight": (6, 4, 3, 0)},
      "weight has shape [6, 4, 3, 0]; each size of [C_out, C_in / groups, K_h, K_w] "
-     "must be at least 1 (N may be 0)"),
+     "must be at least 1"),
     ({"bias": (0,)},
-     "bias has shape [0]; each size of [C_out] must be at least 1 (N may be 0)"),
+     "bias has shape [0]; wanted [6]: [C_out], the first size of weight"),
     # groups
     ({"weight": (6, 3, 3, 3)},
      "weight has 3 input channels a group and x has 4; "
@@ -139,23 +140,20 @@ BAD = [
      "offset has 54 channels, so 3 offset groups of 2*9; they do not divide the 4 "
      "channels of x"),
     ({"offset": (2, 18, 5, 6)},
-     "offset has shape [2, 18, 5, 6]; wanted [2, 18, 3, 4]: N, H_out, W_out follow "
-     "from x, weight, offset, stride, padding and dilation"),
+     "offset has shape [2, 18, 5, 6]; wanted [2, 18, 3, 4]: N is that of x, "
+     "and H_out and W_out follow from x, weight, stride, padding and dilation"),
     ({"offset": (1, 18, 3, 4)},
-     "offset has shape [1, 18, 3, 4]; wanted [2, 18, 3, 4]: N, H_out, W_out follow "
-     "from x, weight, offset, stride, padding and dilation"),
+     "offset has shape [1, 18, 3, 4]; wanted [2, 18, 3, 4]: N is that of x, "
+     "and H_out and W_out follow from x, weight, stride, padding and dilation"),
     # mask and bias
     ({"mask": (2, 18, 3, 4)},
      "mask has shape [2, 18, 3, 4]; wanted [2, 9, 3, 4]: "
-     "[N, offset_groups*K_h*K_w, H_out, W_out] follow "
-     "from x, weight, offset, stride, padding and dilation"),
+     "[N, offset_groups*K_h*K_w, H_out, W_out], as many groups as offset has"),
     ({"mask": (1, 9, 3, 4)},
      "mask has shape [1, 9, 3, 4]; wanted [2, 9, 3, 4]: "
-     "[N, offset_groups*K_h*K_w, H_out, W_out] follow "
-     "from x, weight, offset, stride, padding and dilation"),
+     "[N, offset_groups*K_h*K_w, H_out, W_out], as many groups as offset has"),
     ({"bias": (4,)},
-     "bias has shape [4]; wanted [6]: [C_out] follow "
-     "from x, weight, offset, stride, padding and dilation"),
+     "bias has shape [4]; wanted [6]: [C_out], the first size of weight"),
     # windows
     ({"stride": 0}, "stride is 0; wanted at least 1, below 2**31"),
     ({"stride": (1, -1)}, "stride is (1, -1); wanted at least 1, below 2**31"),
@@ -167,9 +165,11 @@ BAD = [
     ({"stride": (1, 1, 1)}, "stride is (1, 1, 1); wanted an int or (rows, columns)"),
     ({"stride": ()}, "stride is (); wanted an int or (rows, columns)"),
     ({"stride": "same"}, "stride is 'same'; wanted an int or (rows, columns)"),
+    ({"stride": b"ab"}, "stride is b'ab'; wanted an int or (rows, columns)"),
     ({"dilation": [2]}, "dilation is [2]; wanted an int or (rows, columns)"),
     ({"padding": (1, 1, 1, 1)},
-     "padding is (1, 1, 1, 1); wanted an int or (rows, columns)"),
+     "padding is (1, 1, 1, 1); wanted an int, (rows, columns), ((top, bottom), (left, "
+     "right)), 'same' or 'valid'"),
     ({"padding": ((1, 1), 1)},
      "padding is ((1, 1), 1); wanted ((top, bottom), (left, right))"),
     ({"padding": ((1, 1), (1, 1, 1))},
@@ -230,9 +230,8 @@ def test_grad_y_has_the_shape_of_y(shape):
     with pytest.raises(ValueError) as error:
         shapes.check_grad_y(shape, geometry())
     assert str(error.value) == (
-        f"grad_y has shape {list(shape)}; wanted [2, 6, 3, 4]: the shape of y, "
-        "[N, C_out, H_out, W_out] follow from x, weight, offset, stride, padding and "
-        "dilation"
+        f"grad_y has shape {list(shape)}; wanted [2, 6, 3, 4]: "
+        "[N, C_out, H_out, W_out], the shape of y"
     )
 
 

@@ -153,3 +153,25 @@ def test_results_do_not_depend_on_what_blas_was_set_to():
             thread.join()
     for y in got[1:]:
         np.testing.assert_array_equal(y, got[0])
+
+
+IN_A_FORK = """
+import os
+from refdcn import threads
+before = [library.get_num_threads() for library in threads._blas_libraries()]
+with threads.single_threaded_blas():
+    child = os.fork()
+    if child == 0:
+        now = [library.get_num_threads() for library in threads._blas_libraries()]
+        os._exit(now != before)
+    _, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status), min(before, default=0))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_during_a_call_gets_its_blas_threads_back():
+    env = os.environ | {"OPENBLAS_NUM_THREADS": "2"}
+    code = [sys.executable, "-c", IN_A_FORK]
+    run = subprocess.run(code, capture_output=True, text=True, env=env, check=True)
+    assert run.stdout.split() == ["0", "2"], run.stderr

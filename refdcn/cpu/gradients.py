@@ -45,7 +45,8 @@ def backward(
     grad_y = layout.plain(grad_y)  # so that each layout is summed in one order
     grad_bias = None
     if bias is not None and needs[4]:
-        grad_bias = grad_y.sum((0, 2, 3), dtype=x.dtype)
+        with np.errstate(invalid="ignore", over="ignore"):
+            grad_bias = grad_y.sum((0, 2, 3), dtype=x.dtype)
     if not any(needs[:4]):
         return Gradients(None, None, None, None, grad_bias)
     task = _Backward(grad_y, x, offset, weight, mask, geometry, needs, thread_count)
