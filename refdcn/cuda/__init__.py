@@ -1,0 +1,35 @@
+"""CUDA target: the loops' scalar functions under cuda.jit, and their launches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from refdcn.cuda.arrays import is_cuda, require_cuda, working_on
+from refdcn.shapes import Geometry
+
+__all__ = ["backward", "forward", "is_cuda", "require_cuda"]
+
+
+def forward(
+    x: Any, offset: Any, weight: Any, mask: Any, bias: Any, geometry: Geometry
+) -> Any:
+    """Eq. (1): y [N, C_out, H_out, W_out], of the kind of x, on its device."""
+    with working_on(x) as on:
+        from refdcn.cuda import operator
+
+        return operator.forward(on, x, offset, weight, mask, bias, geometry)
+
+
+def backward(
+    grad_y: Any, x: Any, offset: Any, weight: Any, mask: Any, bias: Any,
+    geometry: Geometry, needs: Sequence[bool] = (True,) * 5,
+    deterministic: bool = False,
+) -> list[Any]:  # fmt: skip
+    """Eq. (1) differentiated, by x, offset, weight, mask, bias; None where not needed."""
+    with working_on(x) as on:
+        from refdcn.cuda import operator
+
+        return operator.backward(
+            on, grad_y, x, offset, weight, mask, bias, geometry, needs, deterministic
+        )
