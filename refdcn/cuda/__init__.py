@@ -26,7 +26,7 @@ def backward(
     geometry: Geometry, needs: Sequence[bool] = (True,) * 5,
     deterministic: bool = False,
 ) -> list[Any]:  # fmt: skip
-    """Eq. (1) differentiated, by x, offset, weight, mask, bias; None where not needed."""
+    """Eq. (1) differentiated, by each argument; None where not given or not needed."""
     with working_on(x) as on:
         from refdcn.cuda import operator
 

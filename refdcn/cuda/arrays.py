@@ -195,8 +195,9 @@ class NumbaArrays(Arrays):
 
 def product(on: Arrays, a: Any, b: Any, c: Any, s: kernels.Product) -> None:
     """The shared-memory product."""
-    block, side = kernels.BLOCK, kernels.DEPTH
-    blocks = grid((s.N, block), (s.M, block), (s.batch, 1))
+    block, side = kernels.BLOCK, kernels.SQUARE
+    across, batches = grid((s.N, block), (s.batch, 1))
+    blocks = -(-s.M // block), across, batches
     on.launch(kernels.product, blocks, (side, side), a, b, c, s)
 
 

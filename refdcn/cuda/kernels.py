@@ -26,10 +26,11 @@ from refdcn.jit import jitable
 SIDE = 32  # of a transposed tile: one warp wide
 PADDED = SIDE + 1  # else the threads of a column would share a bank of memory
 WARP = 0xFFFFFFFF  # all lanes take part in a shuffle
-DEPTH = 16  # of a tile of the product, and threads along each of its sides
+SQUARE = 16  # threads along each side of a block of the product
 EACH = 4  # outputs a thread along each side
-BLOCK = DEPTH * EACH  # outputs of a block along each side
+BLOCK = SQUARE * EACH  # outputs of a block along each side
 LONG = BLOCK + 1  # as PADDED
+DEPTH = 8  # terms of a sum between two barriers
 
 
 class Tile(NamedTuple):
@@ -72,7 +73,7 @@ class Layout(NamedTuple):
 
 
 class Product(NamedTuple):
-    """Sizes and element strides of c[b] (+)= a[b] @ c[b]."""
+    """Sizes and strides in elements of c[i] (+)= a[i] @ b[i]."""
 
     batch: int
     M: int
@@ -88,6 +89,12 @@ class Product(NamedTuple):
 
 
 # --- On the device -------------------------------------------------------------------
+
+
+@jitable
+def at(i):
+    """An index that is never negative: Numba then adds no test whether it is."""
+    return np.uint64(i)
 
 
 @jitable
@@ -202,11 +209,11 @@ def planes_to_rows(planes, rows, sizes):
                 for j in range(y, SIDE, step):
                     if c + j < sizes.channels and s + x < end:
                         plane = n * sizes.channels + c + j
-                        tile[j, x] = planes[plane * sizes.pixels + s + x]
+                        tile[at(j), at(x)] = planes[at(plane * sizes.pixels + s + x)]
                 cuda.syncthreads()
                 for j in range(y, SIDE, step):
                     if c + x < sizes.channels and s + j < end:
-                        rows[row_at(n, s + j, c + x, sizes)] = tile[x, j]
+                        rows[at(row_at(n, s + j, c + x, sizes))] = tile[at(x), at(j)]
                 cuda.syncthreads()
 
 
@@ -221,15 +228,15 @@ def rows_to_planes(rows, bias, planes, sizes):
             for s in range(start, end, cuda.gridDim.x * SIDE):
                 for j in range(y, SIDE, step):
                     if c + x < sizes.channels and s + j < end:
-                        tile[j, x] = rows[row_at(n, s + j, c + x, sizes)]
+                        tile[at(j), at(x)] = rows[at(row_at(n, s + j, c + x, sizes))]
                 cuda.syncthreads()
                 for j in range(y, SIDE, step):
                     if c + j < sizes.channels and s + x < end:
-                        value = tile[x, j]
+                        value = tile[at(x), at(j)]
                         if sizes.biased:
                             value += bias[c + j]
                         plane = n * sizes.channels + c + j
-                        planes[plane * sizes.pixels + s + x] = value
+                        planes[at(plane * sizes.pixels + s + x)] = value
                 cuda.syncthreads()
 
 
@@ -253,9 +260,9 @@ def sample(image, offset, mask, t, columns):
             low = g * t.D + cuda.threadIdx.x
             for c in range(low, (g + 1) * t.D, cuda.blockDim.x):
                 i = place * t.C_in + c
-                columns[column(p, k, c, t)] = (
-                    w_00 * image[i] + w_01 * image[i + t.C_in]
-                    + w_10 * image[i + below] + w_11 * image[i + below + t.C_in]
+                columns[at(column(p, k, c, t))] = (
+                    w_00 * image[at(i)] + w_01 * image[at(i + t.C_in)]
+                    + w_10 * image[at(i + below)] + w_11 * image[at(i + below + t.C_in)]
                 )  # fmt: skip
 
 
@@ -285,17 +292,17 @@ def spread(
             low = g * t.D + cuda.threadIdx.x
             for c in range(low, (g + 1) * t.D, cuda.blockDim.x):
                 i = place * t.C_in + c
-                d = grad_columns[column(p, k, c, t)]
-                d_00 += d * image[i]
-                d_01 += d * image[i + t.C_in]
-                d_10 += d * image[i + below]
-                d_11 += d * image[i + below + t.C_in]
+                d = grad_columns[at(column(p, k, c, t))]
+                d_00 += d * image[at(i)]
+                d_01 += d * image[at(i + t.C_in)]
+                d_10 += d * image[at(i + below)]
+                d_11 += d * image[at(i + below + t.C_in)]
                 if adds:
                     d *= dm
-                    cuda.atomic.add(grad_image, i, e_y * e_x * d)
-                    cuda.atomic.add(grad_image, i + t.C_in, e_y * f_x * d)
-                    cuda.atomic.add(grad_image, i + below, f_y * e_x * d)
-                    cuda.atomic.add(grad_image, i + below + t.C_in, f_y * f_x * d)
+                    cuda.atomic.add(grad_image, at(i), e_y * e_x * d)
+                    cuda.atomic.add(grad_image, at(i + t.C_in), e_y * f_x * d)
+                    cuda.atomic.add(grad_image, at(i + below), f_y * e_x * d)
+                    cuda.atomic.add(grad_image, at(i + below + t.C_in), f_y * f_x * d)
             other = cuda.blockDim.x // 2
             while other > 0:
                 d_00 += cuda.shfl_xor_sync(WARP, d_00, other)
@@ -332,17 +339,15 @@ def spread_in_order(grad_columns, offset, mask, t, grad_image):
         g = c // t.D
         for s in range(t.count):
             for k in range(t.K):
-                q_y, q_x, dm = tap_at(
-                    offset, mask, n, t.first + s, g * t.K + k, t, T
-                )
+                q_y, q_x, dm = tap_at(offset, mask, n, t.first + s, g * t.K + k, t, T)
                 if loops.inside(q_y, q_x, t.H, t.W, T):
                     place, e_y, f_y, e_x, f_x = cell(q_y, q_x, n, t, False, T)
                     i = place * t.C_in + c
-                    d = dm * grad_columns[column(n * t.count + s, k, c, t)]
-                    grad_image[i] += e_y * e_x * d
-                    grad_image[i + t.C_in] += e_y * f_x * d
-                    grad_image[i + below] += f_y * e_x * d
-                    grad_image[i + below + t.C_in] += f_y * f_x * d
+                    d = dm * grad_columns[at(column(n * t.count + s, k, c, t))]
+                    grad_image[at(i)] += e_y * e_x * d
+                    grad_image[at(i + t.C_in)] += e_y * f_x * d
+                    grad_image[at(i + below)] += f_y * e_x * d
+                    grad_image[at(i + below + t.C_in)] += f_y * f_x * d
 
 
 # --- Sums and products ---------------------------------------------------------------
@@ -363,61 +368,56 @@ def sum_rows(rows, count, inner, sums, parts):
             sums[part * channels + c] = total
 
 
-def product(a, b, c, s):
-    """c[b] = a[b] @ b[b], or += with s.accumulate; c is row-major.
+@jitable
+def load(tile, a, start, row, column, rows, columns):
+    """tile[q, i] = a[start + i * row + q * column], 0 from `rows`, `columns` on."""
+    thread = cuda.threadIdx.y * SQUARE + cuda.threadIdx.x
+    for turn in range(DEPTH * EACH // SQUARE):
+        e = turn * SQUARE * SQUARE + thread
+        q, i = e // BLOCK, e % BLOCK
+        if column == 1:  # adjacent threads go along the axis that is contiguous
+            i, q = e // DEPTH, e % DEPTH
+        value = tile.dtype.type(0)
+        if i < rows and q < columns:
+            value = a[at(start + i * row + q * column)]
+        tile[at(q), at(i)] = value
 
-    A block makes DEPTH * EACH rows and columns of c from tiles in shared memory, each
-    thread EACH * EACH numbers in registers.
+
+def product(a, b, c, s):
+    """c[i] = a[i] @ b[i], or += with s.accumulate; c is row-major.
+
+    A block makes BLOCK rows and columns of c from tiles in shared memory, each thread
+    EACH * EACH numbers in registers.
     """
     T = c.dtype.type
     tile_a = cuda.shared.array((DEPTH, LONG), c.dtype)
     tile_b = cuda.shared.array((DEPTH, LONG), c.dtype)
     sums = cuda.local.array((EACH, EACH), c.dtype)
     x, y = cuda.threadIdx.x, cuda.threadIdx.y
+    row = cuda.blockIdx.x * BLOCK  # along x there may be 2**31 - 1 blocks
     for batch in range(cuda.blockIdx.z, s.batch, cuda.gridDim.z):
-        for row in range(cuda.blockIdx.y * BLOCK, s.M, cuda.gridDim.y * BLOCK):
-            for col in range(cuda.blockIdx.x * BLOCK, s.N, cuda.gridDim.x * BLOCK):
-                for i in range(EACH):
-                    for j in range(EACH):
-                        sums[i, j] = T(0)
-                for first in range(0, s.Q, DEPTH):
-                    for e in range(y * DEPTH + x, DEPTH * BLOCK, DEPTH * DEPTH):
-                        # Adjacent threads along whichever axis is contiguous.
-                        q, i = e // BLOCK, e % BLOCK
-                        r = e // DEPTH
-                        if s.a_column == 1:
-                            q, i = e % DEPTH, r
-                        value = T(0)
-                        if row + i < s.M and first + q < s.Q:
-                            value = a[
-                                batch * s.a_batch + (row + i) * s.a_row
-                                + (first + q) * s.a_column
-                            ]  # fmt: skip
-                        tile_a[q, i] = value
-                        q, i = e // BLOCK, e % BLOCK
-                        if s.b_row == 1:
-                            q, i = e % DEPTH, r
-                        value = T(0)
-                        if col + i < s.N and first + q < s.Q:
-                            value = b[
-                                batch * s.b_batch + (first + q) * s.b_row
-                                + (col + i) * s.b_column
-                            ]  # fmt: skip
-                        tile_b[q, i] = value
-                    cuda.syncthreads()
-                    for q in range(DEPTH):
-                        for i in range(EACH):
-                            for j in range(EACH):
-                                sums[i, j] += (
-                                    tile_a[q, i * DEPTH + y] * tile_b[q, j * DEPTH + x]
-                                )
-                    cuda.syncthreads()
-                for i in range(EACH):
-                    for j in range(EACH):
-                        m, n = row + i * DEPTH + y, col + j * DEPTH + x
-                        if m < s.M and n < s.N:
-                            at = (batch * s.M + m) * s.N + n
-                            if s.accumulate:
-                                c[at] += sums[i, j]
-                            else:
-                                c[at] = sums[i, j]
+        for col in range(cuda.blockIdx.y * BLOCK, s.N, cuda.gridDim.y * BLOCK):
+            for i in range(EACH):
+                for j in range(EACH):
+                    sums[i, j] = T(0)
+            for first in range(0, s.Q, DEPTH):
+                start = batch * s.a_batch + row * s.a_row + first * s.a_column
+                load(tile_a, a, start, s.a_row, s.a_column, s.M - row, s.Q - first)
+                start = batch * s.b_batch + col * s.b_column + first * s.b_row
+                load(tile_b, b, start, s.b_column, s.b_row, s.N - col, s.Q - first)
+                cuda.syncthreads()
+                for q in range(DEPTH):
+                    for i in range(EACH):
+                        for j in range(EACH):
+                            left = tile_a[at(q), at(i * SQUARE + y)]
+                            sums[i, j] += left * tile_b[at(q), at(j * SQUARE + x)]
+                cuda.syncthreads()
+            for i in range(EACH):
+                for j in range(EACH):
+                    m, n = row + i * SQUARE + y, col + j * SQUARE + x
+                    if m < s.M and n < s.N:
+                        place = at((batch * s.M + m) * s.N + n)
+                        if s.accumulate:
+                            c[place] += sums[i, j]
+                        else:
+                            c[place] = sums[i, j]

@@ -288,8 +288,9 @@ class _Spread:
     ) -> None:  # fmt: skip
         self.work, self.in_order = work, in_order
         on, p = work.on, work.p
-        self.grads = [a if a is None else a[images] for a in
-                      (grad_x, grad_offset, grad_mask)]
+        self.grads = [
+            a if a is None else a[images] for a in (grad_x, grad_offset, grad_mask)
+        ]
         self.idle = all(a is None for a in self.grads)
         if self.idle:
             return
