@@ -13,6 +13,7 @@ Unchecked stay what NVVM and ptxas make of the IR: contraction to fma, schedulin
 """
 
 import ctypes
+import mmap
 import re
 from functools import cache
 from types import SimpleNamespace
@@ -230,7 +231,7 @@ def signature(args):
             layout = "C" if a.flags.c_contiguous else "A"
             return types.Array(from_dtype(a.dtype), a.ndim, layout)
         if isinstance(a, tuple):
-            return types.BaseTuple.from_types([int64] * len(a), type(a))
+            return types.BaseTuple.from_types([of(b) for b in a], type(a))
         return int64
 
     return void(*map(of, args))
@@ -273,7 +274,7 @@ def code(kernel, sig):
     libm = ctypes.CDLL("libm.so.6")
     for f in module.functions:
         if f.is_declaration and f.name.startswith("__nv_"):
-            own = getattr(libm, f.name.removeprefix("__nv_"))
+            own = getattr(libm, f.name.removeprefix("__nv_").replace("nand", "nan"))
             llvm.add_symbol(f.name, ctypes.cast(own, ctypes.c_void_p).value)
     module.verify()
     engine = llvm.create_mcjit_compiler(module, target)
@@ -334,7 +335,10 @@ class Report(NamedTuple):
     @property
     def faults(self):
         outside = self.records[self.records["kind"] & OUTSIDE > 0]
-        return sorted({self.sites[r["site"]] for r in outside})
+        return sorted({self.site(r) for r in outside})
+
+    def site(self, record):
+        return "machine_add" if record["site"] < 0 else self.sites[record["site"]]
 
     @property
     def races(self):
@@ -343,8 +347,7 @@ class Report(NamedTuple):
 
     def sectors(self, array, least_lanes=1):
         """32-byte sectors that the warps' accesses to an array touch, over the fewest."""
-        lo = array.ctypes.data
-        r = self.records
+        lo, r = array.ctypes.data, self.records
         r = r[(r["address"] >= lo) & (r["address"] < lo + array.nbytes)]
         touched = fewest = 0
         for turn in _warp_accesses(r):
@@ -409,8 +412,9 @@ class Machine:
     def context(self, i):
         return self.contexts.ctypes.data + CONTEXT_BYTES * i
 
-    def run(self, code, blocks, threads, args, arrays):
-        slots, keep = flattened(args)
+    def run(self, code, blocks, threads, args, arrays, only=None):
+        """All blocks one after another, or `only` this one."""
+        slots = np.array(flattened(args), np.int64)
         words = code.machine
         ranges = [(a.ctypes.data, a.ctypes.data + _extent(a)) for a in arrays]
         ranges += [(lo, lo + size) for lo, size in code.shared]
@@ -426,9 +430,9 @@ class Machine:
         ):  # fmt: skip
             words[AT[name]] = value
         records = []
-        for b, place in enumerate(np.ndindex(blocks[::-1])):
+        places = np.ndindex(blocks[::-1]) if only is None else [only[::-1]]
+        for b, place in enumerate(places):
             self.block(code, b, place[::-1], blocks, threads, records)
-        del keep
         return np.concatenate(records)
 
     def block(self, code, b, place, blocks, threads, records):
@@ -524,9 +528,41 @@ def flattened(args):
         if isinstance(a, np.ndarray):
             # meminfo, parent, count, size of an item, data, shape, strides
             words += [0, 0, a.size, a.itemsize, a.ctypes.data, *a.shape, *a.strides]
+        elif isinstance(a, tuple):
+            words += flattened(a)
         else:
-            words += a if isinstance(a, tuple) else [a]
-    return np.array(words, np.int64), args
+            words.append(a)
+    return words
+
+
+def three(sizes, fill=1):
+    return (*sizes, *(fill,) * (3 - len(sizes)))
+
+
+def huge(count, dtype=np.float32):
+    """Zeros that take no memory until they are touched."""
+    size = count * np.dtype(dtype).itemsize
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE of Linux
+    return np.frombuffer(mmap.mmap(-1, size, flags=flags), dtype)
+
+
+def launched(kernel, blocks, threads, args, only=None):
+    """A Report of the launch."""
+    Processor.machine = Processor.machine or Machine()
+    held = [a for b in args for a in (b if isinstance(b, tuple) else (b,))]
+    held = [a for a in held if isinstance(a, np.ndarray)]
+    made = code(kernel, signature(args))
+    records = Processor.machine.run(
+        made, three(blocks), three(threads), args, held, only
+    )
+    report = Report(kernel.__name__, records, held, made.sites)
+    assert not report.faults, f"{kernel.__name__}: {report.faults}"
+    return report
+
+
+def run_block(kernel, block, blocks, threads, *args):
+    """One block of a launch."""
+    return launched(kernel, blocks, threads, args, three(block, 0))
 
 
 class Processor(HostArrays):
@@ -534,25 +570,12 @@ class Processor(HostArrays):
 
     machine = None
 
-    def __init__(self, own_product=False, replaced=()):
+    def __init__(self, own_product=False):
         super().__init__(own_product)
-        self.reports, self.replaced = [], dict(replaced)
+        self.reports = []
 
     def launch(self, kernel, blocks, threads, *args):
-        kernel = self.replaced.get(kernel, kernel)
-        Processor.machine = Processor.machine or Machine()
-        arrays = [a for a in args if isinstance(a, np.ndarray)]
-        made = code(kernel, signature(args))
-        three = [tuple(v) + (1,) * (3 - len(v)) for v in (blocks, threads)]
-        records = Processor.machine.run(made, *three, args, arrays)
-        self.reports.append(Report(kernel.__name__, records, arrays, made.sites))
-        assert not self.faults, self.faults
-
-    @property
-    def faults(self):
-        """Of the last launch: a wrong address is an error at once."""
-        last = self.reports[-1]
-        return [f"{last.kernel}: {f}" for f in last.faults]
+        self.reports.append(launched(kernel, blocks, threads, args))
 
     @property
     def races(self):

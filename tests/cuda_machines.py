@@ -10,7 +10,7 @@ import threading
 import numpy as np
 
 from refdcn import shapes
-from refdcn.cuda import arrays, kernels, operator
+from refdcn.cuda import arrays, operator
 
 
 class HostArrays(arrays.Arrays):
@@ -56,6 +56,9 @@ class Target:
     def __init__(self, on, deterministic=False):
         self.on, self.deterministic = on, deterministic
 
+    def geometry(self, case):
+        return geometry(case.inputs, *case[5:8])
+
     def deform_conv2d(self, *inputs, stride, padding, dilation):
         g = geometry(inputs, stride, padding, dilation)
         return operator.forward(self.on, *inputs, g)
@@ -74,13 +77,14 @@ def geometry(inputs, stride, padding, dilation):
     return shapes.geometry(*sizes, stride, padding, dilation)
 
 
-def shrink(monkeypatch, threads=32, rows=2, tile_bytes=1500, parts=3, few=2):
+def shrink(monkeypatch, threads=32, rows=2, tile_bytes=1500, parts=3, few=2, grid=3):
     """Small blocks and tiles: tiny cases then take several of each."""
     for name, value in (
         ("THREADS", threads), ("ROWS", rows), ("TILE_BYTES", tile_bytes),
         ("PARTS", parts), ("FEW_BLOCKS", few),
     ):  # fmt: skip
         monkeypatch.setattr(operator, name, value)
+    monkeypatch.setattr(arrays, "LARGEST_GRID", grid)  # and turns of each block
 
 
 # --- Numba's simulator ---------------------------------------------------------------
@@ -121,10 +125,3 @@ def prepare_simulator(monkeypatch):
     monkeypatch.setattr(module, "shfl_xor_sync", shuffle, raising=False)
     for name in ("__getitem__", "__setitem__"):
         monkeypatch.setattr(fake, name, checked(getattr(fake, name)))
-
-
-KERNELS = (
-    "clear", "cast", "cast_vector", "permute", "planes_to_rows", "rows_to_planes",
-    "sample", "spread", "spread_in_order", "sum_rows", "product",
-)  # fmt: skip
-assert all(hasattr(kernels, name) for name in KERNELS)
