@@ -1,4 +1,4 @@
-"""Compiling the kernels for a card without one: PTX, machine code and what ptxas says."""
+"""Compiling the kernels for a card without one: PTX, machine code, ptxas's report."""
 
 import re
 import subprocess

@@ -22,11 +22,10 @@ from typing import NamedTuple
 import llvmlite.binding as llvm
 import numba.cuda.dispatcher
 import numpy as np
+from cuda_machines import HostArrays
 from numba import int64, types, void
 from numba.cuda import compiler
 from numba.np.numpy_support import from_dtype
-
-from cuda_machines import HostArrays
 
 CC = (9, 0)
 # numba-cuda asks the current device, in one place, for what it is compiling for.
@@ -39,14 +38,17 @@ llvm.initialize_native_asmprinter()
 # --- The machine, in IR --------------------------------------------------------------
 
 WORDS = (
-    [f"{register}_{axis}" for register in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"]
+    [f"{r}_{axis}" for r in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"]
     + ["thread", "log", "log_used", "log_size", "ranges", "ranges_used"]
-    + ["stacks", "stacks_end", "state", "args", "context", "scheduler", "slots", "turns"]
+    + ["stacks", "stacks_end", "state", "args", "context", "scheduler"]
+    + ["slots", "turns"]
 )  # fmt: skip
 AT = {name: i for i, name in enumerate(WORDS)}
 DONE, BARRIER, SHUFFLE = range(3)
 LOAD, STORE, ATOMIC, OUTSIDE = 0, 1, 2, 4
-RECORD = np.dtype([(n, np.int64) for n in ("address", "size", "kind", "thread", "site")])
+RECORD = np.dtype(
+    [(name, np.int64) for name in ("address", "size", "kind", "thread", "site")]
+)
 
 
 def word(name, to):
@@ -58,7 +60,8 @@ def pointer(name, to):
 
 
 def put(name, value):
-    return f"  store i64 {value}, ptr getelementptr (i64, ptr @machine, i64 {AT[name]})\n"
+    place = f"ptr getelementptr (i64, ptr @machine, i64 {AT[name]})"
+    return f"  store i64 {value}, {place}\n"
 
 
 def runtime():
@@ -178,7 +181,8 @@ SIZES = {"float": 4, "double": 8, "i64": 8, "i32": 4, "i16": 2, "half": 2, "i8":
 OPERAND = r'(%"[^"]+"|%[\w.$-]+|@"[^"]+"|@[\w.$-]+)'
 ACCESS = re.compile(
     rf"^  (?:(?P<to>%\S+|%\"[^\"]+\") = load (?P<loaded>{'|'.join(SIZES)})"
-    rf"|store (?P<stored>{'|'.join(SIZES)}) (?P<value>[^,]+)), ptr {OPERAND}(?P<rest>.*)$",
+    rf"|store (?P<stored>{'|'.join(SIZES)}) (?P<value>[^,]+)), "
+    rf"ptr {OPERAND}(?P<rest>.*)$",
     re.M,
 )
 
@@ -346,7 +350,7 @@ class Report(NamedTuple):
         return sorted(set(_races(self.records, self.sites)))
 
     def sectors(self, array, least_lanes=1):
-        """32-byte sectors that the warps' accesses to an array touch, over the fewest."""
+        """32-byte sectors that the warps touch of an array, over the fewest."""
         lo, r = array.ctypes.data, self.records
         r = r[(r["address"] >= lo) & (r["address"] < lo + array.nbytes)]
         touched = fewest = 0

@@ -1,7 +1,7 @@
 """Kernels with a mistake written into their text, and the text's place for each.
 
-A mistake is (old, new, count): `old` stands `count` times in kernels.py, so that an edit
-of the kernels cannot quietly leave a mistake out.
+A mistake is (old, new, count): `old` stands `count` times in kernels.py, so that an
+edit of the kernels cannot quietly leave a mistake out.
 """
 
 import sys
@@ -25,7 +25,7 @@ WRONG = {
         "low = g * t.D + cuda.threadIdx.x", "low = cuda.threadIdx.x", 2,
     ),
     "grid stride": (
-        "step = cuda.gridDim.x * cuda.blockDim.y", "step = t.images * t.count", 2,
+        "step = cuda.gridDim.x * cuda.blockDim.y", "step = t.images * t.span", 2,
     ),
     "one lane left out of the sums": (
         "other = cuda.blockDim.x // 2", "other = cuda.blockDim.x // 4", 1,
@@ -49,9 +49,12 @@ RACES = {
 BARRIERS = SOURCE.count("cuda.syncthreads()")
 # Found as an address outside every array.
 OUTSIDE = {
-    "rows below the padding": ("q_y, q_x = T(t.H), T(-1)", "q_y, q_x = T(t.H + 1), T(-1)", 1),
+    "rows below the padding": (
+        "q_y, q_x = T(t.H), T(-1)", "q_y, q_x = T(t.H + 1), T(-1)", 1,
+    ),
     "an output past the last": (
-        "p = min(start + cuda.threadIdx.y, rows - 1)", "p = start + cuda.threadIdx.y", 1,
+        "p = min(start + cuda.threadIdx.y, rows - 1)",
+        "p = start + cuda.threadIdx.y", 1,
     ),
     "a channel past the last": ("if c + x < sizes.channels and", "if", 2),
 }  # fmt: skip
@@ -59,7 +62,8 @@ OUTSIDE = {
 NARROW = {
     "image": ("i = place * t.C_in + c", "i = np.int32(place * t.C_in + c)", 3),
     "columns": (
-        "columns[at(column(p, k, c, t))]", "columns[at(np.int32(column(p, k, c, t)))]", 2,
+        "columns[at(column(p, k, c, t))]",
+        "columns[at(np.int32(column(p, k, c, t)))]", 2,
     ),
     "rows": ("return (b * rows + row) * sizes.inner + o",
              "return np.int32((b * rows + row) * sizes.inner + o)", 1),

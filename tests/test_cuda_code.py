@@ -22,8 +22,8 @@ dtypes = pytest.mark.parametrize("dtype", REGISTERS)
 
 def doubles(code):
     """Float64 in a kernel: types in PTX, instructions in machine code."""
-    machine = re.findall(r"\b(?:D(?:ADD|MUL|FMA|SETP|MNMX)|[FI]2F\.F64\S*)\b", code.sass)
-    return re.findall(r"\.f64\b", code.ptx) + machine
+    machine = r"\b(?:D(?:ADD|MUL|FMA|SETP|MNMX)|[FI]2F\.F64\S*)\b"
+    return re.findall(r"\.f64\b", code.ptx) + re.findall(machine, code.sass)
 
 
 @every

@@ -156,7 +156,7 @@ def test_adjacent_threads_are_on_adjacent_channels(monkeypatch):
 
 SIDE = 46_400
 TILE = kernels.Tile(
-    images=1, first=0, count=1, H=SIDE, W=SIDE, W_out=1, C_in=1, C=1, D=1, K=1, K_w=1,
+    images=1, first=0, span=1, H=SIDE, W=SIDE, W_out=1, C_in=1, C=1, D=1, K=1, K_w=1,
     taps=1, stride_y=1, stride_x=1, top=0, left=0, dilation_y=1, dilation_x=1,
     masked=0, adds=1,
 )  # fmt: skip
@@ -184,7 +184,7 @@ def far_column(module):
     """The last output of a tile with more than 2**31 columns."""
     C, K = 1 << 16, 1 << 12
     count = (2**31 // (C * K)) + 1
-    t = TILE._replace(count=count, H=1, W=1, W_out=count, C_in=C, C=C, D=C, K=K, taps=K)
+    t = TILE._replace(span=count, H=1, W=1, W_out=count, C_in=C, C=C, D=C, K=K, taps=K)
     t = t._replace(K_w=1, stride_x=0, dilation_y=0)
     image = np.full(4 * 3 * C, 0, np.float32)
     image[4 * C : 5 * C] = 3  # the one pixel

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from refdcn.cuda.arrays import is_cuda, require_cuda, working_on
+from refdcn.cuda.arrays import require_cuda, working_on
+from refdcn.cuda.entry import deform_conv2d, deform_conv2d_grad
 from refdcn.shapes import Geometry
 
-__all__ = ["backward", "forward", "is_cuda", "require_cuda"]
+__all__ = ["backward", "deform_conv2d", "deform_conv2d_grad", "forward", "require_cuda"]
 
 
 def forward(

@@ -7,7 +7,6 @@ the device.
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -58,7 +57,7 @@ class Arrays(ABC):
 
     @abstractmethod
     def product(self, a: Any, b: Any, c: Any, sizes: kernels.Product) -> None:
-        """c (+)= a @ b on flat arrays, row-major in c."""
+        """c (+)= a @ b on flat arrays, which may be longer; row-major in c."""
 
 
 @cache
@@ -106,7 +105,7 @@ class TorchArrays(Arrays):
         s = sizes
         a = a.as_strided((s.batch, s.M, s.Q), (s.a_batch, s.a_row, s.a_column))
         b = b.as_strided((s.batch, s.Q, s.N), (s.b_batch, s.b_row, s.b_column))
-        c = c.view(s.batch, s.M, s.N)
+        c = c[: s.batch * s.M * s.N].view(s.batch, s.M, s.N)
         if s.accumulate:
             c.baddbmm_(a, b)
         else:
@@ -150,7 +149,7 @@ class CupyArrays(Arrays):
         ]
         a = strided(a, (s.batch, s.M, s.Q), steps[0])
         b = strided(b, (s.batch, s.Q, s.N), steps[1])
-        c = c.reshape(s.batch, s.M, s.N)
+        c = c[: s.batch * s.M * s.N].reshape(s.batch, s.M, s.N)
         if s.accumulate:
             c += self.cupy.matmul(a, b)
         else:
@@ -217,14 +216,6 @@ def _stream(pointer: int) -> Any:
 # --- Which kind ----------------------------------------------------------------------
 
 
-def is_cuda(a: Any) -> bool:
-    """Whether `a` is an array in CUDA memory, of any library; imports none."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(a, torch.Tensor):
-        return bool(a.is_cuda)
-    return hasattr(a, "__cuda_array_interface__")
-
-
 def require_cuda() -> None:
     """Numba's CUDA target and a device, or an error that says what is missing."""
     if find_spec("numba_cuda") is None:
@@ -242,7 +233,7 @@ def require_cuda() -> None:
         )
 
 
-def _library(a: Any) -> str:
+def library(a: Any) -> str:
     """The top module of the array's type: torch, cupy, numba, ..."""
     return type(a).__module__.partition(".")[0]
 
@@ -253,13 +244,12 @@ def working_on(a: Any) -> Iterator[Arrays]:
     require_cuda()
     from numba import cuda
 
-    library = _library(a)
-    if library == "torch" or hasattr(a, "is_cuda"):
+    if library(a) == "torch":
         import torch
 
         with torch.cuda.device(a.device), cuda.gpus[a.device.index]:
             yield TorchArrays(a)
-    elif library == "cupy":
+    elif library(a) == "cupy":
         with a.device, cuda.gpus[a.device.id]:
             yield CupyArrays(a)
     else:

@@ -34,11 +34,11 @@ DEPTH = 8  # terms of a sum between two barriers
 
 
 class Tile(NamedTuple):
-    """Sizes of one launch of `sample` or `spread`: `count` outputs of each image."""
+    """Sizes of one launch of `sample` or `spread`: `span` outputs of each image."""
 
     images: int
     first: int
-    count: int
+    span: int
     H: int
     W: int
     W_out: int
@@ -59,13 +59,13 @@ class Tile(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Sizes of one transposition: pixels first ... first + count - 1 of each image."""
+    """Sizes of one transposition: pixels first ... first + span - 1 of each image."""
 
     images: int
     channels: int
     pixels: int
     first: int
-    count: int
+    span: int
     inner: int  # channels a group; rows of each group are together
     W: int  # of a padded image; 0: rows are the pixels, without padding
     area: int  # pixels of a padded image
@@ -145,13 +145,13 @@ def column(p, k, c, t):
     b = 0
     if t.C < t.C_in:  # a division is dear
         b = c // t.C
-    return ((b * t.images * t.count + p) * t.K + k) * t.C + c - b * t.C
+    return ((b * t.images * t.span + p) * t.K + k) * t.C + c - b * t.C
 
 
 @jitable
 def row_at(n, s, c, sizes):
     """Where channel c of pixel s of image n is among the rows."""
-    row, rows = n * sizes.count + s - sizes.first, sizes.images * sizes.count
+    row, rows = n * sizes.span + s - sizes.first, sizes.images * sizes.span
     if sizes.W > 0:
         r_y, r_x = divided(s, sizes.W)
         row = n * sizes.area + (r_y + 1) * (sizes.W + 2) + r_x + 1
@@ -201,7 +201,7 @@ def planes_to_rows(planes, rows, sizes):
     """[images, channels, pixels] to rows of channels; the padding is left as it is."""
     tile = cuda.shared.array((SIDE, PADDED), planes.dtype)
     x, y, step = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockDim.y
-    end = sizes.first + sizes.count
+    end = sizes.first + sizes.span
     for n in range(cuda.blockIdx.z, sizes.images, cuda.gridDim.z):
         for c in range(cuda.blockIdx.y * SIDE, sizes.channels, cuda.gridDim.y * SIDE):
             start = sizes.first + cuda.blockIdx.x * SIDE
@@ -221,7 +221,7 @@ def rows_to_planes(rows, bias, planes, sizes):
     """Back, plus bias[c] where there is one."""
     tile = cuda.shared.array((SIDE, PADDED), planes.dtype)
     x, y, step = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockDim.y
-    end = sizes.first + sizes.count
+    end = sizes.first + sizes.span
     for n in range(cuda.blockIdx.z, sizes.images, cuda.gridDim.z):
         for c in range(cuda.blockIdx.y * SIDE, sizes.channels, cuda.gridDim.y * SIDE):
             start = sizes.first + cuda.blockIdx.x * SIDE
@@ -249,8 +249,8 @@ def sample(image, offset, mask, t, columns):
     start = cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y
     step = cuda.gridDim.x * cuda.blockDim.y
     below = (t.W + 2) * t.C_in
-    for p in range(start, t.images * t.count, step):
-        n, s = divided(p, t.count)
+    for p in range(start, t.images * t.span, step):
+        n, s = divided(p, t.span)
         for tap in range(cuda.blockIdx.y, t.taps, cuda.gridDim.y):
             g, k = divided(tap, t.K)
             q_y, q_x, dm = tap_at(offset, mask, n, t.first + s, tap, t, T)
@@ -275,13 +275,13 @@ def spread(
     atomics, and its lanes add up what grad_offset and grad_mask sum over channels.
     """
     T = image.dtype.type
-    rows, below = t.images * t.count, (t.W + 2) * t.C_in
+    rows, below = t.images * t.span, (t.W + 2) * t.C_in
     step = cuda.gridDim.x * cuda.blockDim.y
     for start in range(cuda.blockIdx.x * cuda.blockDim.y, rows, step):
         # A row past the end repeats the last one, for the shuffles, and writes nothing.
         p = min(start + cuda.threadIdx.y, rows - 1)
         mine = start + cuda.threadIdx.y < rows
-        n, s = divided(p, t.count)
+        n, s = divided(p, t.span)
         for tap in range(cuda.blockIdx.y, t.taps, cuda.gridDim.y):
             g, k = divided(tap, t.K)
             q_y, q_x, dm = tap_at(offset, mask, n, t.first + s, tap, t, T)
@@ -337,13 +337,13 @@ def spread_in_order(grad_columns, offset, mask, t, grad_image):
     for channel in range(cuda.grid(1), t.images * t.C_in, cuda.gridsize(1)):
         n, c = divided(channel, t.C_in)
         g = c // t.D
-        for s in range(t.count):
+        for s in range(t.span):
             for k in range(t.K):
                 q_y, q_x, dm = tap_at(offset, mask, n, t.first + s, g * t.K + k, t, T)
                 if loops.inside(q_y, q_x, t.H, t.W, T):
                     place, e_y, f_y, e_x, f_x = cell(q_y, q_x, n, t, False, T)
                     i = place * t.C_in + c
-                    d = dm * grad_columns[at(column(n * t.count + s, k, c, t))]
+                    d = dm * grad_columns[at(column(n * t.span + s, k, c, t))]
                     grad_image[at(i)] += e_y * e_x * d
                     grad_image[at(i + t.C_in)] += e_y * f_x * d
                     grad_image[at(i + below)] += f_y * e_x * d

@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     area: int  # pixels of a padded image
     pixels: int  # of an output
     images: int  # a chunk
-    count: int  # outputs of each image in a tile
+    span: int  # outputs of each image in a tile
 
 
 def plan(g: Geometry, dtype: str) -> Plan:
@@ -56,7 +56,7 @@ class Work:
     """The buffers of one call, and the launches that fill them."""
 
     def __init__(self, on: Arrays, p: Plan, weight: Any) -> None:
-        g, outputs = p.g, p.images * p.count
+        g, outputs = p.g, p.images * p.span
         self.on, self.p = on, p
         self.image = self.zeros(p.images * p.area * g.C_in)
         self.columns = on.empty((outputs * p.K * g.C_in,), p.dtype)
@@ -85,7 +85,7 @@ class Work:
     def tile(self, first: int, adds: bool = False) -> kernels.Tile:
         p, g = self.p, self.p.g
         return kernels.Tile(
-            self.offset.shape[0], first, min(p.count, p.pixels - first), g.H, g.W,
+            self.offset.shape[0], first, min(p.span, p.pixels - first), g.H, g.W,
             g.W_out, g.C_in, p.C, p.D, p.K, g.K_w, g.offset_groups * p.K,
             *g.stride, *g.padding, *g.dilation, int(self.masked), int(adds),
         )  # fmt: skip
@@ -99,7 +99,7 @@ class Work:
     def multiply(self, t: kernels.Tile) -> None:
         """rows = columns @ weight."""
         p = self.p
-        sizes = t.images * t.count, p.K * p.C, p.O
+        sizes = t.images * t.span, p.K * p.C, p.O
         self._product(self.columns, self.weight, self.rows, sizes)
 
     def output(self, t: kernels.Tile, bias: Any, y: Any) -> None:
@@ -116,7 +116,7 @@ class Work:
 
     def add_bias(self, t: kernels.Tile, parts: Any) -> None:
         """parts [PARTS, C_out] += sums of rows."""
-        count, inner = t.images * t.count, self.p.O
+        count, inner = t.images * t.span, self.p.O
         blocks = grid((self.p.g.C_out, 32), (PARTS, 1))
         args = self.rows, count, inner, parts, PARTS
         self.on.launch(kernels.sum_rows, blocks, (32,), *args)
@@ -124,7 +124,7 @@ class Work:
     def add_weight(self, t: kernels.Tile, grad_weight: Any) -> None:
         """grad_weight += columns transposed @ rows."""
         p = self.p
-        sizes = p.K * p.C, t.images * t.count, p.O
+        sizes = p.K * p.C, t.images * t.span, p.O
         self._product(
             self.columns, self.rows, grad_weight, sizes, turned="a", accumulate=True
         )
@@ -132,7 +132,7 @@ class Work:
     def spread(self, t: kernels.Tile, grads: Sequence[Any], in_order: bool) -> None:
         """columns = rows @ weight transposed, and on to grad_image, offset and mask."""
         p, g = self.p, self.p.g
-        sizes = t.images * t.count, p.O, p.K * p.C
+        sizes = t.images * t.span, p.O, p.K * p.C
         self._product(self.rows, self.weight, self.columns, sizes, turned="b")
         grad_image, grad_offset, grad_mask = grads
         inputs = self.columns, self.offset, self.mask
@@ -169,7 +169,7 @@ class Work:
     def _outputs(self, t: kernels.Tile) -> kernels.Layout:
         p = self.p
         return kernels.Layout(
-            t.images, p.g.C_out, p.pixels, t.first, t.count, p.O, 0, 0, 0
+            t.images, p.g.C_out, p.pixels, t.first, t.span, p.O, 0, 0, 0
         )
 
     def _rows(self) -> Grid:
@@ -191,14 +191,14 @@ class Work:
         self, kernel: Kernel, arrays: Sequence[Any], sizes: kernels.Layout
     ) -> None:
         side = kernels.SIDE
-        blocks = grid((sizes.count, side), (sizes.channels, side), (sizes.images, 1))
+        blocks = grid((sizes.span, side), (sizes.channels, side), (sizes.images, 1))
         self.on.launch(kernel, blocks, (side, ROWS), *arrays, sizes)
 
     def _by_output(self, kernel: Kernel, t: kernels.Tile, *args: Any) -> None:
         """A row of threads for each output, as wide as its channels, at most a warp."""
         lanes = min(32, 1 << (self.p.D - 1).bit_length())
         rows = THREADS // lanes
-        (blocks,) = grid((t.images * t.count, rows))
+        (blocks,) = grid((t.images * t.span, rows))
         taps = t.taps if blocks < FEW_BLOCKS else 1
         self.on.launch(kernel, (blocks, *grid((taps, 1))), (lanes, rows), *args)
 
@@ -228,7 +228,7 @@ def forward(
     for images in _chunks(p):
         work.load(x, offset, mask, images)
         part = _wide(on, p, y[images])
-        for first in range(0, p.pixels, p.count):
+        for first in range(0, p.pixels, p.span):
             t = work.tile(first)
             work.sample(t)
             work.multiply(t)
@@ -258,7 +258,7 @@ def backward(
         work.load(x, offset, mask, images)
         gy = on.plain(grad_y[images], p.dtype)
         spread = _Spread(work, grad_x, grad_offset, grad_mask, images, deterministic)
-        for first in range(0, p.pixels, p.count):
+        for first in range(0, p.pixels, p.span):
             t = work.tile(first, adds=grad_x is not None)
             work.take(gy, t)
             if b is not None:
