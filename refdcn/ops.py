@@ -14,6 +14,8 @@ from refdcn.shapes import Padding
 
 Five: TypeAlias = tuple[Any, Any, Any, Any, Any]  # x, offset, weight, mask, bias
 
+CUDA = (2, 13)  # DLPack's kDLCUDA, kDLCUDAManaged
+
 
 def deform_conv2d(
     x: Any,
@@ -77,9 +79,8 @@ def deform_conv2d(
     array([1.5, 3. , 2. ])
     """
     arguments = {"x": x, "offset": offset, "weight": weight, "mask": mask, "bias": bias}
-    if _is_torch(arguments):
-        from refdcn import torch as target
-
+    target = _target(arguments)
+    if target is not None:
         return target.deform_conv2d(
             *arguments.values(), stride=stride, padding=padding, dilation=dilation
         )
@@ -145,9 +146,8 @@ def deform_conv2d_grad(
     np.float64(2.0)
     """
     arguments = {"x": x, "offset": offset, "weight": weight, "mask": mask, "bias": bias}
-    if _is_torch({"grad_y": grad_y} | arguments):
-        from refdcn import torch as target
-
+    target = _target({"grad_y": grad_y} | arguments)
+    if target is not None:
         return Gradients(
             *target.deform_conv2d_grad(
                 grad_y,
@@ -163,6 +163,24 @@ def deform_conv2d_grad(
     grads = cpu.backward(_wide_array(grad_y), *_wide(arguments), g)
     dtype = given["x"].dtype
     return Gradients(*(a if a is None else _rounded(a, dtype) for a in grads))
+
+
+def _target(arguments: dict[str, Any]) -> Any:
+    """The package that takes these arguments; None for NumPy arrays."""
+    if _is_torch(arguments):
+        from refdcn import torch as target
+
+        return target
+    x = arguments["x"]
+    if isinstance(x, np.ndarray):
+        return None
+    if hasattr(x, "__cuda_array_interface__") or (
+        hasattr(x, "__dlpack_device__") and int(x.__dlpack_device__()[0]) in CUDA
+    ):
+        from refdcn import cuda
+
+        return cuda
+    return None
 
 
 def _is_torch(arguments: dict[str, Any]) -> bool:

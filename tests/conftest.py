@@ -20,6 +20,8 @@ settings.load_profile("nojit" if nojit else "compiled")
 
 has_torch = find_spec("torchvision") is not None
 collect_ignore_glob = [] if has_torch else ["test_torch_*.py"]
+if find_spec("numba_cuda") is None:  # they run in the cuda environment
+    collect_ignore_glob.append("test_cuda_*.py")
 
 
 def pytest_collection_modifyitems(items):

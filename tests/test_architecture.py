@@ -29,7 +29,9 @@ ARROWS = {
     "grading": {"formula", "loops", "shapes"},
     "plot": {"formula", "shapes"},
     "demo": {"torch", "plot"},
-    "bench": {"formula", "loops", "shapes", "threads", "cpu", "ops", "torch", "plot"},
+    "bench": {
+        "formula", "loops", "shapes", "threads", "cpu", "cuda", "ops", "torch", "plot"
+    },  # fmt: skip
     "cli": {"grading", "demo", "bench"},
     "__main__": {"cli"},
     "__init__": {"ops", "grading", "threads"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 TABLE = (
     "1x64x56x56->64",
@@ -61,6 +62,8 @@ def add_arguments(bench: argparse.ArgumentParser) -> None:
         help="cpu: the work of all threads, steadier on one thread of a busy machine",
     )
     add("--busy", action="store_true", help="again, beside a process that competes")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--check", action="store_true", help="with --device cuda: the proof on a card")
     add("--quick", action="store_true", help="seconds: tiny shapes, few rounds")
     add("--json", metavar="FILE", help="write every duration there")
     add("--plot", metavar="FOLDER", help=PLOT_HELP)
@@ -86,6 +89,21 @@ def positive(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Loads the rest when it is needed."""
+    if options.device == "cuda" or options.check:
+        return run_on_card(options)
     from refdcn.bench.command import run
 
     return run(options)
+
+
+def run_on_card(options: argparse.Namespace) -> int:
+    """What there is to run there: the check, with its timings."""
+    if options.device != "cuda" or not options.check:
+        print(
+            "refdcn bench: --device cuda and --check go together, and time as well",
+            file=sys.stderr,
+        )
+        return 2
+    from refdcn.bench.cuda_check import run
+
+    return run(options.json)

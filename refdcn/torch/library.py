@@ -119,6 +119,40 @@ def _backward_cpu(
     )
 
 
+@torch.library.impl(library, "deform_conv2d", "CUDA")
+def _forward_cuda(
+    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None,
+    bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
+) -> Tensor:  # fmt: skip
+    from refdcn import cuda
+
+    check_dtypes(x=x, offset=offset, weight=weight, mask=mask, bias=bias)
+    g = geometry(x, offset, weight, mask, bias, Conv(stride, padding, dilation))
+    y: Tensor = cuda.forward(x, offset, weight, mask, bias, g)
+    return y
+
+
+@torch.library.impl(library, "deform_conv2d_backward", "CUDA")
+def _backward_cuda(
+    grad_y: Tensor, x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None,
+    stride: Any, padding: Any, dilation: Any, needs: Needs,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """As `_backward_cpu`; without atomics where torch asks for determinism."""
+    from refdcn import cuda
+
+    check_dtypes(x=x, grad_y=grad_y, offset=offset, weight=weight, mask=mask)
+    bias = weight.new_empty(len(weight)) if needs[4] else None  # its values are unused
+    g = geometry(x, offset, weight, mask, bias, Conv(stride, padding, dilation))
+    shapes.check_grad_y(grad_y.shape, g)
+    gradients = cuda.backward(
+        grad_y, x, offset, weight, mask, bias, g, tuple(needs),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+    )  # fmt: skip
+    return tuple(
+        x.new_empty(0) if gradient is None else gradient for gradient in gradients
+    )
+
+
 def _symbolic(*tensors: Tensor | None) -> bool:
     sizes = (n for t in tensors if t is not None for n in t.shape)
     return any(isinstance(n, torch.SymInt) for n in sizes)

@@ -1,0 +1,168 @@
+"""The CUDA kernels' place behind the torch operator, with no card: what is passed on.
+
+The launches themselves are tested in test_cuda_*.py; nothing here ran on a card.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from refdcn import cuda, ops
+from refdcn.cuda import arrays, kernels
+from refdcn.torch import library
+
+from strategies import Sizes, fill
+
+SMALL = Sizes(2, 6, 4, 2, 3, 5, 4)
+
+
+@pytest.fixture
+def case():
+    return fill(SMALL, np.random.default_rng(0), dtype=np.float32)
+
+
+def tensors(case):
+    return [torch.from_numpy(a) for a in case.inputs]
+
+
+def on_cpu():
+    """TorchArrays without a card: no stream, no launch."""
+    made = object.__new__(arrays.TorchArrays)
+    made.torch, made.device = torch, torch.device("cpu")
+    return made
+
+
+CONV = ((1, 1), (1, 1, 1, 1), (1, 1))
+
+
+def test_registered_for_cuda():
+    for name in ("deform_conv2d", "deform_conv2d_backward"):
+        has = torch._C._dispatch_has_kernel_for_dispatch_key
+        assert has(f"refdcn::{name}", "CUDA")
+
+
+def test_forward_passes_the_tensors_and_the_geometry(monkeypatch, case):
+    seen = []
+    monkeypatch.setattr(cuda, "forward", lambda *args: seen.extend(args) or "y")
+    given = tensors(case)
+    assert library._forward_cuda(*given, *CONV) == "y"
+    assert all(a is b for a, b in zip(seen, given, strict=False))
+    assert seen[5].groups == 2 and seen[5].offset_groups == 3
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_backward_asks_for_the_order_that_torch_asks_for(
+    monkeypatch, case, deterministic
+):
+    seen = {}
+
+    def backward(*args, deterministic):
+        seen.update(args=args, deterministic=deterministic)
+        return [torch.ones(1), None, None, None, None]
+
+    monkeypatch.setattr(cuda, "backward", backward)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        grad_y, given = torch.from_numpy(case.grad_y), tensors(case)
+        needs = (True, False, False, False, False)
+        grads = library._backward_cuda(grad_y, *given[:4], *CONV, needs)
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert seen["deterministic"] is deterministic and seen["args"][7] == needs
+    assert [len(g) for g in grads] == [1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("turned", ["", "a", "b"])
+@pytest.mark.parametrize("accumulate", [0, 1])
+def test_products_are_torchs(turned, accumulate):
+    rng, (batch, M, N, Q) = np.random.default_rng(0), (2, 5, 4, 3)
+    a, b = rng.standard_normal((batch, M, Q)), rng.standard_normal((batch, Q, N))
+    c = rng.standard_normal((batch, M, N))
+    wanted = a @ b + accumulate * c
+    s_a, s_b = (M * Q, Q, 1), (Q * N, N, 1)
+    if turned == "a":
+        a, s_a = a.transpose(0, 2, 1).copy(), (M * Q, 1, M)
+    if turned == "b":
+        b, s_b = b.transpose(0, 2, 1).copy(), (Q * N, 1, Q)
+    sizes = kernels.Product(batch, M, N, Q, *s_a, *s_b, accumulate)
+    # Longer than needed: the buffers of a last, smaller tile.
+    room = torch.cat([torch.from_numpy(c.ravel()), torch.zeros(7, dtype=torch.double)])
+    on_cpu().product(
+        torch.from_numpy(a.ravel()), torch.from_numpy(b.ravel()), room, sizes
+    )
+    got = room[: c.size].reshape(c.shape).numpy()
+    np.testing.assert_allclose(got, wanted, rtol=1e-14, atol=1e-14)
+    assert not room[c.size :].any()
+
+
+def test_half_types_are_widened_and_rounded():
+    on, a = on_cpu(), torch.randn(3, 4).bfloat16()
+    assert on.dtype(a) == "bfloat16"
+    wide = on.plain(a.T, "float32")
+    assert wide.dtype == torch.float32 and wide.is_contiguous()
+    on.assign(a, torch.full((3, 4), 1 + 2.0**-9))
+    assert (a == 1).all()
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_without_a_card_the_error_says_what_is_missing(monkeypatch, case, installed):
+    monkeypatch.setattr(
+        arrays, "find_spec", lambda name: object() if installed else None
+    )
+    monkeypatch.setattr("numba.cuda.is_available", lambda: False)
+    error, text = (
+        (RuntimeError, "no usable CUDA device")
+        if installed
+        else (ImportError, r'numba-cuda.*pip install "refdcn\[cuda\]"')
+    )
+    with pytest.raises(error, match=text):
+        library._forward_cuda(*tensors(case), *CONV)
+
+
+class OnCuda:
+    """Any library's array in CUDA memory."""
+
+    __cuda_array_interface__ = {}
+
+    def __init__(self, a):
+        self.dtype, self.shape = a.dtype, a.shape
+
+
+class Exchanged(OnCuda):
+    """One of the array API, which DLPack brings to torch and back."""
+
+    def __init__(self, a):
+        super().__init__(a)
+        self.tensor = torch.from_numpy(np.array(a))
+
+    def __dlpack__(self, **how):
+        return self.tensor.__dlpack__(**how)
+
+    def __dlpack_device__(self):
+        return self.tensor.__dlpack_device__()
+
+    def __array_namespace__(self):
+        return type("namespace", (), {"from_dlpack": lambda a: ("back", a)})
+
+
+def test_other_kinds_go_through_dlpack_and_back(monkeypatch, case):
+    monkeypatch.setattr(arrays, "require_cuda", lambda: None)
+    only_torch = {"torch": True}.get
+    monkeypatch.setattr("refdcn.cuda.entry.find_spec", only_torch)
+    monkeypatch.setattr(cuda, "forward", lambda *args: args[0])
+    inputs = [Exchanged(a) for a in case.inputs]
+    kind, y = ops.deform_conv2d(*inputs, padding=1)
+    assert kind == "back"
+    np.testing.assert_array_equal(y.numpy(), case.x)
+
+
+def test_a_kind_that_cannot_be_made_is_refused(monkeypatch, case):
+    monkeypatch.setattr(arrays, "require_cuda", lambda: None)
+    with pytest.raises(TypeError, match="x is OnCuda.*can be read but not made"):
+        ops.deform_conv2d(*map(OnCuda, case.inputs), padding=1)
+
+
+def test_kinds_are_not_mixed(case):
+    with pytest.raises(TypeError, match="offset is ndarray and x is OnCuda"):
+        ops.deform_conv2d(OnCuda(case.x), *case.inputs[1:], padding=1)
