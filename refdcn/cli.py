@@ -37,6 +37,11 @@ def parser() -> argparse.ArgumentParser:
 
 def add_grade(grade: argparse.ArgumentParser) -> None:
     """The arguments of `refdcn grade`."""
+    grade.epilog = (
+        "Exit code, of the worst counted verdict: 0 pass, 1 wrong (or imprecise for a "
+        "declared precision), 2 usage, 3 crash or timeout, 4 unsupported and not "
+        "declared, 5 integrity."
+    )
     grade.add_argument(
         "spec",
         metavar="SPEC",
@@ -49,9 +54,14 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         action="store_true",
         help="grade every mistake of the catalogue, and correct implementations",
     )
-    grade.add_argument("--json", metavar="FILE", help="write the whole report there")
     grade.add_argument(
-        "--script", metavar="FILE", help="write the smallest failing case as a script"
+        "--json", type=output, metavar="FILE", help="write the whole report there"
+    )
+    grade.add_argument(
+        "--script",
+        type=output,
+        metavar="FILE",
+        help="write the smallest failing case as a script",
     )
     grade.add_argument(
         "--strict", action="store_true", help="count non-finite inputs in the exit code"
@@ -81,11 +91,37 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         default="numpy",
         help="what it takes; torch: its gradients are autograd's",
     )
-    grade.add_argument("--seed", type=int, help="repeat a run; default: a fresh one")
+    grade.add_argument("--seed", type=seed, help="repeat a run; default: a fresh one")
     grade.add_argument(
-        "--timeout", type=float, default=60.0, help="seconds for one call"
+        "--timeout", type=seconds, default=60.0, help="seconds for one call"
     )
     grade.set_defaults(run=run_grade)
+
+
+def seed(text: str) -> int:
+    """A seed of NumPy's generators."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}; wanted a whole number, 0 or more")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A time limit: longer than nothing, and not for ever."""
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = 0.0
+    if not 0 < limit < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}; wanted seconds, more than 0")
+    return limit
+
+
+def output(text: str) -> Path:
+    """A file to write when all is done: known before to be in a folder."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}; wanted a file in an existing folder")
+    return path
 
 
 def run_grade(options: argparse.Namespace) -> int:
@@ -120,9 +156,9 @@ def run_grade(options: argparse.Namespace) -> int:
         return 2
     print(report.text())
     if options.json:
-        Path(options.json).write_text(report.json() + "\n")
+        options.json.write_text(report.json() + "\n")
     if options.script:
-        Path(options.script).write_text(reproduction(report))
+        options.script.write_text(reproduction(report))
     return report.exit_code
 
 

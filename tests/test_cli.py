@@ -1,0 +1,35 @@
+"""What the command line refuses before it starts anything."""
+
+import pytest
+
+from refdcn import cli
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (["--seed", "-1"], "argument --seed: '-1'; wanted a whole number, 0 or more"),
+        (["--seed", "x"], "argument --seed: 'x'; wanted a whole number, 0 or more"),
+        (["--timeout", "0"], "argument --timeout: '0'; wanted seconds, more than 0"),
+        (["--timeout", "nan"], "argument --timeout: 'nan'; wanted seconds, more than 0"),
+        (["--timeout", "inf"], "argument --timeout: 'inf'; wanted seconds, more than 0"),
+        (["--json", "none/a"], "argument --json: 'none/a'; wanted a file in an existing"),
+        (["--script", "."], "argument --script: '.'; wanted a file in an existing"),
+    ],
+)
+def test_usage_exits_with_2_and_says_why(arguments, text, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["grade", "refdcn:deform_conv2d", *arguments])
+    assert end.value.code == 2
+    assert text in capsys.readouterr().err
+
+
+def test_a_missing_spec_is_usage(capsys):
+    assert cli.main(["grade"]) == 2
+    assert "SPEC is missing" in capsys.readouterr().err
+
+
+def test_the_help_tells_the_exit_codes(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["grade", "--help"])
+    assert "3 crash or timeout" in " ".join(capsys.readouterr().out.split())
