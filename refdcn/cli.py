@@ -120,7 +120,7 @@ def output(text: str) -> Path:
     """A file to write when all is done: known before to be in a folder."""
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r}; wanted a file in an existing folder")
+        raise argparse.ArgumentTypeError(f"{text!r}; wanted a file in a folder")
     return path
 
 

@@ -10,11 +10,11 @@ from refdcn import cli
     [
         (["--seed", "-1"], "argument --seed: '-1'; wanted a whole number, 0 or more"),
         (["--seed", "x"], "argument --seed: 'x'; wanted a whole number, 0 or more"),
-        (["--timeout", "0"], "argument --timeout: '0'; wanted seconds, more than 0"),
-        (["--timeout", "nan"], "argument --timeout: 'nan'; wanted seconds, more than 0"),
-        (["--timeout", "inf"], "argument --timeout: 'inf'; wanted seconds, more than 0"),
-        (["--json", "none/a"], "argument --json: 'none/a'; wanted a file in an existing"),
-        (["--script", "."], "argument --script: '.'; wanted a file in an existing"),
+        (["--timeout", "0"], "--timeout: '0'; wanted seconds, more than 0"),
+        (["--timeout", "nan"], "--timeout: 'nan'; wanted seconds, more than 0"),
+        (["--timeout", "inf"], "--timeout: 'inf'; wanted seconds, more than 0"),
+        (["--json", "none/a"], "--json: 'none/a'; wanted a file in a folder"),
+        (["--script", "."], "--script: '.'; wanted a file in a folder"),
     ],
 )
 def test_usage_exits_with_2_and_says_why(arguments, text, capsys):
