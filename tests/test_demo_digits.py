@@ -18,7 +18,7 @@ pytest.importorskip("tqdm")
 pytest.importorskip("matplotlib")
 
 from refdcn import cli  # noqa: E402
-from refdcn.demo import digits, measures, networks, report, training  # noqa: E402
+from refdcn.demo import command, digits, measures, networks, report, training  # noqa: E402
 from refdcn.demo.networks import ARMS, build, deform_layers, size  # noqa: E402
 from refdcn.demo.training import Run, Settings, Team, train  # noqa: E402
 
@@ -252,11 +252,11 @@ def test_two_processes_give_the_curve_of_one(tmp_path):
     """
     arguments = ["demo", "rotated-digits", "--train", "150", "--test", "40", "--epochs",
                  "2", "--seeds", "1", "--arms", "2sigmoid", "--out"]  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
                f"--master-port={free_port()}", "-m", "refdcn", *arguments]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     two = subprocess.run(
-        [*command, str(tmp_path / "two")], capture_output=True, text=True, cwd=ROOT,
+        [*torchrun, str(tmp_path / "two")], capture_output=True, text=True, cwd=ROOT,
         timeout=300, env=environment,
     )  # fmt: skip
     assert two.returncode == 0, two.stderr
@@ -383,6 +383,14 @@ def test_the_page_says_where_the_claim_fails():
     assert f"{line}*: {early}" in page
     assert f"{line}, as many parameters*: {early}{final}" in page
     assert "| plain | 100 | 50.0 ± 0.0 | 66.0 ± 0.8 |  | -5.0 ± 0.0 | 2.0 |" in page
+
+
+def test_titles_tell_settings_apart():
+    keys = {"lr": 2e-3, "offset_rate": 0.1, "degrees": 45, "train": 100, "epochs": 3}
+    changed = [Settings(), *(Settings(**{k: v}) for k, v in keys.items())]
+    assert len({report.title(settings) for settings in changed}) == len(changed)
+    paths = {command.model_path(Path(), s, "plain") for s in changed}
+    assert len(paths) == len(changed)
 
 
 def test_runs_are_read_as_they_were_written(tmp_path, trained):

@@ -133,8 +133,9 @@ def keep(out: Path, made: Run, network: Network, digits: Digits) -> None:
 
 
 def model_path(out: Path, settings: Settings, arm: str) -> Path:
-    about = f"{settings.degrees:g}-{settings.train}-{settings.epochs}"
-    return out / "models" / f"{arm}-{about}-{settings.offset_rate:g}.pt"
+    about = settings.degrees, settings.train, settings.epochs, settings.offset_rate
+    numbers = "-".join(f"{number:g}" for number in (*about, settings.lr))
+    return out / "models" / f"{arm}-{numbers}.pt"
 
 
 def write(out: Path, digits: Digits) -> None:

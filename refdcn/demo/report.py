@@ -120,9 +120,16 @@ machine, the least of all epochs; `--against torchvision` times steps in turn.
 
 
 def title(settings: Settings) -> str:
+    """What sets these runs apart; rates where they are not the usual ones."""
+    usual, rates = Settings(), []
+    if settings.lr != usual.lr:
+        rates.append(f", Adam at {settings.lr:g}")
+    if settings.offset_rate != usual.offset_rate:
+        rates.append(f", branches at {settings.offset_rate:g} of the rate")
     return (
         f"±{settings.degrees:g} degrees, {settings.train:,} digits of "
         f"{settings.digits.removeprefix('7,000 digits of ')}, {settings.epochs} epochs"
+        + "".join(rates)
     )
 
 
