@@ -3,6 +3,8 @@
 It is called as f(x, offset, weight, mask, bias, stride=(..), padding=(..),
 dilation=(..)). A companion f_grad(grad_y, x, ...) beside it returns the five
 gradients; a candidate on torch tensors (array torch) has them by autograd.
+
+The candidate's process loads this file by its path, without the package.
 """
 
 from __future__ import annotations
@@ -12,18 +14,18 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
-BUILT_IN = {"torchvision": "refdcn.grading.torchvision_adapter:torchvision"}
+HERE = os.path.dirname(os.path.abspath(__file__))
+BUILT_IN = {"torchvision": f"{HERE}{os.sep}torchvision_adapter.py:torchvision"}
 
 
 class SpecError(ValueError):
     """The SPEC names nothing that can be called."""
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """The candidate's functions."""
 
     name: str
@@ -33,8 +35,7 @@ class Target:
 
 def split(spec: str) -> tuple[str, str]:
     """Module or file, and function, of a SPEC."""
-    spec = BUILT_IN.get(spec, spec)
-    place, colon, name = spec.rpartition(":")
+    place, colon, name = BUILT_IN.get(spec, spec).rpartition(":")
     if not colon or not place or not name:
         raise SpecError(
             f"SPEC is {spec!r}; it must be torchvision, module:function or "
@@ -43,27 +44,32 @@ def split(spec: str) -> tuple[str, str]:
     return place, name
 
 
+def from_file(path: str, name: str) -> ModuleType:
+    """The module in a file, outside of any package."""
+    if not os.path.exists(path):
+        raise SpecError(f"SPEC names the file {path}, which does not exist")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 def load(spec: str, array: str = "numpy") -> Target:
     """Import the candidate; only ever called in the candidate's process."""
     place, name = split(spec)
     if place.endswith(".py"):
-        if not os.path.exists(place):
-            raise SpecError(f"SPEC names the file {place}, which does not exist")
-        sys.path.insert(0, os.path.dirname(os.path.abspath(place)))
-        module_spec = importlib.util.spec_from_file_location("candidate", place)
-        assert module_spec is not None and module_spec.loader is not None
-        module = importlib.util.module_from_spec(module_spec)
-        sys.modules["candidate"] = module
-        module_spec.loader.exec_module(module)
+        if spec not in BUILT_IN:  # beside those lie modules with common names
+            sys.path.insert(0, os.path.dirname(os.path.abspath(place)))
+        module = from_file(place, "candidate")
     else:
         sys.path.insert(0, os.getcwd())
         module = importlib.import_module(place)
     f = getattr(module, name, None)
     if not callable(f):
         raise SpecError(f"{place} has no function {name}")
-    grad = getattr(module, f"{name}_grad", None)
     if array == "torch":
-        from refdcn.grading import torch_arrays
-
-        return Target(spec, torch_arrays.forward_of(f), torch_arrays.grad_of(f))
-    return Target(spec, f, grad)
+        adapter = from_file(f"{HERE}{os.sep}torch_arrays.py", "torch_arrays")
+        return Target(spec, adapter.forward_of(f), adapter.grad_of(f))
+    return Target(spec, f, getattr(module, f"{name}_grad", None))

@@ -1,172 +1,228 @@
 """The candidate's side: loads it, and answers calls until its channel closes.
 
-Requests and replies are JSON lines; arrays lie in a file that the grader
-mapped, so nothing is unpickled on either side. After loading, each session
-runs in a fork of this process: a call that kills its session costs no second
-import.
+Started by its path, so that nothing of refdcn is in the candidate's process
+unless the candidate imports it. After loading, each session runs in a fork: a
+call that kills its session costs no second import.
+
+Requests and replies are JSON lines, arrays lie in memory that the grader owns.
+The candidate shares this process and can forge all that is said here; so this
+side decides nothing. It copies results out and says where they lay.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import mmap
 import os
 import sys
-import traceback
-from collections.abc import Callable
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from refdcn.grading.candidates import Target, load
+if TYPE_CHECKING:
+    from refdcn.grading import candidates, confinement
+elif __package__:
+    from refdcn.grading import candidates, confinement
+else:
 
-Reply = dict[str, Any]
+    def beside(name):
+        """A module of this folder, without its package."""
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
+        spec = importlib.util.spec_from_file_location(f"worker_{name}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    candidates, confinement = beside("candidates"), beside("confinement")
+
+Message = dict[str, Any]
+WINDOWS = "stride", "padding", "dilation"
+LONGEST = 1000  # characters of an error's text
+MOST = 16  # results of one call
 
 
-def view(arena: mmap.mmap, spec: dict[str, Any] | None) -> Any:
-    """The array that one JSON entry describes, in the shared file."""
-    if spec is None:
+def send(replies: int, message: Message) -> None:
+    """One line; a short write to a pipe is never torn."""
+    os.write(replies, json.dumps(message).encode() + b"\n")
+
+
+def lines(requests: int) -> Iterator[bytes]:
+    """What the grader asks, until it closes the channel."""
+    waiting = b""
+    while block := os.read(requests, 65536):
+        *whole, waiting = (waiting + block).split(b"\n")
+        yield from whole
+
+
+def view(arena: mmap.mmap, entry: Message | None) -> Any:
+    """The array that one JSON entry describes, in the shared memory."""
+    if entry is None:
         return None
-    return np.ndarray(
-        spec["shape"], spec["dtype"], arena, spec["at"], tuple(spec["strides"])
-    )
+    shape, strides = entry["shape"], tuple(entry["strides"])
+    return np.ndarray(shape, entry["dtype"], arena, entry["at"], strides)
 
 
 def poison(shape: list[int], dtype: str, pattern: int) -> None:
-    """Fill the memory that the allocator will hand out next.
+    """Fill the memory that the allocators will hand out next.
 
     What a candidate leaves unwritten in its result then differs between two
-    calls with two patterns.
+    calls with two patterns. NumPy keeps small blocks itself, hence the arrays.
     """
+    confinement.fill_fresh_memory(pattern)
     held = [np.empty(shape, dtype) for _ in range(3)]
     for a in held:
         a.reshape(-1).view(np.uint8)[...] = pattern
 
 
-def describe(a: Any, request: dict[str, Any], inputs: list[Any]) -> Reply:
-    """What came back: type, dtype, shape, and whose memory it is."""
+def perform(target: candidates.Target, request: Message, inputs: list[Any]) -> Any:
+    """The candidate's answer, or a no-op's in its place."""
+    poison(request["y_shape"], request["dtype"], request["poison"])
+    if request["ghost"]:
+        return np.empty(request["y_shape"], request["dtype"])
+    windows = {k: tuple(request[k]) for k in WINDOWS}
+    if request["call"] == "forward":
+        return target.forward(*inputs[:5], **windows)
+    assert target.grad is not None
+    return target.grad(inputs[5], *inputs[:5], **windows)
+
+
+def fact(a: Any, arena: mmap.mmap, at: int, room: int) -> tuple[Message, int]:
+    """What one result is and where it lay; its bytes go into the arena at `at`."""
     if a is None:
-        return {"type": "None"}
-    if not isinstance(a, np.ndarray):
-        return {"type": f"{type(a).__module__}.{type(a).__qualname__}"}
-    names = ("x", "offset", "weight", "mask", "bias", "grad_y")
-    shared = [
-        n
-        for n, b in zip(names, inputs, strict=False)
-        if b is not None and a.size and np.may_share_memory(a, b)
-    ]
-    return {
+        return {"type": "None"}, at
+    kind = type(a)
+    # A subclass could compute when it is looked at, after the clock has stopped.
+    if kind is not np.ndarray or a.dtype.hasobject or at + a.nbytes > room:
+        text = f"{kind.__module__}.{kind.__qualname__}"
+        if kind is np.ndarray:
+            text += f" of {a.dtype.name} {list(a.shape)}"
+        return {"type": text}, at
+    bits = a.tobytes()
+    arena[at : at + len(bits)] = bits
+    told = {
         "type": "array",
-        "dtype": a.dtype.name,
-        "shape": list(a.shape),
-        "aliases": shared,
+        "dtype": a.dtype.name if a.dtype.isnative else a.dtype.str,
+        "shape": a.shape,
+        "strides": a.strides,
+        "address": a.__array_interface__["data"][0],
     }
+    return told, at + len(bits)
 
 
-class Session:
-    """Answers requests; remembers its last results to see them overwritten."""
+def said(e: BaseException) -> str:
+    """An exception as text, even one that cannot be printed."""
+    try:
+        return f"{type(e).__name__}: {e}"[:LONGEST]
+    except BaseException:
+        return type(e).__name__
 
-    def __init__(self, target: Target, arena: mmap.mmap) -> None:
-        self.target, self.arena = target, arena
-        self.last: list[tuple[Any, bytes]] = []
-        self.home = os.getcwd()
 
-    def answer(self, request: dict[str, Any]) -> Reply:
-        """Call the candidate once."""
-        inputs = [view(self.arena, a) for a in request["arrays"]]
-        f = self.target.forward if request["call"] == "forward" else self.target.grad
-        assert f is not None
-        poison(request["poison_shape"], request["dtype"], request["poison"])
-        windows = {k: tuple(request[k]) for k in ("stride", "padding", "dilation")}
-        if request["call"] == "grad":
-            inputs = [inputs[5], *inputs[:5]]
-        else:
-            inputs = inputs[:5]
+def flush() -> None:
+    """Let what was printed become visible to the grader."""
+    for stream in (sys.stdout, sys.stderr):
         try:
-            result = f(*inputs, **windows)
-        except MemoryError as e:
-            return {"status": "crash", "text": f"out of memory: {e}"}
-        except Exception as e:
-            at = traceback.extract_tb(e.__traceback__)[-1]
-            text = f"{type(e).__name__}: {e}"
-            return {"status": "raised", "text": text, "at": f"{at.name}, {at.lineno}"}
-        except BaseException as e:
-            return {"status": "crash", "text": f"left by {type(e).__name__}: {e}"}
-        return self.deliver(request, result, inputs)
-
-    def deliver(self, request: dict[str, Any], result: Any, inputs: list[Any]) -> Reply:
-        """Copy the results into the shared file and say what they are."""
-        stale = any(a.tobytes() != bits for a, bits in self.last)
-        outs = list(result) if request["call"] == "grad" else [result]
-        arrays = [a for a in outs if isinstance(a, np.ndarray)]
-        reused = any(
-            np.may_share_memory(a, b) for a in arrays for b, _ in self.last if a.size
-        )
-        at, replies = request["out_at"], []
-        for a in outs:
-            reply = describe(a, request, inputs)
-            if reply["type"] == "array":
-                reply["at"] = at
-                bits = np.ascontiguousarray(a).tobytes()
-                self.arena[at : at + len(bits)] = bits
-                at += len(bits) + 64 - len(bits) % 64
-            replies.append(reply)
-        self.last = [(a, a.tobytes()) for a in arrays]
-        moved = os.getcwd() != self.home
-        os.chdir(self.home)
-        return {
-            "status": "ok",
-            "results": replies,
-            "stale": stale,
-            "reused": reused,
-            "moved": moved,
-        }
-
-
-def serve(session: Session, requests: TextIO, replies: TextIO) -> None:
-    """One session: a reply a request, until the grader closes the channel."""
-    for line in requests:
-        request = json.loads(line)
-        reply = session.answer(request)
-        reply["token"] = request["token"]
-        for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        replies.write(json.dumps(reply) + "\n")
-        replies.flush()
+        except BaseException:
+            continue
 
 
-def supervise(run: Callable[[], None], replies: TextIO) -> None:
+def answer(
+    target: candidates.Target, arena: mmap.mmap, request: Message, earlier: list[Any]
+) -> Message:
+    """Call the candidate once; `earlier` holds the last results, then these."""
+    inputs = [view(arena, a) for a in request["arrays"]]
+    try:
+        result = perform(target, request, inputs)
+    except MemoryError as e:
+        return {"status": "memory", "text": said(e)}
+    except Exception as e:
+        return {"status": "raised", "text": said(e)}
+    except BaseException as e:
+        return {"status": "left", "text": said(e)}
+    five = request["call"] == "grad" and type(result) in (list, tuple)
+    results = list(result)[:MOST] if five else [result]
+    for outs, at in ((earlier, request["earlier_at"]), (results, request["out_at"])):
+        told, end = [], at + request["room"]
+        for a in outs:
+            one, at = fact(a, arena, at, end)
+            told.append(one)
+    earlier[:] = results  # kept alive, so that their memory is not used again
+    return {"status": "ok", "results": told}
+
+
+def serve(
+    target: candidates.Target, arena: mmap.mmap, requests: int, replies: int
+) -> None:
+    """One session: a reply a request, until the grader closes the channel."""
+    me, home = os.getpid(), os.getcwd()
+    earlier: list[Any] = []
+    for line in lines(requests):
+        request = json.loads(line)
+        if request["to"] != me:
+            continue  # it was meant for a session that is dead
+        os.chdir(home)
+        reply = answer(target, arena, request, earlier)
+        flush()
+        reply |= {"token": request["token"], "from": os.getpid()}
+        send(replies, reply)
+        if os.getpid() != me:
+            return  # the candidate forked, and this is its copy
+
+
+def supervise(run: Callable[[], None], replies: int) -> None:
     """Fork a session, report how it ended, fork the next one."""
+    confinement.adopt_orphans()
     while True:
         child = os.fork()
         if child == 0:
             try:
+                confinement.die_with_parent()
                 run()
             finally:
                 os._exit(0)
-        replies.write(json.dumps({"status": "session", "pid": child}) + "\n")
-        replies.flush()
-        _, status = os.waitpid(child, 0)
+        send(replies, {"status": "session", "pid": child})
+        pid, status = os.wait()
+        while pid != child:
+            pid, status = os.wait()
         code = os.waitstatus_to_exitcode(status)
-        replies.write(json.dumps({"status": "died", "code": code}) + "\n")
-        replies.flush()
+        send(replies, {"status": "died", "code": code})
+
+
+def begin(
+    target: candidates.Target,
+    arena: mmap.mmap,
+    base: int,
+    requests: int,
+    replies: int,
+    confined: bool = False,
+) -> None:
+    """Say what was loaded; then session after session."""
+    has_grad = target.grad is not None
+    hello = {"status": "loaded", "grad": has_grad, "base": base, "confined": confined}
+    send(replies, hello)
+    supervise(lambda: serve(target, arena, requests, replies), replies)
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m refdcn.grading.worker SPEC REQUESTS REPLIES ARENA ARRAY`."""
-    spec, into, out, file, array = arguments
-    requests, replies = open(int(into)), open(int(out), "w")
-    arena = mmap.mmap(int(file), 0)
+    """`python worker.py SPEC ARRAY REQUESTS REPLIES ARENA`."""
+    spec, array, *numbers = arguments
+    requests, replies, file = map(int, numbers)
+    confinement.die_with_parent()
+    confined = confinement.enter_domain()
+    arena = mmap.mmap(file, 0)
+    base = np.frombuffer(arena, np.uint8, 1).__array_interface__["data"][0]
+    confinement.watch_imports(
+        lambda name: send(replies, {"status": "imports", "name": name})
+    )
     try:
-        target = load(spec, array)
+        target = candidates.load(spec, array)
     except BaseException as e:
-        text = f"{type(e).__name__}: {e}"
-        replies.write(json.dumps({"status": "unloadable", "text": text}) + "\n")
+        send(replies, {"status": "unloadable", "text": said(e)})
         return
-    hello = {"status": "loaded", "grad": target.grad is not None, "name": target.name}
-    replies.write(json.dumps(hello) + "\n")
-    replies.flush()
-    supervise(lambda: serve(Session(target, arena), requests, replies), replies)
+    flush()
+    begin(target, arena, base, requests, replies, confined)
 
 
 if __name__ == "__main__":

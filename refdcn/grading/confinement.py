@@ -1,0 +1,89 @@
+"""What the system keeps a candidate's process from, asked for by that process itself.
+
+Linux alone offers it; elsewhere each function does nothing and says so. It is
+called before the candidate is loaded, and cannot be undone afterwards.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+SET_DEATH_SIGNAL, SET_NO_NEW_PRIVILEGES, SET_SUBREAPER = 1, 38, 36  # of prctl
+CREATE_RULESET, RESTRICT_SELF = 444, 446  # Landlock's, the same on every processor
+SCOPE_SIGNAL, MAKE_BLOCK = 2, 2**11
+PERTURB = -6  # of mallopt: fresh memory is filled with the complement of a byte
+REFERENCES = "refdcn", "torchvision", "mmcv"  # each holds the operator
+
+
+def control(option: int, value: int) -> bool:
+    """prctl, where there is one."""
+    if sys.platform != "linux":
+        return False
+    return bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
+
+
+def die_with_parent() -> bool:
+    """Let no process of the candidate outlive the one that started it."""
+    return control(SET_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def adopt_orphans() -> bool:
+    """What the candidate leaves running becomes this process's child."""
+    return control(SET_SUBREAPER, 1)
+
+
+def enter_domain() -> bool:
+    """Lose the right to read or signal a process that is not a descendant.
+
+    A Landlock domain: the grader's memory, where expected answers may lie, can
+    no longer be opened, not even by root.
+    """
+    if sys.platform != "linux":
+        return False
+    system = ctypes.CDLL(None, use_errno=True)
+    version = system.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), 1)
+    if version < 1:
+        return False
+    # Signals since version 6; before it a right that nobody misses.
+    words = (0, 0, SCOPE_SIGNAL) if version >= 6 else (MAKE_BLOCK,)
+    rules = (ctypes.c_uint64 * len(words))(*words)
+    size = ctypes.c_size_t(ctypes.sizeof(rules))
+    fd = system.syscall(CREATE_RULESET, ctypes.byref(rules), size, 0)
+    if fd < 0:
+        return False
+    entered = control(SET_NO_NEW_PRIVILEGES, 1)
+    entered = entered and system.syscall(RESTRICT_SELF, fd, 0) == 0
+    os.close(fd)
+    return entered
+
+
+def fill_fresh_memory(pattern: int) -> None:
+    """Fill what malloc hands out from now on with one byte (glibc)."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(PERTURB, pattern ^ 0xFF)
+
+
+def watch_imports(tell: Callable[[str], None]) -> None:
+    """Tell which reference the candidate imports or reads; no hook can be removed."""
+    grading = os.path.dirname(os.path.abspath(__file__)) + os.sep
+    package = os.path.dirname(grading[:-1]) + os.sep
+    told: set[str] = set()
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event not in ("import", "open"):
+            return
+        name = str(arguments[0])
+        if event == "import":
+            name = name.partition(".")[0]
+        elif name.startswith(package) and not name.startswith(grading):
+            name = "refdcn"
+        if name in REFERENCES and name not in told:
+            told.add(name)
+            tell(name)
+
+    sys.addaudithook(hook)
