@@ -67,7 +67,13 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         "--strict", action="store_true", help="count non-finite inputs in the exit code"
     )
     grade.add_argument("--level", choices=LEVELS, default="smoke")
-    grade.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
+    grade.add_argument(
+        "--dtype",
+        nargs="+",
+        choices=(*DTYPES, "bfloat16"),
+        default=list(DTYPES),
+        help="what it is given; bfloat16 with --array torch only",
+    )
     grade.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -92,27 +98,50 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         help="what it takes; torch: its gradients are autograd's",
     )
     grade.add_argument("--seed", type=seed, help="repeat a run; default: a fresh one")
-    grade.add_argument(
-        "--timeout", type=seconds, default=60.0, help="seconds for one call"
-    )
+    add_limits(grade)
     grade.set_defaults(run=run_grade)
 
 
+def add_limits(grade: argparse.ArgumentParser) -> None:
+    """What one call may take, and how many are timed."""
+    grade.add_argument(
+        "--timeout",
+        type=positive,
+        metavar="SECONDS",
+        default=60.0,
+        help="for one call; default: 60",
+    )
+    grade.add_argument(
+        "--memory",
+        type=positive,
+        metavar="GIB",
+        default=4.0,
+        help="that one call may allocate (Linux); default: 4",
+    )
+    grade.add_argument(
+        "--timed",
+        type=seed,
+        metavar="N",
+        default=0,
+        help="time N calls of a larger case, hold them to the machine's roofline",
+    )
+
+
 def seed(text: str) -> int:
-    """A seed of NumPy's generators."""
+    """A seed of NumPy's generators, or a count."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}; wanted a whole number, 0 or more")
     return int(text)
 
 
-def seconds(text: str) -> float:
-    """A time limit: longer than nothing, and not for ever."""
+def positive(text: str) -> float:
+    """A limit: more than nothing, and not for ever."""
     try:
         limit = float(text)
     except ValueError:
         limit = 0.0
     if not 0 < limit < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}; wanted seconds, more than 0")
+        raise argparse.ArgumentTypeError(f"{text!r}; wanted a number more than 0")
     return limit
 
 
@@ -134,7 +163,6 @@ def run_grade(options: argparse.Namespace) -> int:
     from refdcn.grading import CannotStartError, grade
     from refdcn.grading.candidates import SpecError, split
     from refdcn.grading.declared import DeclarationError, parse_gaps
-    from refdcn.grading.report import reproduction
 
     try:
         split(options.spec)
@@ -149,6 +177,9 @@ def run_grade(options: argparse.Namespace) -> int:
             strict=options.strict,
             array=options.array,
             timeout=options.timeout,
+            memory=int(options.memory * 2**30),
+            timed=options.timed,
+            smallest=options.script is not None,
             progress=True,
         )
     except (CannotStartError, SpecError, DeclarationError, OSError) as e:
@@ -158,8 +189,16 @@ def run_grade(options: argparse.Namespace) -> int:
     if options.json:
         options.json.write_text(report.json() + "\n")
     if options.script:
-        options.script.write_text(reproduction(report))
+        write_script(report.script(), options.script)
     return report.exit_code
+
+
+def write_script(text: str, path: Path) -> None:
+    """Write it, or say that there is nothing it could show."""
+    if text:
+        path.write_text(text)
+    else:
+        print(f"{path} is not written: no failure to show", file=sys.stderr)
 
 
 def run_self_test(options: argparse.Namespace) -> int:

@@ -10,9 +10,9 @@ from refdcn import cli
     [
         (["--seed", "-1"], "argument --seed: '-1'; wanted a whole number, 0 or more"),
         (["--seed", "x"], "argument --seed: 'x'; wanted a whole number, 0 or more"),
-        (["--timeout", "0"], "--timeout: '0'; wanted seconds, more than 0"),
-        (["--timeout", "nan"], "--timeout: 'nan'; wanted seconds, more than 0"),
-        (["--timeout", "inf"], "--timeout: 'inf'; wanted seconds, more than 0"),
+        (["--timeout", "0"], "--timeout: '0'; wanted a number more than 0"),
+        (["--timeout", "nan"], "--timeout: 'nan'; wanted a number more than 0"),
+        (["--timeout", "inf"], "--timeout: 'inf'; wanted a number more than 0"),
         (["--json", "none/a"], "--json: 'none/a'; wanted a file in a folder"),
         (["--script", "."], "--script: '.'; wanted a file in a folder"),
     ],

@@ -4,32 +4,71 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
-from refdcn.grading import declared, judge, suite
-from refdcn.grading.cases import Case
+from refdcn.grading import declared, judge, suite, timed
+from refdcn.grading.cases import NAMES, Case
 from refdcn.grading.diagnosis import diagnose
 from refdcn.grading.explain import explain_precision
-from refdcn.grading.isolation import Forked, InProcess, Outcome, Process
+from refdcn.grading.isolation import (
+    FIRST,
+    MEMORY,
+    SECOND,
+    SECONDS,
+    Forked,
+    InProcess,
+    Outcome,
+    Process,
+)
 from refdcn.grading.judge import Finding
 from refdcn.grading.precision import standard
+from refdcn.grading.reduce import altered, smallest
 from refdcn.grading.report import Report
+from refdcn.grading.script import shows
 from refdcn.grading.verdicts import Verdict, worst
 
 Runner = Process | InProcess
 ELSEWHERE = 2**28  # a second address for the inputs
 GIVE_UP = 3  # deaths or timeouts in one group before its rest is left out
+HANGS = 6  # timeouts in all before everything else is left out
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a grade is asked for; `grade` documents them."""
+
+    level: str = "smoke"
+    dtypes: tuple[str, ...] = ("float64", "float32", "float16")
+    precision: str | None = None
+    conventions: Mapping[str, str] = field(default_factory=dict)
+    gaps: tuple[str, ...] = ()
+    seed: int = 0
+    strict: bool = False
+    array: str = "numpy"
+    timeout: float = SECONDS
+    memory: int = MEMORY
+    timed: int = 0
+    smallest: bool = False
+    progress: bool = False
+
+    @property
+    def border(self) -> str:
+        """The declared border rule."""
+        return self.conventions.get("border", "corners")
 
 
 class Progress:
-    """A bar on standard error, where someone may be looking."""
+    """What is done, and a bar on standard error, where someone may be looking."""
 
     def __init__(self, total: int, show: bool) -> None:
         self.done, self.total, self.show = 0, total, show and sys.stderr.isatty()
+        self.left_out = 0  # cases not called after repeated deaths
 
     def step(self, what: str) -> None:
         """One more case is done."""
@@ -49,10 +88,10 @@ class Progress:
 def run_forward(runner: Runner, expected: suite.Expected) -> Finding:
     """Call the candidate on a case, and again on the same values elsewhere."""
     case = expected.case
-    outcome = runner.call(case, pattern=0xFF)
+    outcome = runner.call(case, pattern=FIRST)
     finding = judge.forward(expected, outcome)
     if finding.verdict is Verdict.PASS and case.kind != "malformed":
-        again = runner.call(case, at=ELSEWHERE, pattern=0x41)
+        again = runner.call(case, at=ELSEWHERE, pattern=SECOND)
         repeated = judge.forward(expected, again)
         if repeated.verdict < finding.verdict:
             return repeated
@@ -68,7 +107,7 @@ def run_gradients(runner: Runner, expected: suite.Expected) -> list[Finding]:
     outcome = runner.call(case, "grad")
     findings = judge.gradients(expected, outcome)
     if case.group == "repeat" and worst(f.verdict for f in findings) >= 6:
-        again = runner.call(case, "grad", at=ELSEWHERE, pattern=0x41)
+        again = runner.call(case, "grad", at=ELSEWHERE, pattern=SECOND)
         found = repeat_finding(case, "gradients", outcome, again)
         findings += [found] if found else []
     return findings
@@ -90,22 +129,62 @@ def same_bits(a: Any, b: Any) -> bool:
     return bool(a.shape == b.shape and a.tobytes() == b.tobytes())
 
 
+def interleaved(
+    runner: Runner, a: suite.Expected, b: suite.Expected
+) -> Iterator[Finding]:
+    """A, B, A at one address, one element changed, and a call of nothing at all."""
+    outcomes = [runner.call(e.case) for e in (a, b, a)]
+    for expected, outcome in zip((a, b, a), outcomes, strict=True):
+        yield judge.forward(expected, outcome)
+    found = repeat_finding(a.case, "y", outcomes[0], outcomes[2])
+    if found is not None:
+        yield found
+    for case in touched(a.case):
+        expected = suite.Expected(case, a.standard, a.border)
+        yield judge.forward(expected, runner.call(case))
+    ghost = judge.forward(a, runner.call(a.case, ghost=True))
+    if ghost.verdict > Verdict.WRONG:
+        text = "memory that nobody wrote holds the right answer"
+        yield Finding(a.case, "y", Verdict.INTEGRITY, text)
+
+
+def touched(case: Case) -> Iterator[Case]:
+    """Each input in turn with one element changed, drawn from the values."""
+    rng = np.random.default_rng(crc32(case.x.tobytes()))
+    for name, a in zip(NAMES, case.inputs, strict=True):
+        if a is not None and a.size:
+            changed = a.copy()
+            k = int(rng.integers(a.size))
+            # A power of two: exact in every dtype, and not close to what it was.
+            changed.reshape(-1)[k] = -2 if changed.reshape(-1)[k] > 0 else 2
+            note = f"one element of {name} anew"
+            yield altered(replace(case, note=note), name, changed)
+
+
 def run(
     runner: Runner, cases: Sequence[suite.Expected], progress: Progress
 ) -> Iterator[Finding]:
     """The findings of every case; a group that keeps dying is cut short."""
     deaths: dict[str, int] = {}
+    hangs = 0
+    last: tuple[suite.Expected, bool] | None = None
     for expected in cases:
-        group = expected.case.group
-        progress.step(group)
-        group = f"{expected.case.x.dtype} {group}"
-        if deaths.get(group, 0) >= GIVE_UP:
+        group = f"{expected.case.dtype} {expected.case.group}"
+        progress.step(expected.case.group)
+        if deaths.get(group, 0) >= GIVE_UP or hangs >= HANGS:
+            progress.left_out += 1
             continue
         found = [run_forward(runner, expected)]
         if found[0].verdict > Verdict.INTEGRITY:
             found += run_gradients(runner, expected)
-        if worst(f.verdict for f in found) <= Verdict.TIMEOUT:
-            deaths[group] = deaths.get(group, 0) + 1
+        if expected.case.group == "repeat":
+            passed = found[0].verdict is Verdict.PASS
+            if last is not None and passed and last[1]:
+                found += interleaved(runner, last[0], expected)
+            last = (expected, passed) if last is None else None
+        verdict = worst(f.verdict for f in found)
+        deaths[group] = deaths.get(group, 0) + (verdict <= Verdict.TIMEOUT)
+        hangs += verdict is Verdict.TIMEOUT
         yield from found
 
 
@@ -115,7 +194,7 @@ def prepare_one(
 ) -> tuple[suite.Expected, ...]:
     """The cases of one dtype; their oracles are computed once for a seed."""
     bounds = standard(dtype, precision)
-    cases = suite.cases(seed, np.dtype(dtype), level)
+    cases = suite.cases(seed, dtype, level)
     return tuple(suite.Expected(case, bounds, border) for case in cases)
 
 
@@ -142,7 +221,10 @@ def grade(
     seed: int | None = None,
     strict: bool = False,
     array: str = "numpy",
-    timeout: float = 60.0,
+    timeout: float = SECONDS,
+    memory: int = MEMORY,
+    timed: int = 0,
+    smallest: bool = False,
     progress: bool = False,
 ) -> Report:
     """Grade an implementation of Eq. (1) against the definition.
@@ -154,7 +236,10 @@ def grade(
     is another than the dtype's own. conventions: "border=inside", ... that it
     keeps. gaps: "groups > 1", ... that it may refuse. array: "torch" for one on
     torch tensors, whose gradients are autograd's. seed: None draws a fresh
-    one, which the report names.
+    one, which the report names; a second grade with the same one computes no
+    expectation anew. timeout: seconds for one call. memory: bytes that one
+    call may allocate (Linux). timed: calls of a larger case that are timed and
+    held to the machine's roofline. smallest: reduce the worst failing case.
     Raises CannotStartError when the candidate cannot be loaded.
 
     >>> from refdcn import formula
@@ -162,43 +247,86 @@ def grade(
     >>> grade("refdcn.formula:deform_conv2d", dtypes=["float32"]).exit_code
     0
     """
-    kept = declared.parse_conventions(conventions)
-    seed = secrets.randbelow(2**32) if seed is None else seed
-    spec, runner = attach(candidate, array, timeout)
-    has_grad, border = runner.has_grad, kept.get("border", "corners")
-    cases = prepare(seed, dtypes, level, precision, border)
-    bar = Progress(len(cases), progress)
-    try:
-        findings = list(run(runner, cases, bar))
-        explain_precision(findings)
-        declared.apply(findings, kept, gaps)
-        diagnosis = diagnose(runner, findings)
-    finally:
-        bar.close()
-        runner.close()
-    return Report(
-        spec,
-        seed,
+    if "bfloat16" in dtypes and array != "torch":
+        raise declared.DeclarationError(
+            "dtypes holds bfloat16, which NumPy arrays cannot; array must be 'torch'"
+        )
+    options = Options(
         level,
         tuple(dtypes),
-        strict,
-        findings,
-        has_grad,
         precision,
-        diagnosis,
+        declared.parse_conventions(conventions),
+        tuple(gaps),
+        secrets.randbelow(2**32) if seed is None else seed,
+        strict,
+        array,
+        timeout,
+        memory,
+        timed,
+        smallest,
+        progress,
     )
+    spec, runner = attach(candidate, options)
+    try:
+        return examine(spec, runner, options)
+    finally:
+        runner.close()
+
+
+def examine(spec: str, runner: Process, options: Options) -> Report:
+    """Everything that is asked of a candidate that runs."""
+    o = options
+    cases = prepare(o.seed, o.dtypes, o.level, o.precision, o.border)
+    bar = Progress(len(cases), o.progress)
+    report = Report(
+        spec, o.seed, o.level, o.dtypes, o.strict, [], runner.has_grad, o.precision
+    )
+    report.array = o.array
+    try:
+        report.findings += run(runner, cases, bar)
+        if o.timed:
+            dtype = "float32" if "float32" in o.dtypes else o.dtypes[0]
+            bounds = standard(dtype, o.precision)
+            found, timing = timed.run(runner, o.seed, dtype, bounds, o.border, o.timed)
+            report.findings += found
+            report.timing = timing.text() if timing else ""
+        explain_precision(report.findings)
+        declared.apply(report.findings, o.conventions, o.gaps)
+        report.diagnosis = diagnose(runner, report.findings)
+        if o.smallest:
+            report.smallest = reduced(runner, report, o)
+    finally:
+        bar.close()
+    report.left_out, report.confined = bar.left_out, runner.confined
+    report.imports = sorted(runner.imports)
+    return report
+
+
+def reduced(runner: Process, report: Report, options: Options) -> Finding | None:
+    """The worst finding that a script can show, on its smallest case."""
+    shown = [f for f in report.counted if shows(f)]
+    if not shown:
+        return None
+    bad = worst(f.verdict for f in shown)
+    worst_ones = [f for f in shown if f.verdict is bad]
+    f = min(worst_ones, key=lambda f: (not f.case.x.size, f.case.offset.size))
+    bounds = standard(f.case.dtype, options.precision)
+    f = smallest(runner, f, bounds, options.border)
+    if f.expected is None and f.case.kind in ("bound", "exact"):
+        f.expected = suite.Expected(f.case, bounds, options.border)
+    return f
 
 
 def attach(
-    candidate: str | Callable[..., Any], array: str, timeout: float
+    candidate: str | Callable[..., Any], options: Options
 ) -> tuple[str, Process]:
     """The candidate's name and its process: by import where that is possible."""
-    if isinstance(candidate, str):
-        return candidate, Process(candidate, array, timeout)
-    spec = named(candidate)
+    limits = options.timeout, options.memory
+    spec = candidate if isinstance(candidate, str) else named(candidate)
     if spec is not None:
-        return spec, Process(spec, array, timeout)
-    forked = Forked(candidate, timeout=timeout)
+        return spec, Process(spec, options.array, *limits)
+    assert not isinstance(candidate, str)
+    forked = Forked(candidate, None, *limits)
     return f"{forked.spec} (in a fork of the calling process)", forked
 
 

@@ -190,7 +190,6 @@ class Process:
             return Outcome("crash", self.dead)
         self.calls += 1
         request = self.request(case, which, at, pattern) | {"ghost": ghost}
-        began = time.monotonic()
         try:
             outcome = self.exchange(request)
         except ReplyError:
@@ -199,7 +198,6 @@ class Process:
         except CannotStartError as e:
             outcome = Outcome("crash", str(e))
             self.restart()
-        outcome.seconds = time.monotonic() - began
         outcome.faults += self.seen_from_outside()
         return outcome
 
@@ -230,6 +228,7 @@ class Process:
 
     def exchange(self, request: dict[str, Any]) -> Outcome:
         """Send a request and wait for what becomes of it."""
+        began = time.monotonic()
         try:
             os.write(self.out, json.dumps(request).encode() + b"\n")
         except BrokenPipeError:
@@ -239,7 +238,9 @@ class Process:
         while 0 < reply.get("token", 0) < request["token"]:
             faults.append("a call was answered twice, as after a fork")
             reply = self.receive(self.timeout)
+        seconds = time.monotonic() - began
         outcome = self.read(reply, request["token"])
+        outcome.seconds = seconds
         outcome.faults += faults
         return outcome
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from refdcn.grading.candidates import split
-from refdcn.grading.cases import NAMES
 from refdcn.grading.diagnosis import Diagnosis
 from refdcn.grading.judge import Finding
+from refdcn.grading.script import reproduction
 from refdcn.grading.verdicts import EXIT_CODES, Verdict, worst
 
 HALF = "float16", "bfloat16"
@@ -68,6 +68,12 @@ class Report:
     has_grad: bool = False
     precision: str | None = None
     diagnosis: Diagnosis = field(default_factory=Diagnosis)
+    array: str = "numpy"
+    imports: list[str] = field(default_factory=list)  # references it loaded
+    confined: bool = False  # whether the grader's memory was closed to it
+    left_out: int = 0  # cases not called after repeated deaths
+    timing: str = ""
+    smallest: Finding | None = None
 
     @property
     def lines(self) -> list[Line]:
@@ -75,7 +81,7 @@ class Report:
         groups: dict[tuple[str, str], list[Finding]] = {}
         for f in self.findings:
             name = f.target if f.target.startswith("grad") else f.case.group
-            groups.setdefault((f.case.x.dtype.name, name), []).append(f)
+            groups.setdefault((f.case.dtype, name), []).append(f)
         return [Line(*key, found) for key, found in groups.items()]
 
     @property
@@ -87,7 +93,7 @@ class Report:
         """Not: declared gaps, imprecise halves nobody declared, lax hostiles."""
         if f.declared or (f.case.kind == "hostile" and not self.strict):
             return False
-        half = f.case.x.dtype.name in HALF and self.precision is None
+        half = f.case.dtype in HALF and self.precision is None
         return not (half and f.verdict is Verdict.IMPRECISE)
 
     @property
@@ -108,7 +114,7 @@ class Report:
     def sentence(self) -> str:
         """The verdict as one sentence, and what hostile inputs do."""
         said = self.headline()
-        for cause in dict.fromkeys(self.uncounted_causes()):
+        for cause in dict.fromkeys([*self.uncounted_causes(), *self.remarks()]):
             said += f" {cause}"
         hostile = [f for f in self.findings if f.case.kind == "hostile"]
         found = self.worst_of(hostile)
@@ -123,7 +129,7 @@ class Report:
     def uncounted_causes(self) -> Iterator[str]:
         """What is named without deciding: conventions, halves, declared gaps."""
         for f in self.findings:
-            name = f.case.x.dtype.name
+            name = f.case.dtype
             if f.case.kind == "hostile":
                 continue
             if f.declared:
@@ -133,6 +139,14 @@ class Report:
             elif f.verdict is Verdict.IMPRECISE and not self.counts(f):
                 cause = f.cause or "less accurate than float32 intermediates allow"
                 yield f"Imprecise in {name}, not counted: {cause}."
+
+    def remarks(self) -> Iterator[str]:
+        """What the candidate's process did beside answering."""
+        for name in self.imports:
+            if not split(self.candidate)[0].startswith(name) and name != self.candidate:
+                yield f"It loads {name}, whose operator it may be calling."
+        if self.left_out:
+            yield f"{self.left_out} cases were left out after repeated deaths."
 
     def headline(self) -> str:
         """The counted verdict."""
@@ -161,7 +175,19 @@ class Report:
         head = f"refdcn grade {self.candidate} --level {self.level} --seed {self.seed}"
         lines = [line.text() for line in self.lines]
         why = [self.diagnosis.text(), ""] if self.diagnosis.text() else []
-        return "\n".join([self.sentence, "", *why, *lines, "", f"Repeat it: {head}"])
+        time = [self.timing, ""] if self.timing else []
+        end = [f"Repeat it: {head}"]
+        return "\n".join([self.sentence, "", *why, *lines, "", *time, *end])
+
+    def script(self) -> str:
+        """The smallest failing case as a script; empty when there is none.
+
+        It is there after grading with `smallest`, unless the candidate is a
+        function that only the calling process holds.
+        """
+        if self.smallest is None or "(" in self.candidate:
+            return ""
+        return reproduction(self.candidate, self.array, self.smallest)
 
     def json(self) -> str:
         """Everything, for programs."""
@@ -181,6 +207,10 @@ class Report:
                 "seed": self.seed,
                 "level": self.level,
                 "strict": self.strict,
+                "imports": self.imports,
+                "confined": self.confined,
+                "left_out": self.left_out,
+                "timing": self.timing,
                 "groups": [
                     {
                         "dtype": line.dtype,
@@ -197,84 +227,12 @@ class Report:
         )
 
 
-def listed(a: Any) -> str:
-    """An array as source text that keeps every bit."""
-    if a is None:
-        return "None"
-    data = a.reshape(-1).tolist()
-    return f"np.array({data}, {a.dtype.name!r}).reshape({list(a.shape)})".replace(
-        "nan", "np.nan"
-    )
-
-
-SCRIPT = '''"""{title}
-
-Needs NumPy and the candidate only; it fails while the candidate is wrong.
-"""
-
-import sys
-
-import numpy as np
-
-sys.path.insert(0, ".")
-{load}
-
-x = {x}
-offset = {offset}
-weight = {weight}
-mask = {mask}
-bias = {bias}
-low = {low}
-high = {high}
-bound = {bound}
-{call}
-ok = (low - bound <= got) & (got <= high + bound)
-print("got", got, "wanted", low, "to", high, sep="\\n")
-assert ok.all(), f"{{np.count_nonzero(~ok)}} of {{ok.size}} values are outside"
-'''
-BY_PATH = """import importlib.util
-spec = importlib.util.spec_from_file_location("candidate", {path!r})
-candidate = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(candidate)
-f = candidate.{name}"""
-
-
-def reproduction(report: Report) -> str:
-    """A script of the smallest failing case; empty when nothing failed."""
-    failing = [
-        f
-        for f in report.counted
-        if f.got is not None and f.verdict is Verdict.WRONG and f.expected is not None
-    ]
-    if not failing or "(" in report.candidate:
-        return ""
-    f = min(failing, key=lambda f: sum(a.size for a in f.case.inputs if a is not None))
-    assert f.expected is not None
-    want, grad = f.expected.range(f.target), f.target != "y"
-    place, name = split(report.candidate)
-    name += "_grad" if grad else ""
-    load = f"from {place} import {name} as f"
-    if place.endswith(".py"):
-        load = BY_PATH.format(path=place, name=name)
-    arguments = "x, offset, weight, mask, bias"
-    windows = ", ".join(f"{k}={v}" for k, v in f.case.windows.items())
-    call = f"got = f({arguments}, {windows})"
-    if grad:
-        at = NAMES.index(f.target[5:])
-        call = f"grad_y = {listed(f.case.grad_y)}\n"
-        call += f"got = f(grad_y, {arguments}, {windows})[{at}]"
-    inputs = dict(zip(NAMES, map(listed, f.case.inputs), strict=True))
-    title = f"{report.candidate}: {f.target} is wrong ({f.case})."
-    ranges = {k: listed(getattr(want, k)) for k in ("low", "high", "bound")}
-    return SCRIPT.format(title=title, load=load, call=call, **inputs, **ranges)
-
-
 def finding_json(f: Finding) -> dict[str, Any]:
     """One finding; an infinite ratio is written as a word."""
     ratio = f.ratio if f.ratio < float("inf") else "infinite"
     return {
         "case": str(f.case),
-        "dtype": f.case.x.dtype.name,
+        "dtype": f.case.dtype,
         "group": f.case.group,
         "target": f.target,
         "verdict": str(f.verdict),
