@@ -8,6 +8,7 @@ docs/grading.md derives each line.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -49,9 +50,11 @@ class Roundoff(NamedTuple):
 def uniform(u: float, dtype: npt.DTypeLike, **changed: float) -> Roundoff:
     """Every step in one precision; a flush to zero loses the smallest normal."""
     info = np.finfo(dtype)
-    # Half-precision hardware keeps subnormals; others may flush them to zero.
-    tiny = info.smallest_subnormal if info.bits == 16 else info.tiny
-    steps = Roundoff(u, u, u, u, u, u, float(tiny), float(info.max))
+    # Half-precision hardware keeps subnormals, and loses half of their spacing;
+    # others may flush them to zero.
+    half = info.bits == 16
+    tiny = float(info.smallest_subnormal) / 2 if half else float(info.tiny)
+    steps = Roundoff(u, u, u, u, u, u, tiny, float(info.max))
     return steps._replace(**changed)
 
 
@@ -62,12 +65,27 @@ FP32 = uniform(U32, np.float32)
 # reading has float32 steps and one rounding at the end.
 FP16 = uniform(U16, np.float16)
 FP16_WIDE = uniform(U32, np.float16, output=U16)
-BY_DTYPE = {"float64": FP64, "float32": FP32, "float16": FP16}
+# bfloat16 has float32's range, and its hardware flushes as float32's may.
+U_BF16 = 2.0**-8
+BF16 = uniform(U_BF16, np.float32)
+BF16_WIDE = uniform(U32, np.float32, output=U_BF16)
+BY_DTYPE = {"float64": FP64, "float32": FP32, "float16": FP16, "bfloat16": BF16}
+WIDE = {"float16": FP16_WIDE, "bfloat16": BF16_WIDE}
 
 
 def chain(u: float, length: Array | float) -> Any:
     """The relative error of `length` roundings one after another."""
     return np.expm1(np.asarray(length, float) * np.log1p(u))
+
+
+def together(*errors: Array | float) -> Any:
+    """(1 + a)(1 + b) ... - 1: relative errors one after another."""
+    return np.expm1(sum(np.log1p(e) for e in errors))
+
+
+def peak(*factors: Array) -> float:
+    """What no product of some of the factors, in whatever order, exceeds."""
+    return math.prod(max(1.0, float(f.max(initial=0.0))) for f in factors)
 
 
 class Cells(NamedTuple):
@@ -90,18 +108,32 @@ class Samples(NamedTuple):
 
 
 def deltas(case: Case, u: Roundoff) -> tuple[Array, Array]:
-    """The coordinate errors: three additions, in any order."""
+    """The coordinate errors: dp and three whole numbers, added in any order.
+
+    Whole numbers are exact, and a sum with one of them rounds only where its
+    last bit weighs more than before: the errors are at most u, u / 2, u / 4 ...
+    of the largest partial sum, together less than 2 u.
+    """
     sizes = case.sizes
     h, w = sizes.out
     i, j = np.indices((sizes.K_h, sizes.K_w)).reshape(2, -1, 1, 1)
     dp = np.abs(case.offset.astype(np.float64).reshape(offset_shape(sizes)))
     (s_y, s_x), (p_y, p_x), (d_y, d_x) = case.stride, case.padding, case.dilation
-    y = s_y * np.arange(h)[:, None] + p_y + d_y * i + dp[:, :, :, 0]
-    x = s_x * np.arange(w) + p_x + d_x * j + dp[:, :, :, 1]
-    three = chain(u.coordinate, 3)
-    around = [u.absolute + 8 * u.grid * max(n, 1) for n in (sizes.H, sizes.W)]
-    grid = 8 * u.grid
-    return (three + grid) * y + around[0], (three + grid) * x + around[1]
+    whole_y = s_y * np.arange(h)[:, None] + p_y + d_y * i
+    whole_x = s_x * np.arange(w) + p_x + d_x * j
+    # A dp that is flushed to zero leaves its cell as any other error can.
+    flat = u.absolute + u.tiny
+    around = [flat + 8 * u.grid * max(n, 1) for n in (sizes.H, sizes.W)]
+    found = []
+    for axis, whole in enumerate((whole_y, whole_x)):
+        rel = chain(u.coordinate, roundings(whole, u)) + 8 * u.grid
+        found.append(rel * (whole + dp[:, :, :, axis]) + around[axis])
+    return found[0], found[1]
+
+
+def roundings(whole: Array, u: Roundoff) -> Array:
+    """2; but beyond 1 / u the whole numbers, two products and all sums round too."""
+    return np.where(whole * u.coordinate <= 1, 2, 8)
 
 
 def cell_maps(x: Array) -> Array:
@@ -192,10 +224,28 @@ def absolute_weight(case: Case) -> Array:
     return w.reshape(sizes.groups, -1, w.shape[1], sizes.K_h * sizes.K_w)
 
 
-def rounded(u: Roundoff, value: Array, error: Array, terms: Array, size: Array) -> Any:
-    """`error`, then one rounding of the result, underflow and overflow."""
-    total = error + u.output * (np.abs(value) + error) + 4 * u.tiny * terms
-    return np.where(size + error < u.largest / 2, total, np.inf)
+class Parts(NamedTuple):
+    """What the bound of one output is put together from."""
+
+    error: Array  # of all roundings but the result's
+    lost: Array  # sum over the terms of what one underflow can be multiplied by
+    size: Array  # sum of |terms|
+    peak: float  # no product on the way exceeds it
+
+
+# Underflows of one term: each of four corners has four products, w m t s x in any
+# order, and an addition; w, m and x themselves may be flushed. A loss is multiplied
+# by whatever factors follow, so by at most (1 + |w|)(1 + |m|)(1 + |x|): weights of
+# 1e-30 times masks of 1e-20 are 0 in float32, and pixels of 1e30 show it.
+UNDERFLOWS = 24
+
+
+def rounded(u: Roundoff, value: Array, p: Parts) -> Any:
+    """The errors, one rounding of the result, underflow and overflow."""
+    total = p.error + u.output * (np.abs(value) + p.error)
+    total = total + UNDERFLOWS * u.tiny * p.lost
+    finite = (p.size + p.error < u.largest / 2) & (p.peak < u.largest / 2)
+    return np.where(finite, total, np.inf)
 
 
 def forward(case: Case, y: Array, u: Roundoff, longest: bool = True) -> Array:
@@ -203,23 +253,19 @@ def forward(case: Case, y: Array, u: Roundoff, longest: bool = True) -> Array:
     s, w = samples(case, u), absolute_weight(case)
     m = np.abs(modulation(case))[:, :, None]
 
-    def contract(columns: Array) -> Array:
+    def contract(w: Array, columns: Array) -> Array:
         columns = by_weight_group(case, np.broadcast_to(columns, s.size.shape))
         sums = np.einsum("bock,nbckuv->nbouv", w, columns, optimize=True)
         return sums.reshape(case.y_shape)  # type: ignore[no-any-return]
 
-    moved, T = contract(m * s.error), contract(m * (s.size + s.error))
+    moved, T = contract(w, m * s.error), contract(w, m * (s.size + s.error))
     n = w.shape[2] * w.shape[3]
     b = 0 if case.bias is None else np.abs(case.bias.astype(float))[:, None, None]
     steps = chain(u.accumulation, 4 * n + 1 if longest else n + 1)
-    E = moved + (chain(u.product, 2) + u.stored) * T + steps * (T + b)
-    terms = np.einsum(
-        "bock,nbckuv->nbouv",
-        1 + w,
-        by_weight_group(case, np.broadcast_to(1 + m, s.size.shape)),
-        optimize=True,
-    )
-    return rounded(u, y, E, terms.reshape(case.y_shape), T + b)  # type: ignore
+    rel = together(chain(u.product, 2), u.stored, steps)
+    lost = 1 + contract(1 + w, (1 + m) * (1 + s.cells.top))
+    parts = Parts(moved + rel * T + steps * b, lost, T + b, peak(w, m, s.cells.top))
+    return rounded(u, y, parts)  # type: ignore[no-any-return]
 
 
 class Upstream(NamedTuple):
@@ -227,22 +273,31 @@ class Upstream(NamedTuple):
 
     C: Array  # sum |w| |grad_y| over the group's outputs
     e_c: Array  # its error
+    lost: Array  # sum (1 + |w|)(1 + |grad_y|)
     m: Array  # |mask|, [N, offset_groups, 1, K, H_out, W_out]
     n_o: int  # outputs a group
     n_i: int  # channels an offset group
+    peak: float  # of w, grad_y, their sums and m
 
 
 def upstream(case: Case, u: Roundoff) -> Upstream:
     """The column gradient w^T grad_y in absolute values, and its error."""
     assert case.grad_y is not None
-    sizes = case.sizes
-    N, (h, w) = sizes.N, sizes.out
+    sizes, w = case.sizes, absolute_weight(case)
+    N, (h, w_out) = sizes.N, sizes.out
     n_o, n_i = sizes.C_out // sizes.groups, sizes.C_in // sizes.offset_groups
-    go = np.abs(case.grad_y.astype(np.float64)).reshape(N, sizes.groups, n_o, h, w)
-    C = np.einsum("bock,nbouv->nbckuv", absolute_weight(case), go)
-    C = C.reshape(N, sizes.offset_groups, n_i, C.shape[3], h, w)
-    e_c = (u.product + chain(u.accumulation, n_o) + u.stored) * C
-    return Upstream(C, e_c, np.abs(modulation(case))[:, :, None], n_o, n_i)
+    go = np.abs(case.grad_y.astype(np.float64))
+    go = go.reshape(N, sizes.groups, n_o, h, w_out)
+
+    def columns(w: Array, go: Array) -> Array:
+        C = np.einsum("bock,nbouv->nbckuv", w, go)
+        shape = N, sizes.offset_groups, n_i, C.shape[3], h, w_out
+        return np.asarray(C.reshape(shape))
+
+    C, m = columns(w, go), np.abs(modulation(case))[:, :, None]
+    e_c = together(u.product, chain(u.accumulation, n_o), u.stored) * C
+    top = max(peak(w, go), peak(C)) * peak(m)
+    return Upstream(C, e_c, columns(1 + w, 1 + go), m, n_o, n_i, top)
 
 
 def scatter(a: Array, factors: Sequence[Array]) -> Array:
@@ -273,21 +328,25 @@ def gradients(
         grad_bias_error(case, u),
     )
     return [
-        None if v is None else rounded(u, v, *(a.reshape(v.shape) for a in error))
-        for v, error in zip(values, errors, strict=True)
+        None if v is None else rounded(u, v, shaped(parts, v.shape))
+        for v, parts in zip(values, errors, strict=True)
     ]
 
 
-Parts = tuple[Array, Array, Array]  # error, number of products, sum of their sizes
+def shaped(p: Parts, shape: tuple[int, ...]) -> Parts:
+    """The same in the gradient's shape."""
+    error, lost, size = (a.reshape(shape) for a in p[:3])
+    return Parts(error, lost, size, p.peak)
 
 
 def grad_bias_error(case: Case, u: Roundoff) -> Parts:
     """A plain sum."""
     assert case.grad_y is not None
-    total = np.abs(case.grad_y.astype(float)).sum((0, 2, 3))
+    go = np.abs(case.grad_y.astype(float))
+    total = go.sum((0, 2, 3))
     n_p = case.grad_y.size // max(1, case.grad_y.shape[1])
-    none = np.zeros_like(total)  # a sum of representable numbers loses none
-    return chain(u.accumulation, max(0, n_p - 1)) * total, none, total
+    error = chain(u.accumulation, max(0, n_p - 1)) * total
+    return Parts(error, np.full_like(total, n_p), total, peak(go))
 
 
 def grad_weight_error(
@@ -299,27 +358,33 @@ def grad_weight_error(
     go = np.abs(case.grad_y.astype(float))
     go = go.reshape(sizes.N, sizes.groups, up.n_o, *sizes.out)
 
-    def contract(columns: Array) -> Array:
-        columns = by_weight_group(case, columns)
+    def contract(go: Array, columns: Array) -> Array:
+        columns = by_weight_group(case, np.broadcast_to(columns, s.size.shape))
         return np.einsum("nbouv,nbckuv->bock", go, columns)  # type: ignore[no-any-return]
 
     n_p = sizes.N * sizes.out[0] * sizes.out[1]
-    T = contract(up.m * (s.size + s.error))
-    rel = chain(u.product, 2) + u.stored
-    rel = rel + chain(u.accumulation, (4 if longest else 1) * n_p)
-    terms = contract(1 + up.m + 0 * s.size) + n_p
-    return contract(up.m * s.error) + rel * T, terms, T
+    T = contract(go, up.m * (s.size + s.error))
+    steps = chain(u.accumulation, (4 if longest else 1) * n_p)
+    rel = together(chain(u.product, 2), u.stored, steps)
+    lost = contract(1 + go, (1 + up.m) * (1 + s.cells.top))
+    error = contract(go, up.m * s.error) + rel * T
+    return Parts(error, lost, T, peak(go, up.m, s.cells.top))
+
+
+def over_channels(up: Upstream, u: Roundoff, longest: bool) -> Any:
+    """The relative error of two products and of sums over an offset group."""
+    steps = 4 * up.n_o * up.n_i if longest else up.n_i
+    return together(chain(u.product, 2), u.stored, chain(u.accumulation, steps))
 
 
 def grad_mask_error(s: Samples, up: Upstream, u: Roundoff, longest: bool) -> Parts:
     """sum over channels of (w^T grad_y) * x(q)."""
     size = s.size + s.error
-    T = (up.C * size).sum(2)
-    rel = chain(u.product, 2) + u.stored
-    steps = 4 * up.n_o * up.n_i if longest else up.n_i
-    rel = rel + chain(u.accumulation, steps)
-    terms = (1 + up.C + 0 * s.size).sum(2) + up.n_o * up.n_i
-    return (up.C * s.error + up.e_c * size).sum(2) + rel * T, terms, T
+    T = ((up.C + up.e_c) * size).sum(2)
+    error = (up.C * s.error + up.e_c * size).sum(2)
+    lost = (up.lost * (1 + s.cells.top)).sum(2)
+    error = error + over_channels(up, u, longest) * T
+    return Parts(error, lost, T, up.peak * peak(s.cells.top))
 
 
 def grad_x_error(
@@ -328,14 +393,15 @@ def grad_x_error(
     """A scatter: a corner's weight changes by at most delta_y + delta_x."""
     met = hits(case, (s.delta_y, s.delta_x))
     (t_y, _), (t_x, _) = tents(case)
-    C = up.m * up.C
+    C = up.m * (up.C + up.e_c)
     moved = scatter(C * (s.delta_y + s.delta_x + chain(u.interpolation, 4)), met)
     T = scatter(C, (t_y, t_x)) + moved
-    e_c = scatter(up.m * up.e_c, (t_y, t_x)) * (1 + chain(u.product, 4))
+    e_c = scatter(up.m * up.e_c, (t_y, t_x))
     count = scatter(np.ones_like(up.m), met)
     steps = chain(u.accumulation, count * (up.n_o if longest else 1))
-    terms = scatter((1 + up.m) * (up.n_o + up.C), met)
-    return moved + e_c + (chain(u.product, 2) + u.stored + steps) * T, terms, T
+    rel = together(chain(u.product, 2), u.stored, steps)
+    lost = scatter((1 + up.m) * up.lost, met)
+    return Parts(moved + e_c + rel * T, lost, T, up.peak)
 
 
 def kinks(case: Case, delta: tuple[Array, Array], axis: int) -> Array:
@@ -352,20 +418,24 @@ def grad_offset_error(
     near = (s.delta_y[:, :, 0], s.delta_x[:, :, 0])
     cells = gather_cells(grouped(case), positions(case), near, both=True)
     (t_y, s_y), (t_x, s_x) = tents(case)
-    rel = chain(u.product, 2) + u.stored
-    steps = 4 * up.n_o * up.n_i if longest else up.n_i
-    rel = rel + chain(u.accumulation, steps)
+    rel, largest = over_channels(up, u, longest), float(x.max(initial=0.0))
     errors, sums = [], []
     for axis, factors in enumerate(((np.abs(s_y), t_x), (t_y, np.abs(s_x)))):
+        other = delta[1 - axis]
         kink = kinks(case, delta, axis)[:, :, None]
+        # Beyond half a pixel more than one edge is near: any slope of the image.
+        lost = delta[axis] > 0.5
         size = np.where(kink, 2 * cells.top, sample(x, *factors))
-        moved = delta[1 - axis] * cells.twist
-        moved = moved + chain(u.interpolation, 16) * cells.top
-        T = (up.m * up.C * (size + moved)).sum(2)
-        E = (up.m * (up.C * moved + up.e_c * (size + moved))).sum(2) + rel * T
-        lost = delta[axis][:, :, 0] > 0.5  # more than one edge within reach
-        errors.append(np.where(lost & (T > 0), np.inf, E))
+        few = chain(u.interpolation, 16) * cells.top
+        moved = np.where(lost, 4 * largest, other * cells.twist + few)
+        # Of |x| the mixed difference may be larger than of x, but not 4 |x|.
+        size = np.minimum(2 * cells.top, size + 4 * other * cells.top) + few
+        size = np.where(lost, 2 * largest, size)
+        T = (up.m * (up.C + up.e_c) * size).sum(2)
+        E = (up.m * (up.C * moved + up.e_c * size)).sum(2) + rel * T
+        errors.append(E)
         sums.append(T)
-    terms = (1 + up.m) * (up.n_o + up.C)
-    terms = np.repeat(terms.sum(2)[:, :, :, None], 2, 3)
-    return np.stack(errors, 3), terms, np.stack(sums, 3)
+    terms = ((1 + up.m) * up.lost * (1 + 2 * cells.top)).sum(2)
+    terms = np.repeat(terms[:, :, :, None], 2, 3)
+    top = 2 * up.peak * max(1.0, largest)
+    return Parts(np.stack(errors, 3), terms, np.stack(sums, 3), top)

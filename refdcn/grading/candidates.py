@@ -1,4 +1,4 @@
-"""How a candidate is attached: `torchvision`, `module:f`, `path/file.py:f`.
+"""How a candidate is attached: by a known name, `module:f` or `path/file.py:f`.
 
 It is called as f(x, offset, weight, mask, bias, stride=(..), padding=(..),
 dilation=(..)). A companion f_grad(grad_y, x, ...) beside it returns the five
@@ -18,7 +18,13 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-BUILT_IN = {"torchvision": f"{HERE}{os.sep}torchvision_adapter.py:torchvision"}
+# Ours are graded like any other: against formula.py, in a process of their own.
+BUILT_IN = {
+    "torchvision": f"{HERE}{os.sep}torchvision_adapter.py:torchvision",
+    "formula": "refdcn.formula:deform_conv2d",
+    "loops": f"{HERE}{os.sep}loops_adapter.py:deform_conv2d",
+    "refdcn": "refdcn:deform_conv2d",
+}
 
 
 class SpecError(ValueError):
@@ -38,7 +44,7 @@ def split(spec: str) -> tuple[str, str]:
     place, colon, name = BUILT_IN.get(spec, spec).rpartition(":")
     if not colon or not place or not name:
         raise SpecError(
-            f"SPEC is {spec!r}; it must be torchvision, module:function or "
+            f"SPEC is {spec!r}; it must be {', '.join(BUILT_IN)}, module:function or "
             "path/to/file.py:function, so that the grader knows what to call"
         )
     return place, name

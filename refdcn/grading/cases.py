@@ -15,7 +15,24 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Pair = tuple[int, int]
+BITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}  # of a number
 NAMES = ("x", "offset", "weight", "mask", "bias")
+
+
+def named(dtype: npt.DTypeLike | str) -> str:
+    """Its name; NumPy has no bfloat16."""
+    return "bfloat16" if dtype == "bfloat16" else np.dtype(dtype).name
+
+
+def kept(a: Array, dtype: npt.DTypeLike | str) -> Array:
+    """`a` rounded to a dtype; float32 arrays hold the numbers of bfloat16."""
+    if named(dtype) != "bfloat16":
+        return a.astype(dtype)
+    bits = np.ascontiguousarray(a, np.float32).view(np.uint32)
+    with np.errstate(over="ignore"):  # the sign bit of -NaN
+        even = bits + 0x7FFF + ((bits >> 16) & 1)
+    found = (even & np.uint32(0xFFFF0000)).view(np.float32)
+    return np.asarray(np.where(np.isnan(a), np.float32(np.nan), found))
 
 
 class Sizes(NamedTuple):
@@ -79,6 +96,24 @@ class Case:
     note: str = ""
     grad_y: Array | None = field(default=None)
     layout: str = "contiguous"
+    bfloat16: bool = False  # the float32 arrays hold its numbers
+
+    @property
+    def dtype(self) -> str:
+        """The name of the dtype that the candidate is given."""
+        return "bfloat16" if self.bfloat16 else self.x.dtype.name
+
+    def raw(self, a: Array | None) -> Array | None:
+        """An input as it is handed over: bfloat16 as its 16 bits."""
+        if a is None or not self.bfloat16:
+            return a
+        return (np.ascontiguousarray(a).view(np.uint32) >> 16).astype(np.uint16)
+
+    def numbers(self, a: Array) -> Array:
+        """The inverse of `raw`, for what came back."""
+        if not self.bfloat16:
+            return a
+        return (a.astype(np.uint32) << 16).view(np.float32)
 
     @property
     def inputs(self) -> tuple[Array | None, ...]:
@@ -109,7 +144,7 @@ class Case:
         return len(self.x), len(self.weight), *self.offset.shape[2:]
 
     def __str__(self) -> str:
-        return f"{self.sizes} {self.x.dtype}" + (f": {self.note}" if self.note else "")
+        return f"{self.sizes} {self.dtype}" + (f": {self.note}" if self.note else "")
 
 
 def draw_sizes(rng: np.random.Generator, most: int = 7, **fixed: Any) -> Sizes:
@@ -201,16 +236,17 @@ def draw_case(
     return Case(
         group,
         "bound",
-        normal((N, sizes.C_in, sizes.H, sizes.W)).astype(dtype),
-        spread(rng, sizes, offsets).astype(dtype),
-        weight.astype(dtype),
-        normal((N, og * K, *out)).astype(dtype) if mask else None,
-        normal(sizes.C_out).astype(dtype) if bias else None,
+        kept(normal((N, sizes.C_in, sizes.H, sizes.W)), dtype),
+        kept(spread(rng, sizes, offsets), dtype),
+        kept(weight, dtype),
+        kept(normal((N, og * K, *out)), dtype) if mask else None,
+        kept(normal(sizes.C_out), dtype) if bias else None,
         sizes.stride,
         sizes.padding,
         sizes.dilation,
         f"{offsets} offsets",
-        normal((N, sizes.C_out, *out)).astype(dtype),
+        kept(normal((N, sizes.C_out, *out)), dtype),
+        bfloat16=named(dtype) == "bfloat16",
     )
 
 
@@ -220,7 +256,7 @@ def budget(dtype: npt.DTypeLike, terms: int) -> tuple[int, int, int]:
     2 * fraction + log2|x| + 1 + bits(w) + bits(m) + log2(terms) <= p; the
     mask is one of -1, 1, 2, and 1 bit is spare for differences of pixels.
     """
-    p = {2: 11, 4: 24, 8: 53}[np.dtype(dtype).itemsize]
+    p = BITS[named(dtype)]
     spare = p - 2 - int(np.ceil(np.log2(max(terms, 1))))
     fraction = max(0, min(6, (spare - 4) // 2))
     left = spare - 2 * fraction
@@ -241,22 +277,25 @@ def exact_case(
     _, C, *_ = case.weight.shape
     n_o, n_i = sizes.C_out // sizes.groups, sizes.C_in // og
     P = int(np.prod(out))
-    terms = max(4 * K * C + 1, 4 * N * P, 4 * n_o * n_i, n_o * K * P)
+    # Four corners are four terms; with 8 bits every weight of a corner is 0 or 1.
+    four = 1 if case.bfloat16 else 4
+    terms = max(four * K * C + 1, four * N * P, four * n_o * n_i, n_o * K * P)
     fraction, big, heavy = budget(dtype, terms)
     whole = rng.integers
     step = 2.0**fraction
     offset = np.round(case.offset.astype(float) * step) / step
 
     def small(shape: Any, top: int) -> Array:
-        return np.asarray(whole(-top, top + 1, shape), dtype)
+        return kept(np.asarray(whole(-top, top + 1, shape)), dtype)
 
+    signs = rng.choice([-1, 1, 2], (N, og * K, *out)) if mask else None
     return replace(
         case,
         kind="exact",
         x=small(case.x.shape, big),
-        offset=offset.astype(dtype),
+        offset=kept(offset, dtype),
         weight=small(case.weight.shape, heavy),
-        mask=rng.choice([-1, 1, 2], (N, og * K, *out)).astype(dtype) if mask else None,
+        mask=None if signs is None else kept(signs, dtype),
         bias=small(sizes.C_out, heavy) if bias else None,
         grad_y=small(case.y_shape, 1),
         note=f"multiples of 1/{int(step)}",

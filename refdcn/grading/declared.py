@@ -66,7 +66,7 @@ def facts(case: Case) -> dict[str, Any]:
         "W_out": sizes.out[1],
         "mask": "none" if case.mask is None else "given",
         "bias": "none" if case.bias is None else "given",
-        "dtype": case.x.dtype.name,
+        "dtype": case.dtype,
         "layout": case.layout,
     }
 
@@ -109,8 +109,8 @@ def apply(
                 f.declared, f.text = True, gap
         elif f.choice is not None and f.choice[0] in conventions:
             key, value = f.choice
-            if value != conventions[key]:
+            if conventions[key] not in (value, *f.equal):
                 f.verdict = Verdict.WRONG
                 f.text = f"{key}: {value}; {conventions[key]} was declared"
-            else:
+            elif f.verdict is not Verdict.PASS:
                 f.declared = True

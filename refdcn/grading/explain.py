@@ -13,11 +13,11 @@ def explain_precision(findings: list[Finding]) -> None:
     Such findings become "imprecise" (or a convention): the operator computes
     the right thing, with less accuracy than its dtype promises.
     """
-    for dtype in {f.case.x.dtype.name for f in findings}:
+    for dtype in {f.case.dtype for f in findings}:
         bad = [
             f
             for f in findings
-            if f.case.x.dtype.name == dtype
+            if f.case.dtype == dtype
             and f.case.kind in ("bound", "exact")
             and f.verdict in (Verdict.WRONG, Verdict.IMPRECISE)
         ]
@@ -51,7 +51,7 @@ def rare(bad: list[Finding], findings: list[Finding]) -> bool:
             for f in findings
             if f.target == target
             and f.case.group == "random"
-            and f.case.x.dtype == bad[0].case.x.dtype
+            and f.case.dtype == bad[0].case.dtype
         ]
         if 5 * len(mine) < len(judged):
             return True

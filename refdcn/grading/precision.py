@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 from refdcn.grading.bounds import (
     BY_DTYPE,
-    FP16_WIDE,
     U16,
     U32,
+    U_BF16,
+    WIDE,
     Roundoff,
 )
 
-U_TF32, U_BF16, U_TEXTURE = 2.0**-11, 2.0**-8, 2.0**-8
+U_TF32, U_TEXTURE = 2.0**-11, 2.0**-8
+OWN = {"float16": "fp16", "bfloat16": "bf16"}
 
 
 class Standard(NamedTuple):
@@ -41,13 +43,12 @@ PRECISIONS = ("fp64", "fp32", "tf32", "bf16", "fp16")
 
 def standard(dtype: str, precision: str | None = None) -> Standard:
     """The bounds for arrays of `dtype` and a declared precision."""
-    own = BY_DTYPE[dtype]
+    own, half = BY_DTYPE[dtype], dtype in WIDE
     if precision in (None, "fp64") or (precision, dtype) == ("fp32", "float32"):
-        tight = FP16_WIDE if dtype == "float16" else own
-        return Standard(own, tight, dtype == "float16", True)
+        return Standard(own, WIDE.get(dtype, own), half, True)
     if precision == "fp32":
-        if dtype == "float16":
-            return Standard(own, FP16_WIDE, True, True)
+        if half:
+            return Standard(own, WIDE[dtype], True, True)
         lower = everything(U32, own)
     elif precision == "tf32":
         lower = everything(U32, own)._replace(product=U_TF32 + U32)
@@ -55,7 +56,7 @@ def standard(dtype: str, precision: str | None = None) -> Standard:
         lower = everything(U_BF16, own)
     else:
         lower = everything(U16, own)
-    return Standard(lower, lower, True, dtype == "float16" and precision == "fp16")
+    return Standard(lower, lower, True, OWN.get(dtype) == precision)
 
 
 class Hypothesis(NamedTuple):
@@ -68,7 +69,7 @@ class Hypothesis(NamedTuple):
 
 def hypotheses(dtype: str) -> list[Hypothesis]:
     """From the smallest departure to the largest."""
-    own = FP16_WIDE if dtype == "float16" else BY_DTYPE[dtype]
+    own = WIDE.get(dtype, BY_DTYPE[dtype])
     grid = own._replace(grid=own.coordinate)
     found = [
         Hypothesis("positions go through a normalised grid", grid, convention=True)
@@ -80,12 +81,13 @@ def hypotheses(dtype: str) -> list[Hypothesis]:
         tf32 = own._replace(product=U_TF32 + U32)
         found.append(Hypothesis("products are in TF32 or float16", tf32))
     else:
-        single = [("float16", U16)]
-    if dtype != "float16":
+        single = [(dtype, BY_DTYPE[dtype].output)]
+    if dtype not in WIDE:
         texture = own._replace(absolute=U_TEXTURE)
         found.append(Hypothesis("fractions have 8 bits, as a texture unit's", texture))
     for name, u in single:
-        coarse = u > U16  # its bound on positions would excuse half a pixel
+        # Its bound on positions would excuse half a pixel.
+        coarse = name != dtype and u > U16
         found += [
             Hypothesis(f"results are rounded to {name}", own._replace(output=u)),
             Hypothesis(f"columns are stored in {name}", own._replace(stored=u)),

@@ -19,6 +19,8 @@ from refdcn.grading.cases import (
     draw_case,
     draw_sizes,
     exact_case,
+    kept,
+    named,
     offset_shape,
 )
 from refdcn.grading.precision import Standard
@@ -178,7 +180,7 @@ def repeats(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
 
 def hostile(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
     """One non-finite or far number in an input."""
-    top = float(np.finfo(dtype).max)
+    top = float(np.finfo("float32" if named(dtype) == "bfloat16" else dtype).max)
     far = [min(a, top) for a in (1e9, 2.0**31, 1e30)]
     values = [np.nan, np.inf, -np.inf, *sorted({a for v in far for a in (v, -v)})]
     sizes = Sizes(2, 2, 3, 1, 1, 3, 3, 6, 5, padding=(1, 1))
@@ -186,6 +188,7 @@ def hostile(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
         case = draw_case(rng, sizes, dtype, "hostile", "normal")
         offset = case.offset.copy()
         offset[1, 8, 2, 1] = value
+        offset = kept(offset, dtype)
         yield replace(case, kind="hostile", offset=offset, note=f"offset {value:g}")
     for value in (np.nan, np.inf):
         case = draw_case(rng, sizes, dtype, "hostile", "integer")
@@ -210,15 +213,24 @@ def malformed(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
         yield replace(good, kind="malformed", note=note, **change)
 
 
+SEEDS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 1}
+# Few bits hold only small sums exactly: at most 64 terms in bfloat16.
+NARROW: dict[str, dict[str, Any]] = {
+    "float16": {"K_h": 2, "K_w": 2},
+    "bfloat16": {
+        "N": 2, "C_in": 2, "C_out": 2, "K_h": 2, "K_w": 2, "most": 4
+    },
+}  # fmt: skip
+
+
 def cases(seed: int, dtype: npt.DTypeLike, level: str) -> Iterator[Case]:
     """Every case of a level, in the order they are run."""
-    rng = np.random.default_rng([seed, np.dtype(dtype).itemsize])
+    name = named(dtype)
+    rng = np.random.default_rng([seed, SEEDS[name]])
     n = LEVELS[level]
     for i in range(n):
-        small = {} if np.dtype(dtype).itemsize > 2 else {"K_h": 2, "K_w": 2}
-        yield exact_case(
-            rng, drawn(rng, **small), dtype, mask=i % 4 != 3, bias=i % 3 != 2
-        )
+        sizes = drawn(rng, **NARROW.get(name, {}))
+        yield exact_case(rng, sizes, dtype, mask=i % 4 != 3, bias=i % 3 != 2)
     for kind in ("border", "normal", "integer", "zero"):
         for _ in range(n if kind == "border" else max(2, n // 3)):
             yield draw_case(rng, drawn(rng), dtype, "random", kind)

@@ -141,8 +141,10 @@ def answer(
         return {"status": "raised", "text": said(e)}
     except BaseException as e:
         return {"status": "left", "text": said(e)}
-    five = request["call"] == "grad" and type(result) in (list, tuple)
-    results = list(result)[:MOST] if five else [result]
+    kind = next((k for k in (tuple, list) if issubclass(type(result), k)), None)
+    results = [result]
+    if request["call"] == "grad" and kind is not None:
+        results = list(kind.__iter__(result))[:MOST]  # a subclass may iterate otherwise
     for outs, at in ((earlier, request["earlier_at"]), (results, request["out_at"])):
         told, end = [], at + request["room"]
         for a in outs:

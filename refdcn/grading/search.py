@@ -1,0 +1,229 @@
+"""Inputs that bring a correct implementation as near to its bound as can be found.
+
+A bound that is passed is a false alarm; one that nothing comes near hides bugs.
+`python -m refdcn.grading.search` prints the largest error / bound per output.
+
+A population climbs at once: each individual is one group of a single case, with
+its own images, offsets, weights, mask, bias and gradient.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from refdcn.grading import judge
+from refdcn.grading.cases import Array, Case, Sizes
+from refdcn.grading.isolation import InProcess
+from refdcn.grading.members import Style, member
+from refdcn.grading.precision import standard
+from refdcn.grading.suite import TARGETS, Expected
+
+OUTPUTS = ("y", *TARGETS)
+STYLES = (
+    Style("direct", weight_first=True),
+    Style("corner by corner", corner_sums=True, flat=True, position=(3, 2, 0, 1)),
+    Style("nested lerp", lerp=True, position=(3, 2, 0, 1)),
+    Style("fused", fma=True, flat=True, position=(3, 2, 0, 1)),
+)
+# N, C, O, K_h, K_w, H, W, stride: one term; terms of y; of the other sums; far away
+SHAPES = (
+    (1, 1, 1, 1, 1, 3, 3, 3),
+    (1, 2, 1, 2, 2, 3, 3, 3),
+    (2, 1, 3, 1, 1, 2, 3, 1),
+    (1, 1, 1, 1, 2, 1, 90, 40),
+)
+
+
+class Best(NamedTuple):
+    """The largest ratio found for one output, and by whom."""
+
+    dtype: str
+    output: str
+    ratio: float
+    member: str
+    shape: tuple[int, ...]
+
+
+class Population:
+    """`size` individuals, one a group, of one shape and dtype."""
+
+    def __init__(
+        self, rng: np.random.Generator, shape: Sequence[int], size: int, dtype: str
+    ) -> None:
+        N, C, O, K_h, K_w, H, W, s = shape
+        dilation = (1, s) if K_w > K_h else (1, 1)
+        self.sizes = Sizes(
+            N, size * C, size * O, size, size, K_h, K_w, H, W, (s, s), (0, 0), dilation
+        )
+        self.rng, self.dtype, out = rng, dtype, self.sizes.out
+        self.size, K = size, K_h * K_w
+        # group first: its own numbers are one row of `genes`
+        self.shapes: tuple[tuple[int, ...], ...] = (
+            (N, C, H, W),
+            (N, 2 * K, *out),
+            (O, C, K_h, K_w),
+            (N, K, *out),
+            (O,),
+            (N, O, *out),
+        )
+        kinds = [np.full(np.prod(one), k) for k, one in enumerate(self.shapes)]
+        self.kind = np.concatenate(kinds)
+        self.span = max(H, W)
+        self.genes = self.fresh(self.kind[None].repeat(size, 0))
+        self.score = np.full(size, -1.0)
+
+    def fresh(self, kind: Array) -> Array:
+        """New numbers: places for offsets, any size for the others."""
+        rng, shape = self.rng, kind.shape
+        size = 2.0 ** rng.integers(-4, 4, shape)
+        number = size * np.where(rng.random(shape) < 0.5, 1, rng.uniform(1, 2, shape))
+        place = rng.uniform(-2, self.span + 1, shape)
+        place = np.where(rng.random(shape) < 0.3, np.round(place * 2) / 2, place)
+        sign = rng.choice([-1.0, 1.0], shape)
+        return self.kept(np.where(kind == 1, place, sign * number))
+
+    def kept(self, genes: Array) -> Array:
+        """In the dtype's numbers."""
+        return genes.astype(self.dtype).astype(float)
+
+    def mutants(self) -> Array:
+        """Each individual with one or two numbers changed."""
+        rng, genes = self.rng, self.genes.copy()
+        rows = np.arange(self.size)
+        u = float(np.finfo(self.dtype).eps)
+        for _ in range(int(rng.integers(1, 4))):
+            at = rng.integers(genes.shape[1], size=self.size)
+            old, kind = genes[rows, at], self.kind[at]
+            same = rng.integers(genes.shape[1], size=self.size)
+            twin = np.where(self.kind[same] == kind, genes[rows, same], -old)
+            changes = [
+                self.fresh(kind),
+                old * (1 + u * rng.integers(-2, 3, self.size)),
+                old * 2.0 ** rng.integers(-1, 2, self.size),
+                np.where(kind == 1, np.round(old), -old),
+                old + u * rng.integers(-4, 5, self.size),
+                twin,
+            ]
+            new = np.choose(rng.integers(len(changes), size=self.size), changes)
+            genes[rows, at] = np.clip(new, -self.span - 99, self.span + 99)
+        return self.kept(genes)
+
+    def select(self, mine: Array) -> None:
+        """The better half of each output's climbers twice, the others not."""
+        for k in range(len(OUTPUTS)):
+            order = np.flatnonzero(mine == k)
+            order = order[np.argsort(self.score[order])]
+            low, high = order[: len(order) // 2], order[-(len(order) // 2) :]
+            self.genes[low], self.score[low] = self.genes[high], self.score[high]
+
+    def case(self, genes: Array) -> Case:
+        """All individuals as the groups of one case."""
+        cut = np.cumsum([int(np.prod(one)) for one in self.shapes])[:-1]
+        parts = np.split(genes, cut, 1)
+        x, offset, w, m, b, grad_y = (self.array(k, a) for k, a in enumerate(parts))
+        s = self.sizes
+        return Case(
+            "",
+            "bound",
+            x,
+            offset,
+            w,
+            m,
+            b,
+            s.stride,
+            s.padding,
+            s.dilation,
+            grad_y=grad_y,
+        )
+
+    def array(self, k: int, genes: Array) -> Array:
+        """One input; images come before groups where it has both."""
+        first, *rest = self.shapes[k]
+        a = genes.reshape(self.size, first, *rest)
+        if k in (2, 4):
+            a = a.reshape(self.size * first, *rest)
+        else:
+            a = a.swapaxes(0, 1).reshape(first, self.size * rest[0], *rest[1:])
+        return np.ascontiguousarray(a).astype(self.dtype)
+
+
+def ratio_of(expected: Expected, output: str, got: Array, size: int) -> Array:
+    """The largest error / bound of each group."""
+    want = expected.range(output)
+    error = judge.outside(got.astype(float), want)
+    ratio = np.where(error > 0, error, 0) / np.where(error > 0, want.bound, 1)
+    images = output not in ("grad_weight", "grad_bias")
+    rows = np.moveaxis(ratio, 1, 0) if images else ratio
+    return np.asarray(rows.reshape(size, -1).max(1))
+
+
+def climb(
+    style: Style, dtype: str, shape: tuple[int, ...], steps: int, seed: int
+) -> Iterator[Best]:
+    """The largest ratio of each output; every sixth individual climbs for one."""
+    rng, each = np.random.default_rng(seed), 12
+    size = each * len(OUTPUTS)
+    people, one = Population(rng, shape, size, dtype), member(style)
+    runner = InProcess(one.forward, one.grad)
+    mine = np.arange(size) % len(OUTPUTS)
+    for step in range(steps):
+        genes = people.mutants() if step else people.genes
+        expected = Expected(people.case(genes), standard(dtype))
+        results = [*runner.call(expected.case).results]
+        results += runner.call(expected.case, "grad").results
+        pairs = zip(OUTPUTS, results, strict=True)
+        ratios = [ratio_of(expected, name, got, size) for name, got in pairs]
+        scores = np.array(ratios)[mine, np.arange(size)]
+        better = scores >= people.score
+        people.genes[better], people.score[better] = genes[better], scores[better]
+        if step % 40 == 39:
+            people.select(mine)
+    for k, name in enumerate(OUTPUTS):
+        yield Best(dtype, name, people.score[mine == k].max(), style.name, shape)
+
+
+def search(
+    steps: int,
+    seed: int,
+    dtypes: Sequence[str] = ("float32", "float16"),
+    styles: Sequence[Style] = STYLES,
+    shapes: Sequence[tuple[int, ...]] = SHAPES,
+) -> list[Best]:
+    """The best of every dtype and output over all styles and shapes."""
+    best: dict[tuple[str, str], Best] = {}
+    for dtype in dtypes:
+        for style in styles:
+            for shape in shapes:
+                for found in climb(style, dtype, shape, steps, seed):
+                    key = found.dtype, found.output
+                    if key not in best or found.ratio > best[key].ratio:
+                        best[key] = found
+    return list(best.values())
+
+
+def table(found: Sequence[Best]) -> str:
+    """Markdown: one line an output, one column a dtype."""
+    dtypes = list(dict.fromkeys(b.dtype for b in found))
+    lines = [f"| output | {' | '.join(dtypes)} |", "|---" * (1 + len(dtypes)) + "|"]
+    for name in OUTPUTS:
+        mine = {b.dtype: b for b in found if b.output == name}
+        said = [f"{mine[d].ratio:.2f} ({mine[d].member})" for d in dtypes]
+        lines.append(f"| {name} | {' | '.join(said)} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m refdcn.grading.search --steps 400 --seed 1`."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    print(table(search(options.steps, options.seed)))
+
+
+if __name__ == "__main__":
+    main()
