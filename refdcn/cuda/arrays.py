@@ -7,10 +7,11 @@ the device.
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -71,6 +72,26 @@ def dispatcher(kernel: Kernel) -> Any:
         return cuda.jit(kernel)
 
 
+_quiet = threading.Lock()
+
+
+def configured(kernel: Kernel, blocks: Grid, threads: Grid, stream: Any) -> Any:
+    """The kernel, ready to be called; Numba's warning of small grids is left out.
+
+    How many blocks there are follows from the sizes, which nobody chose to be small.
+    """
+    from numba.cuda import dispatcher as numbas
+
+    settings, name = numbas.config, "CUDA_LOW_OCCUPANCY_WARNINGS"
+    with _quiet:
+        before = getattr(settings, name, 0)
+        setattr(settings, name, 0)
+        try:
+            return dispatcher(kernel)[blocks, threads, stream]
+        finally:
+            setattr(settings, name, before)
+
+
 class TorchArrays(Arrays):
     """torch.Tensor."""
 
@@ -99,7 +120,7 @@ class TorchArrays(Arrays):
     def launch(self, kernel: Kernel, blocks: Grid, threads: Grid, *args: Any) -> None:
         tensor = self.torch.Tensor
         views = [_view(a) if isinstance(a, tensor) else a for a in args]
-        dispatcher(kernel)[blocks, threads, _stream(self.stream)](*views)
+        configured(kernel, blocks, threads, _stream(self.stream))(*views)
 
     def product(self, a: Any, b: Any, c: Any, sizes: kernels.Product) -> None:
         s = sizes
@@ -139,7 +160,7 @@ class CupyArrays(Arrays):
     def launch(self, kernel: Kernel, blocks: Grid, threads: Grid, *args: Any) -> None:
         array = self.cupy.ndarray
         views = [_view(a) if isinstance(a, array) else a for a in args]
-        dispatcher(kernel)[blocks, threads, _stream(self.stream)](*views)
+        configured(kernel, blocks, threads, _stream(self.stream))(*views)
 
     def product(self, a: Any, b: Any, c: Any, sizes: kernels.Product) -> None:
         s, strided = sizes, self.cupy.lib.stride_tricks.as_strided
@@ -186,7 +207,7 @@ class NumbaArrays(Arrays):
         return a.reshape(int(a.size))
 
     def launch(self, kernel: Kernel, blocks: Grid, threads: Grid, *args: Any) -> None:
-        dispatcher(kernel)[blocks, threads, self.stream](*args)
+        configured(kernel, blocks, threads, self.stream)(*args)
 
     def product(self, a: Any, b: Any, c: Any, sizes: kernels.Product) -> None:
         product(self, a, b, c, sizes)
@@ -207,10 +228,15 @@ def _view(a: Any) -> Any:
     return cuda.as_cuda_array(a, sync=False)
 
 
+@lru_cache(maxsize=64)
 def _stream(pointer: int) -> Any:
+    """Numba's name for it; 0 is the default stream that all threads share.
+
+    One object a stream, since Numba keeps configured launches by it.
+    """
     from numba import cuda
 
-    return cuda.external_stream(pointer) if pointer else cuda.default_stream()
+    return cuda.external_stream(pointer) if pointer else cuda.legacy_default_stream()
 
 
 # --- Which kind ----------------------------------------------------------------------
@@ -253,4 +279,10 @@ def working_on(a: Any) -> Iterator[Arrays]:
         with a.device, cuda.gpus[a.device.id]:
             yield CupyArrays(a)
     else:
-        yield NumbaArrays(a)
+        with cuda.gpus[numba_device(a)]:
+            yield NumbaArrays(a)
+
+
+def numba_device(a: Any) -> int:
+    """The number of the device that holds a Numba array."""
+    return int(a.gpu_data.context.device.id)

@@ -100,10 +100,16 @@ def _through(x: Any) -> Any:
 
 
 def _one_device(some: dict[str, Any]) -> None:
-    places = {n: str(getattr(a, "device", "one")) for n, a in some.items()}
+    places = {n: _place(a) for n, a in some.items()}
     for name, place in places.items():
         if place != places["x"]:
             raise ValueError(
                 f"{name} is on {place} and x is on {places['x']}; "
                 "all arguments need one device"
             )
+
+
+def _place(a: Any) -> str:
+    if arrays.library(a) == "numba":
+        return f"device {arrays.numba_device(a)}"
+    return str(a.device)
