@@ -1,4 +1,6 @@
-"""The property suite on a card: drawn geometries against the formula. Needs a GPU."""
+"""The property suite on a card: drawn geometries against two witnesses. Needs a GPU."""
+
+import os
 
 import pytest
 import torch
@@ -6,43 +8,13 @@ import torch
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
-import checks
-import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or it cannot be in order
 
-import refdcn
-
-from strategies import cases, examples
-
-
-class Card:
-    """refdcn on torch CUDA tensors, called with NumPy arrays."""
-
-    @staticmethod
-    def deform_conv2d(*inputs, **windows):
-        return _host(refdcn.deform_conv2d(*map(_device, inputs), **windows))
-
-    @staticmethod
-    def deform_conv2d_grad(grad_y, *inputs, **windows):
-        tensors = map(_device, (grad_y, *inputs))
-        return tuple(map(_host, refdcn.deform_conv2d_grad(*tensors, **windows)))
-
-
-def _device(a):
-    return None if a is None else torch.from_numpy(a).cuda()
-
-
-def _host(a):
-    return None if a is None else a.cpu().numpy()
+import cuda_card
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-@examples(200)
-@given(cases(), st.sampled_from((np.float32, np.float64)))
-def test_agrees_with_formula(deterministic, case, dtype):
-    torch.use_deterministic_algorithms(deterministic)
-    try:
-        checks.agrees_with_formula(Card, case.astype(dtype))
-    finally:
-        torch.use_deterministic_algorithms(False)
+@pytest.mark.parametrize("witness", ["formula", "torchvision"])
+@pytest.mark.filterwarnings("ignore:.*deterministic:UserWarning")
+def test_agrees(witness, deterministic):
+    cuda_card.agrees(witness, deterministic)

@@ -1,18 +1,23 @@
 """`refdcn bench --device cuda --check`: the proof on a card, in one JSON and a table.
 
-It runs from a checkout with what the machine has. What is missing is said in the
-record, never passed over: a check is "passed", "failed" or "not run" with its reason.
+It runs from a checkout with what the machine has. Each check is a process of its own,
+so that one which hangs, crashes or breaks the device ends itself alone. A check is
+"passed", "failed" or "not run" with its reason; the record is written after each.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +25,25 @@ from typing import Any, NamedTuple
 from refdcn.bench import cuda_timing
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("torch", "numba", "numba_cuda")
+NEEDED = ("numpy", "torch", "numba", "numba_cuda")
+VERSIONS = (
+    "torch", "torchvision", "numba", "numba-cuda", "llvmlite", "numpy", "cupy",
+    "hypothesis",
+)  # fmt: skip
 SANITIZERS = ("memcheck", "racecheck", "initcheck")
+RECORD = "refdcn-cuda.json"
+SECONDS = 570  # of the whole run, unless told otherwise
+CASES, TIMING = "refdcn.bench.cuda_cases", "refdcn.bench.cuda_timing"
+MODULE = "refdcn.bench.cuda_child"
+
+
+class Task(NamedTuple):
+    """A check that is to run: what cuda_child is told, and for how long."""
+
+    name: str
+    seconds: float
+    call: tuple[str, ...]  # module:function and its arguments
+    before: tuple[str, ...] = ()  # a program that runs it
 
 
 class Check(NamedTuple):
@@ -33,121 +55,244 @@ class Check(NamedTuple):
     seconds: float
 
 
+def tasks() -> list[Task]:
+    """What is quick and says most comes first."""
+    first = [
+        Task("agreement with loops.py", 150, (f"{CASES}:agreement",)),
+        Task(
+            "agreement with torchvision", 90, (f"{CASES}:agreement", "by_torchvision")
+        ),
+        Task("float16, bfloat16 storage", 60, (f"{CASES}:half_types",)),
+        Task("float16 positions", 60, (f"{CASES}:half_positions",)),
+        Task("deterministic bits", 60, (f"{CASES}:deterministic",)),
+        Task("streams, no waiting", 60, (f"{CASES}:streams",)),
+        Task("another device", 60, (f"{CASES}:second_device",)),
+        Task("Numba arrays", 60, (f"{CASES}:other_arrays", "numba")),
+        Task("CuPy arrays", 60, (f"{CASES}:other_arrays", "cupy")),
+        Task("batch of more than 2**31", 60, (f"{CASES}:large_batch",)),
+        Task("image of more than 2**31", 60, (f"{CASES}:large_image",)),
+    ]
+    timings = [
+        Task(f"timings {shape}", 90, (f"{TIMING}:measure", shape))
+        for shape in cuda_timing.SHAPES
+    ]
+    properties = [
+        Task(f"drawn geometries, {form}, {witness}", 120,
+             (f"{CASES}:properties", form, witness))
+        for witness in ("formula", "torchvision")
+        for form in ("atomic", "deterministic")
+    ]  # fmt: skip
+    return first + timings + properties
+
+
 def missing() -> str | None:
     """Why nothing can run here; None where a card is at hand."""
     absent = [name for name in NEEDED if find_spec(name) is None]
     if absent:
         return f"not installed: {', '.join(absent)}"
-    import torch
-
-    if not torch.cuda.is_available():
-        return "torch finds no CUDA device"
-    from refdcn.cuda import require_cuda
-
     try:
+        import torch
+
+        if not torch.cuda.is_available():
+            return "torch finds no CUDA device"
+        from refdcn.cuda import require_cuda
+
         require_cuda()
-    except (ImportError, RuntimeError) as e:
-        return str(e)
+    except Exception as e:  # a package that does not load is as good as absent
+        return f"{type(e).__name__}: {e}"
     return None
 
 
-def run(json_file: str | None) -> int:
-    """The whole check; 0 if all that ran passed, 2 where there is no card."""
+def run(json_file: str | None = None, seconds: float = SECONDS) -> int:
+    """The whole check; 0 if nothing failed, 1 if something did, 2 where nothing ran."""
     reason = missing()
     if reason is not None:
         print(f"refdcn bench: no card, nothing ran: {reason}", file=sys.stderr)
         return 2
+    path = Path(json_file or RECORD)
+    begin = time.monotonic()
     record: dict[str, Any] = {"machine": machine(), "checks": []}
-    for check in checks():
-        print(f"{check.verdict:8} {check.name} ({check.seconds:.0f} s)", flush=True)
-        record["checks"].append(check._asdict())
-        if json_file:
-            Path(json_file).write_text(json.dumps(record, default=str) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for check in checks(Path(folder), begin + seconds):
+            print(f"{check.verdict:8} {check.name} ({check.seconds:.0f} s)", flush=True)
+            record["checks"].append(check._asdict())
+            record["aims"] = cuda_timing.aims(timings(record))
+            record["seconds"] = time.monotonic() - begin
+            save(path, record)
     print(table(record))
     return int(any(c["verdict"] == "failed" for c in record["checks"]))
 
 
-def machine() -> dict[str, str]:
-    """The card, and the versions that made the numbers."""
-    import numba
-    import torch
+def save(path: Path, record: dict[str, Any]) -> None:
+    """Write it; where that cannot be, print it: the card's time is spent."""
+    text = json.dumps(record, default=str)
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as e:
+        print(f"refdcn bench: {path} cannot be written: {e}", file=sys.stderr)
+        print(text, flush=True)
 
-    return {
-        "card": torch.cuda.get_device_name(),
-        "memory": f"{torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB",
-        "cuda": str(torch.version.cuda),
-        "torch": torch.__version__,
-        "numba": numba.__version__,
-        "python": platform.python_version(),
+
+def checks(folder: Path, end: float) -> Iterator[Check]:
+    """All of them; those that the time does not reach are not run."""
+    environment = settings(folder)
+    for task in [*tasks(), *map(sanitizer, SANITIZERS)]:
+        left = end - time.monotonic()
+        if task.before and shutil.which(task.before[0]) is None:
+            reason = f"{task.before[0]} is not on the PATH"
+            yield Check(task.name, "not run", reason, 0.0)
+        elif left <= 0:
+            yield Check(task.name, "not run", "the time is used up (--limit)", 0.0)
+        else:
+            limit = min(task.seconds, left)
+            yield child(task._replace(seconds=limit), folder, environment)
+
+
+def sanitizer(tool: str) -> Task:
+    """NVIDIA's compute-sanitizer around a small forward and backward."""
+    before = "compute-sanitizer", f"--tool={tool}", "--error-exitcode=9"
+    call = ("refdcn.bench.cuda_watched:main",)
+    return Task(f"compute-sanitizer {tool}", 150, call, before)
+
+
+def settings(folder: Path) -> dict[str, str]:
+    """The environment of the children."""
+    given = dict(os.environ)
+    paths = [str(ROOT), given.get("PYTHONPATH", "")]
+    return given | {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        # The first compiles, for all, what is here now and nothing older.
+        "NUMBA_CACHE_DIR": str(folder / "cache"),
+        # torch's products refuse to be deterministic without it.
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "PYTHONDONTWRITEBYTECODE": "1",
     }
 
 
-def checks() -> Iterator[Check]:
-    """All of them, the quick ones first."""
-    from refdcn.bench import cuda_cases
-
-    yield timed("agreement with torchvision", cuda_cases.agreement)
-    yield timed("property suite", properties)
-    yield timed("random streams", cuda_cases.streams)
-    yield timed("deterministic bits", cuda_cases.deterministic)
-    yield timed("float16 positions", cuda_cases.half_positions)
-    yield timed("more than 2**31 elements", cuda_cases.large)
-    for tool in SANITIZERS:
-        yield sanitizer(tool)
-    yield timed("timings and memory", cuda_timing.measure)
-
-
-def properties() -> str:
-    """The drawn geometries of the tests, on the card."""
-    absent = [name for name in ("pytest", "hypothesis") if find_spec(name) is None]
-    tests = ROOT / "tests"
-    if absent or not tests.is_dir():
-        raise cuda_timing.Skip(f"needs a checkout, pytest, hypothesis; no {absent}")
-    command = [sys.executable, "-m", "pytest", "-q", str(tests / "test_torch_card.py")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode:
-        raise AssertionError(done.stdout[-4000:] + done.stderr[-1000:])
-    return done.stdout.strip().splitlines()[-1]
-
-
-def timed(name: str, check: Callable[[], Any]) -> Check:
-    """`check` returns its detail, or raises Skip or an error."""
-    start = time.perf_counter()
-    try:
-        verdict, detail = "passed", check()
-    except cuda_timing.Skip as e:
-        verdict, detail = "not run", str(e)
-    except Exception as e:
-        verdict, detail = "failed", f"{type(e).__name__}: {e}"
-    return Check(name, verdict, detail, time.perf_counter() - start)
-
-
-def sanitizer(tool: str) -> Check:
-    """NVIDIA's compute-sanitizer around a small forward and backward."""
-
-    def check() -> str:
-        program = shutil.which("compute-sanitizer")
-        if program is None:
-            raise cuda_timing.Skip("compute-sanitizer is not on the PATH")
-        code = "from refdcn.bench import cuda_cases; cuda_cases.small()"
-        command = [program, f"--tool={tool}", "--error-exitcode=1"]
-        done = subprocess.run(
-            [*command, sys.executable, "-c", code],
-            capture_output=True, text=True, cwd=ROOT,
+def child(task: Task, folder: Path, environment: dict[str, str]) -> Check:
+    """One check in a process, ended with all that it started when its time is up."""
+    answers = Path(folder, "answers")
+    answers.write_text("")
+    command = [sys.executable, "-m", MODULE, str(answers), *task.call]
+    begin = time.monotonic()
+    with tempfile.TemporaryFile(dir=folder) as said:
+        process = subprocess.Popen(
+            [*task.before, *command], stdout=said, stderr=subprocess.STDOUT,
+            cwd=ROOT, env=environment, start_new_session=True,
         )  # fmt: skip
-        if done.returncode:
-            raise AssertionError(done.stdout[-2000:] + done.stderr[-2000:])
-        return done.stdout.strip().splitlines()[-1]
+        try:
+            code: int | None = process.wait(task.seconds)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            end(process)
+        said.seek(0)
+        text = said.read().decode("utf-8", "replace")
+    parts, last = read(answers)
+    seconds = time.monotonic() - begin
+    return Check(task.name, *judge(task, code, parts, last, text), seconds)
 
-    return timed(f"compute-sanitizer {tool}", check)
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Its whole group, once: what it started may outlive it."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    process.wait()
+
+
+def read(answers: Path) -> tuple[list[Any], dict[str, Any]]:
+    """What the child yielded, and its verdict, {} without one."""
+    lines = []
+    for line in answers.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:  # it died as it wrote
+            break
+    verdicts = [line for line in lines if "verdict" in line]
+    return [line["part"] for line in lines if "part" in line], (*verdicts, {})[0]
+
+
+def judge(
+    task: Task, code: int | None, parts: list[Any], last: dict[str, Any], text: str
+) -> tuple[str, Any]:
+    """(verdict, detail): the child's, unless how it ended says otherwise."""
+    verdict = last.get("verdict", "failed")
+    detail: dict[str, Any] = {"answer": last.get("detail"), "parts": parts}
+    if code is None:
+        verdict, detail["ended"] = "failed", f"took longer than {task.seconds:.0f} s"
+    elif code != 0 or not last:
+        verdict = "failed"
+        detail["ended"] = f"exit code {code}"
+    if "trace" in last:
+        detail["trace"] = last["trace"]
+    if verdict == "failed" or task.before:
+        detail["said"] = text[-4000:]
+    return verdict, {name: value for name, value in detail.items() if value}
+
+
+def machine() -> dict[str, Any]:
+    """The card and the versions that made the numbers; asks in other processes."""
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    code = (
+        "import json, torch; p = torch.cuda.get_device_properties(0); print(json.dumps("
+        "[p.name, p.total_memory, [p.major, p.minor], torch.version.cuda]))"
+    )
+    said = output(sys.executable, "-c", code)
+    try:
+        card, memory, capability, version = json.loads(said.splitlines()[-1])
+        found |= {"card": card, "memory": memory, "capability": capability}
+        found["cuda"] = version
+    except (ValueError, IndexError, TypeError):
+        found["card"] = said[-300:] or "unknown"
+    query = "--query-gpu=driver_version,clocks.max.sm,power.limit,persistence_mode"
+    found["driver, clock, power"] = output("nvidia-smi", query, "--format=csv,noheader")
+    found["commit"] = output("git", "-C", str(ROOT), "rev-parse", "HEAD")
+    return found
+
+
+def output(*command: str) -> str:
+    """What a program says, in a minute; why it said nothing."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        return f"{type(e).__name__}: {e}"
+    return (done.stdout if done.returncode == 0 else done.stderr).strip()
+
+
+def timings(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of all shapes so far."""
+    done = [c for c in record["checks"] if c["name"].startswith("timings ")]
+    found = [c["detail"] for c in done if isinstance(c["detail"], dict)]
+    return [row for detail in found for row in detail.get("parts", [])]
 
 
 def table(record: dict[str, Any]) -> str:
-    """Markdown: verdicts, then the timings."""
-    lines = [f"Card: {record['machine']['card']}", ""]
-    lines += ["| check | verdict |", "|---|---|"]
-    lines += [f"| {c['name']} | {c['verdict']} |" for c in record["checks"]]
-    rows = [c["detail"] for c in record["checks"] if c["name"] == "timings and memory"]
-    for detail in rows:
-        lines += ["", *(cuda_timing.rows(detail) if isinstance(detail, list) else [])]
+    """Markdown: verdicts, the timings, the aims."""
+    counts: Sequence[str] = [c["verdict"] for c in record["checks"]]
+    said = (f"{counts.count(v)} {v}" for v in ("passed", "failed", "not run"))
+    lines = [f"Card: {record['machine'].get('card')}. {', '.join(said)}.", ""]
+    lines += ["| check | verdict | |", "|---|---|---|"]
+    for c in record["checks"]:
+        lines.append(f"| {c['name']} | {c['verdict']} | {brief(c)} |")
+    lines += ["", *cuda_timing.table(timings(record)), ""]
+    for aim in record.get("aims", []):
+        found = "not measured" if aim["found"] is None else f"{aim['found']:.2f}"
+        met = {True: "met", False: "not met", None: "unknown"}[aim["met"]]
+        lines.append(f"- {aim['aim']}: {found}, {met}")
     return "\n".join(lines)
+
+
+def brief(check: dict[str, Any]) -> str:
+    """A line of the detail, without what breaks a table."""
+    detail = check["detail"]
+    if isinstance(detail, dict):
+        detail = detail.get("ended") or detail.get("answer") or ""
+    text = " ".join(str(detail).split()).replace("|", "/")
+    return text[:120]

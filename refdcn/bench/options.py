@@ -64,6 +64,12 @@ def add_arguments(bench: argparse.ArgumentParser) -> None:
     add("--busy", action="store_true", help="again, beside a process that competes")
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--check", action="store_true", help="with --device cuda: the proof on a card")
+    add(
+        "--limit",
+        type=positive,
+        metavar="SECONDS",
+        help="of the whole --check (570); what it does not reach is listed as not run",
+    )
     add("--quick", action="store_true", help="seconds: tiny shapes, few rounds")
     add("--json", metavar="FILE", help="write every duration there")
     add("--plot", metavar="FOLDER", help=PLOT_HELP)
@@ -104,6 +110,6 @@ def run_on_card(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
-    from refdcn.bench.cuda_check import run
+    from refdcn.bench.cuda_check import SECONDS, run
 
-    return run(options.json)
+    return run(options.json, options.limit or SECONDS)

@@ -1,0 +1,57 @@
+"""One check of a card in a process of its own, which may hang or die of it.
+
+`python -m refdcn.bench.cuda_child FILE MODULE:FUNCTION [ARGUMENT...]` adds lines of
+JSON to FILE: {"part": ...} for what the function yields, and a verdict last.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Generator
+from importlib import import_module
+from typing import Any
+
+
+class Skip(Exception):  # noqa: N818 - a verdict, not an error
+    """A check that this machine cannot run, and why."""
+
+
+def run(where: str, *arguments: str, tell: Any) -> None:
+    """Call it; why it failed or could not run is an answer, too."""
+    module, _, name = where.partition(":")
+    try:
+        detail = getattr(import_module(module), name)(*arguments)
+        if isinstance(detail, Generator):
+            for part in detail:
+                tell(part=part)
+            detail = None
+        tell(verdict="passed", detail=detail)
+    except Skip as e:
+        tell(verdict="not run", detail=str(e))
+    except Exception as e:
+        text = f"{type(e).__name__}: {e}"
+        verdict = "not run" if out_of_memory(e) else "failed"
+        tell(verdict=verdict, detail=text[-4000:], trace=traceback.format_exc()[-4000:])
+
+
+def out_of_memory(e: Exception) -> bool:
+    """torch's, CuPy's or Numba's: the card is too small or others use it."""
+    return "OutOfMemory" in type(e).__name__ or "OUT_OF_MEMORY" in str(e)
+
+
+def main() -> None:
+    """The command above."""
+    with open(sys.argv[1], "a", encoding="utf-8") as file:
+
+        def tell(**line: Any) -> None:
+            print(json.dumps(line, default=str), file=file, flush=True)
+
+        run(*sys.argv[2:], tell=tell)
+
+
+if __name__ == "__main__":
+    from refdcn.bench import cuda_child  # not __main__: a check raises that one's Skip
+
+    cuda_child.main()
