@@ -171,6 +171,17 @@ record:
 return:
   ret ptr %safe
 }}
+define float @machine_f16_to_f32(i16 %v) #0 {{
+  %h = bitcast i16 %v to half
+  %r = fpext half %h to float
+  ret float %r
+}}
+define i16 @machine_f32_to_f16(float %v) #0 {{
+  %h = fptrunc float %v to half
+  %r = bitcast half %h to i16
+  ret i16 %r
+}}
+attributes #0 = {{ "target-features"="+avx,+f16c" }}
 """
 
 
@@ -198,6 +209,11 @@ def on_this_processor(text):
     text = re.sub(r"llvm\.nvvm\.barrier0|llvm\.nvvm\.barrier\.cta\.sync\.aligned\.all",
                   "machine_barrier", text)  # fmt: skip
     text = text.replace("llvm.nvvm.shfl.sync.i32", "machine_shuffle")
+    cast = r'asm +"cvt\.(?:rn\.)?(f16|f32)\.(f16|f32) \$0, \$1;", "[^"]*"'
+    text, casts = re.subn(cast, r"@machine_\2_to_\1", text)
+    if casts:
+        text += "declare float @machine_f16_to_f32(i16)\n"
+        text += "declare i16 @machine_f32_to_f16(float)\n"
     add = r"llvm\.nvvm\.atomic\.load\.add\.(f32|f64)\.p0f\d+"
     return f'target triple = "{llvm.get_process_triple()}"\n' + re.sub(
         add, r"machine_add_\1", text

@@ -4,6 +4,7 @@ A mistake is (old, new, count): `old` stands `count` times in kernels.py, so tha
 edit of the kernels cannot quietly leave a mistake out.
 """
 
+import re
 import sys
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -81,10 +82,11 @@ def mistaken(old, new, count):
 
 
 def without_barrier(n):
+    """The kernel that has barrier n, and the module without it."""
     parts = SOURCE.split("cuda.syncthreads()")
     left, right = parts[: n + 1], parts[n + 1 :]
     joined = "cuda.syncthreads()".join(left) + "pass" + "cuda.syncthreads()".join(right)
-    return module(joined)
+    return re.findall(r"^def (\w+)", "".join(left), re.M)[-1], module(joined)
 
 
 def module(source):

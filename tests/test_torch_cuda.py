@@ -3,6 +3,13 @@
 The launches themselves are tested in test_cuda_*.py; nothing here ran on a card.
 """
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numba.cuda
 import numpy as np
 import pytest
 import torch
@@ -71,6 +78,49 @@ def test_backward_asks_for_the_order_that_torch_asks_for(
         torch.use_deterministic_algorithms(before)
     assert seen["deterministic"] is deterministic and seen["args"][7] == needs
     assert [len(g) for g in grads] == [1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("pointer, stream", [(77, "stream 77"), (0, "default")])
+def test_launches_on_torchs_current_stream(monkeypatch, pointer, stream):
+    """Numba is given the memory and told not to wait for it."""
+    done = []
+
+    def current(device):
+        assert device.type == "cpu"
+        return SimpleNamespace(cuda_stream=pointer)
+
+    def configured(*launch):
+        return lambda *args: done.append((*launch, args))
+
+    def as_cuda_array(a, sync):
+        assert not sync
+        return a.data_ptr()
+
+    arrays._stream.cache_clear()
+    monkeypatch.setattr(torch.cuda, "current_stream", current)
+    monkeypatch.setattr(arrays, "configured", configured)
+    for name, made in (
+        ("as_cuda_array", as_cuda_array),
+        ("external_stream", lambda pointer: f"stream {pointer}"),
+        ("legacy_default_stream", lambda: "default"),
+    ):
+        monkeypatch.setattr(numba.cuda, name, made)
+    a = torch.zeros(3)
+    arrays.TorchArrays(a).launch(kernels.clear, (2,), (32,), a, 5)
+    arrays._stream.cache_clear()
+    assert done == [(kernels.clear, (2,), (32,), stream, (a.data_ptr(), 5))]
+
+
+def test_simulated_kernels_agree_with_torchvision():
+    """Simulator results; in a process of their own, where Numba reads the setting."""
+    tests = Path(__file__).parent
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, tests / "cuda_torchvision.py"], capture_output=True, text=True,
+        cwd=tests.parent, env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout and "skipped" not in done.stdout
 
 
 @pytest.mark.parametrize("turned", ["", "a", "b"])
