@@ -18,6 +18,7 @@ from refdcn.grading.diagnosis import diagnose
 from refdcn.grading.explain import explain_precision
 from refdcn.grading.isolation import (
     FIRST,
+    INTRUDED,
     MEMORY,
     SECOND,
     SECONDS,
@@ -90,7 +91,9 @@ def run_forward(runner: Runner, expected: suite.Expected) -> Finding:
     case = expected.case
     outcome = runner.call(case, pattern=FIRST)
     finding = judge.forward(expected, outcome)
-    if finding.verdict is Verdict.PASS and case.kind != "malformed":
+    passed = finding.verdict is Verdict.PASS and case.kind != "malformed"
+    wrong = finding.verdict is Verdict.WRONG and case.group == "repeat"
+    if passed or (wrong and finding.got is not None):
         again = runner.call(case, at=ELSEWHERE, pattern=SECOND)
         repeated = judge.forward(expected, again)
         if repeated.verdict < finding.verdict:
@@ -118,34 +121,68 @@ def repeat_finding(
 ) -> Finding | None:
     """The finding when a repeat gives other bits."""
     pairs = zip(first.results, again.results, strict=False)
-    if all(same_bits(a, b) for a, b in pairs if a is not None):
+    other = [(a, b) for a, b in pairs if not same_bits(a, b)]
+    if not other:
         return None
     text = "a repeat with the same inputs gave other bits"
+    lost = sum(unwritten(a, FIRST) for a, _ in other)
+    if lost:
+        text = f"{lost} values were never written ({text})"
     return Finding(case, target, Verdict.INTEGRITY, text)
+
+
+def unwritten(a: Any, pattern: int) -> int:
+    """The elements that still hold the grader's pattern."""
+    width = a.dtype.itemsize
+    rows = np.ascontiguousarray(a).view(np.uint8).reshape(a.size, width)
+    return int(np.count_nonzero((rows == pattern).all(1)))
 
 
 def same_bits(a: Any, b: Any) -> bool:
     """Equal as bits, so that NaN equals itself."""
-    return bool(a.shape == b.shape and a.tobytes() == b.tobytes())
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return True  # no array at all: another verdict's matter
+    return a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def interleaved(
     runner: Runner, a: suite.Expected, b: suite.Expected
 ) -> Iterator[Finding]:
     """A, B, A at one address, one element changed, and a call of nothing at all."""
-    outcomes = [runner.call(e.case) for e in (a, b, a)]
-    for expected, outcome in zip((a, b, a), outcomes, strict=True):
-        yield judge.forward(expected, outcome)
+    cases = [a, b, a]
+    cases += [suite.Expected(case, a.standard, a.border) for case in touched(a.case)]
+    right: list[tuple[suite.Expected, Any]] = []
+    outcomes: list[Outcome] = []
+    for k, expected in enumerate(cases):
+        outcome = runner.call(expected.case, pattern=FIRST - k)
+        outcomes.append(outcome)
+        finding = judge.forward(expected, outcome)
+        if finding.verdict is Verdict.PASS:
+            right.append((expected, outcome.results[0]))
+        elif finding.got is not None:
+            finding = stale(expected, outcome.results[0], right) or finding
+        yield finding
     found = repeat_finding(a.case, "y", outcomes[0], outcomes[2])
     if found is not None:
         yield found
-    for case in touched(a.case):
-        expected = suite.Expected(case, a.standard, a.border)
-        yield judge.forward(expected, runner.call(case))
     ghost = judge.forward(a, runner.call(a.case, ghost=True))
     if ghost.verdict > Verdict.WRONG:
         text = "memory that nobody wrote holds the right answer"
         yield Finding(a.case, "y", Verdict.INTEGRITY, text)
+
+
+def stale(
+    now: suite.Expected, got: Any, earlier: Sequence[tuple[suite.Expected, Any]]
+) -> Finding | None:
+    """The finding when an answer was right in an earlier call, and is wrong now."""
+    for before, answer in earlier:
+        if not same_bits(got, answer):
+            continue
+        moved = np.abs(now.y.low - before.y.low) > now.y.bound + before.y.bound
+        if moved.any():
+            text = "it returned the answer to an earlier call, whose values were others"
+            return Finding(now.case, "y", Verdict.INTEGRITY, text)
+    return None
 
 
 def touched(case: Case) -> Iterator[Case]:
@@ -167,7 +204,7 @@ def run(
     """The findings of every case; a group that keeps dying is cut short."""
     deaths: dict[str, int] = {}
     hangs = 0
-    last: tuple[suite.Expected, bool] | None = None
+    last: suite.Expected | None = None  # the first of two with the same shapes
     for expected in cases:
         group = f"{expected.case.dtype} {expected.case.group}"
         progress.step(expected.case.group)
@@ -178,12 +215,12 @@ def run(
         if found[0].verdict > Verdict.INTEGRITY:
             found += run_gradients(runner, expected)
         if expected.case.group == "repeat":
-            passed = found[0].verdict is Verdict.PASS
-            if last is not None and passed and last[1]:
-                found += interleaved(runner, last[0], expected)
-            last = (expected, passed) if last is None else None
+            if last is not None and found[0].verdict > Verdict.INTEGRITY:
+                found += interleaved(runner, last, expected)
+            last = expected if last is None else None
         verdict = worst(f.verdict for f in found)
-        deaths[group] = deaths.get(group, 0) + (verdict <= Verdict.TIMEOUT)
+        lost = verdict <= Verdict.TIMEOUT or any(INTRUDED in f.text for f in found)
+        deaths[group] = deaths.get(group, 0) + lost
         hangs += verdict is Verdict.TIMEOUT
         yield from found
 
@@ -292,7 +329,9 @@ def examine(spec: str, runner: Process, options: Options) -> Report:
             report.timing = timing.text() if timing else ""
         explain_precision(report.findings)
         declared.apply(report.findings, o.conventions, o.gaps)
-        report.diagnosis = diagnose(runner, report.findings)
+        if report.verdict is not Verdict.INTEGRITY:  # else values mean little
+            usual = [f for f in report.findings if f.case.group != "timed"]
+            report.diagnosis = diagnose(runner, usual)
         if o.smallest:
             report.smallest = reduced(runner, report, o)
     finally:

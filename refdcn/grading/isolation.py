@@ -138,6 +138,7 @@ class Process:
         self.session = pid
         self.earlier: list[tuple[Span | None, Any]] = []
         watch.limit(pid, self.memory)
+        self.most = watch.resident(pid) + self.memory
 
     def receive(self, seconds: float) -> dict[str, Any]:
         """The next message, or a status that says why there is none."""
@@ -149,7 +150,7 @@ class Process:
             ready = select.poll()
             ready.register(self.back, select.POLLIN)
             if not ready.poll(1000 * min(left, TICK)):
-                if self.session and watch.resident(self.session) > self.memory:
+                if self.session and watch.resident(self.session) > self.most:
                     return {"status": "memory"}
                 continue
             block = os.read(self.back, 65536)
@@ -300,7 +301,9 @@ class Process:
         home = watch.directory(os.getpid())
         if watch.directory(self.session) not in (home, None):
             faults.append("it changed the working directory")
-        if watch.copies(self.session, self.process.pid):
+        for pid in watch.copies(self.session, self.process.pid):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
             faults.append("it left a fork of itself running")
         return faults
 

@@ -6,8 +6,8 @@ small cases, so that the others can be seen to be graded still.
 
 from __future__ import annotations
 
+import ctypes
 import os
-import signal
 import sys
 import time
 from typing import Any
@@ -27,16 +27,19 @@ def small(x: Array) -> bool:
 
 
 def segfault(x: Array, *rest: Any, **windows: Any) -> Any:
-    """Dies of a segmentation fault."""
+    """Reads address 0."""
     if small(x):
-        os.kill(os.getpid(), signal.SIGSEGV)
+        ctypes.string_at(0)
     return right(x, *rest, **windows)
 
 
 def hang(x: Array, *rest: Any, **windows: Any) -> Any:
-    """Never returns."""
+    """Never returns, and stops every clock that it can reach."""
     if x.shape[0] == 65:
-        time.sleep(3600)
+        for name in ("time", "monotonic", "perf_counter", "process_time"):
+            setattr(time, name, lambda: 0.0)
+        while True:
+            time.sleep(1)
     return right(x, *rest, **windows)
 
 
@@ -62,9 +65,11 @@ def leaves_at_once(x: Array, *rest: Any, **windows: Any) -> Any:
 
 
 def prints(x: Array, *rest: Any, **windows: Any) -> Any:
-    """Writes to standard output."""
-    if small(x):
+    """Writes to standard output, through Python or past it."""
+    if small(x) and len(x) % 2:
         print("all tests passed")
+    elif small(x):
+        os.write(1, b"all tests passed\n")
     return right(x, *rest, **windows)
 
 

@@ -25,8 +25,9 @@ def status(pid: int) -> dict[str, int]:
 
 
 def resident(pid: int) -> int:
-    """The bytes of memory of its own that a process holds."""
-    return status(pid).get("RssAnon", 0)
+    """The bytes of memory that a process holds, files left out."""
+    sizes = status(pid)
+    return sizes.get("RssAnon", 0) + sizes.get("RssShmem", 0)
 
 
 def limit(pid: int, memory: int) -> None:
