@@ -238,6 +238,8 @@ def _wide_array(a: Any) -> Any:
 
 
 def _rounded(a: Any, dtype: Any) -> Any:
+    if a.dtype == dtype:
+        return a
     with np.errstate(over="ignore"):  # too large for float16 is inf
         return a.astype(dtype.newbyteorder("="), copy=False)
 

@@ -24,7 +24,7 @@ ARROWS = {
     "threads": set(),
     "cpu": {"loops", "shapes", "jit", "threads"},
     "cuda": {"loops", "shapes", "jit"},
-    "torch": {"cpu", "cuda", "shapes"},
+    "torch": {"cpu", "cuda", "shapes", "threads"},
     "ops": {"cpu", "cuda", "torch", "shapes"},
     "grading": {"formula", "loops", "shapes"},
     "plot": {"formula", "shapes"},

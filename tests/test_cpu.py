@@ -1,6 +1,8 @@
 """The CPU target: against the formula, and the same bits whoever runs it."""
 
+import hashlib
 import multiprocessing
+import pathlib
 import threading
 from itertools import product
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 import refdcn
 from refdcn import cpu, formula, loops, shapes
+from refdcn.cpu import kernels, moves
 from refdcn.grading import bounds as grading_bounds
 from refdcn.grading.cases import Case as GradingCase
 
@@ -222,3 +225,22 @@ def test_every_combination_of_needs_returns_what_was_asked():
     for needs in product((True, False), repeat=5):
         grads = cpu.backward(case.grad_y, *case.inputs, g, needs=needs)
         assert tuple(a is not None for a in grads) == needs
+
+
+def digest(*files):
+    package = pathlib.Path(refdcn.__file__).parent
+    text = b"".join((package / file).read_bytes() for file in files)
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
+@pytest.mark.parametrize(
+    "module, files",
+    [
+        (kernels, ("loops.py", "cpu/vectors.py", "jit.py")),
+        (moves, ("cpu/vectors.py", "jit.py")),
+    ],
+    ids=["kernels", "moves"],
+)
+def test_what_kernels_call_is_known_to_the_cache(module, files):
+    """Else Numba would go on to run what an older release has compiled."""
+    assert module.CALLED == digest(*files), f"{module.__name__}.CALLED is out of date"

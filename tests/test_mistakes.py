@@ -73,11 +73,17 @@ def fixed_cases():
     runs = Sizes(2, 6, 6, 3, 2, 3, 4, (3, 1), (1, 2), (2, 1), (2, 1))
     wide = Sizes(1, 9, 2, 1, 1, 3, 4, (1, 2))
     many = Sizes(1, 2, 2, 1, 2, 9, 10, (1, 2))
+    grouped = Sizes(1, 16, 4, 2, 1, 3, 4, (1, 2))
+    halves = Sizes(1, 8, 1, 1, 1, 14, 15, (1, 1))
+    batch = Sizes(9, 1, 1, 1, 1, 2, 3, (1, 1))
     for sizes, kinds in (
         (small, ("random", "edge", "beside", "zero")),
         (runs, ("mixed", "integer", "inside")),
         (wide, ("mixed", "edge")),
         (many, ("random",)),
+        (grouped, ("random",)),
+        (halves, ("random",)),
+        (batch, ("random",)),
     ):
         for kind in kinds:
             yield fill(sizes, rng, kind, mask=kind != "zero")
@@ -106,6 +112,7 @@ def failures(target):
 FORMULA, LOOPS = "formula.py", "loops.py"
 KERNELS, LAYOUT = "cpu/kernels.py", "cpu/layout.py"
 OUTPUT, GRADIENTS = "cpu/output.py", "cpu/gradients.py"
+MOVES = "cpu/moves.py"
 DY, DX = "base_y, offset[n, 2 * tap, u, v]", "base_x, offset[n, 2 * tap + 1, u, v]"
 MASK = "mask[n, g * K + k, u, v]"
 WEIGHT = "weight[o, c, k // K_w, k % K_w]"
@@ -200,7 +207,9 @@ MISTAKES = [
     # bias
     ("bias missing", "loops", LOOPS, ("bias[o] + output(", "output(")),
     ("bias by group, target", "cpu", OUTPUT,
-     ("self.bias[:, :, None]", "self.bias[:, :1, None]")),
+     ("self.bias[b * O : (b + 1) * O]", "self.bias[:O]")),
+    ("bias of planes by group, target", "cpu", OUTPUT,
+     ("self.bias.reshape(g.groups, O, 1)", "self.bias.reshape(g.groups, O, 1)[:, :1]")),
     # tails
     ("channel tail lost, target", "cpu", KERNELS,
      ("for c in range(end - begin):", "for c in range((end - begin) // 4 * 4):")),
@@ -244,6 +253,14 @@ MISTAKES = [
      ("grad_weight[o, c % C, i, j] +=", "grad_weight[o, c % C, i, j] =")),
     ("grad_weight without mask, definition", "formula", FORMULA,
      ("(xq * dm).reshape(g.shape)", "xq.reshape(g.shape)")),
+    ("grad_x of one half, target", "cpu", GRADIENTS,
+     ("np.add(grad_images[0], grad_images[1], out=grad_images[0])", "pass")),
+    ("grad_weight of the first share, target", "cpu", GRADIENTS,
+     ("for total in totals[1:]:", "for total in totals[:0]:")),
+    ("grad_weight of the last tile, target", "cpu", GRADIENTS,
+     ("np.add(total, product, out=total)", "self.sums[share][t] = product")),
+    ("weights of the first run, target", "cpu", MOVES,
+     ("(begin - origin) * K * O, end - begin", "0, end - begin")),
     ("grad_bias a mean", "loops", LOOPS, ("grad_y.sum(", "grad_y.mean(")),
     ("grad_bias a mean, target", "cpu", GRADIENTS, ("grad_y.sum(", "grad_y.mean(")),
 ]  # fmt: skip

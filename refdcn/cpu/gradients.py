@@ -3,8 +3,9 @@
     grad_weight  = columns^T @ grad_y        d / dw, the columns as in output.py
     grad_columns = grad_y @ weight^T         d / d(dm_k x(q)), spread by Eqs. (2), (4)
 
-Tasks own channels, so that no two of them add to one number, and the order of every
-sum is the same for any number of threads.
+No two tasks add to one number: they have runs of channels of their own, or, where those
+are few, images or halves of one, with sums of their own, which are added in one order.
+So the bits are the same for any number of threads.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from typing import NamedTuple
 import numpy as np
 
 from refdcn import threads
-from refdcn.cpu import kernels, layout
-from refdcn.cpu.layout import Array, Plan, Run
+from refdcn.cpu import kernels, layout, moves
+from refdcn.cpu.layout import Array, Plan
 from refdcn.jit import compiled
 from refdcn.shapes import Geometry
+
+MOST_CHANNELS = 64  # of a run
+MOST_SHARES = 8  # of the images of a batch
+TILE_BYTES = 2 << 20  # of a run's columns
 
 
 class Gradients(NamedTuple):
@@ -40,18 +45,19 @@ def backward(
     geometry: Geometry,
     needs: tuple[bool, ...] = (True,) * 5,
     thread_count: int | None = None,
+    team: threads.Team | None = None,
 ) -> Gradients:
     """The gradients by x, offset, weight, mask and bias that `needs` names."""
     grad_y = layout.plain(grad_y)  # so that each layout is summed in one order
     grad_bias = None
-    if bias is not None and needs[4]:
-        with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        if bias is not None and needs[4]:
             grad_bias = grad_y.sum((0, 2, 3), dtype=x.dtype)
-    if not any(needs[:4]):
-        return Gradients(None, None, None, None, grad_bias)
-    task = _Backward(grad_y, x, offset, weight, mask, geometry, needs, thread_count)
-    with threads.single_threaded_blas():
-        task.run()
+        if not any(needs[:4]):
+            return Gradients(None, None, None, None, grad_bias)
+        task = _Backward(grad_y, x, offset, weight, mask, geometry, needs)
+        with threads.single_threaded_blas():
+            task.run(layout.thread_count(task.plan, thread_count), team)
     return Gradients(
         task.grad_x if needs[0] else None,
         task.grad_offset if needs[1] else None,
@@ -59,6 +65,27 @@ def backward(
         task.grad_mask.reshape(mask.shape) if mask is not None and needs[3] else None,
         grad_bias,
     )
+
+
+class _Run(NamedTuple):
+    """Channels begin ... end - 1 of x, in one group."""
+
+    group: int
+    begin: int
+    end: int
+    rows: int  # of the weight: K * (end - begin)
+    segments: Array
+
+
+class _Tile(NamedTuple):
+    """Outputs first ... first + P - 1 of image n."""
+
+    n: int
+    first: int
+    P: int
+    image: Array
+    grad_image: Array
+    parts: Array  # [segments of all runs, K, 3, P]
 
 
 class _Backward:
@@ -71,101 +98,185 @@ class _Backward:
         mask: Array | None,
         g: Geometry,
         needs: tuple[bool, ...],
-        thread_count: int | None,
     ) -> None:
-        self.plan = p = layout.plan(g, x.itemsize, thread_count)
+        self.plan = p = layout.plan(g, x.itemsize)
         self.needs = needs
         self.x, self.offset = x, layout.plain(offset)
         self.mask = layout.plain_mask(mask, x.dtype)
+        self.weight = layout.plain(weight).reshape(-1)
         self.grad_y = grad_y.reshape(g.N, g.groups, p.O, p.pixels)
-        self.runs = _runs(p)
-        self.segments = [layout.segments(g, a, b, first=a) for _, a, b in self.runs]
-        self.first_part = np.cumsum([0, *map(len, self.segments)])
-        self.parts_group = np.concatenate([s[:, 0] for s in self.segments])
-        self.parts = np.empty((len(self.parts_group), p.K, 3, p.P), x.dtype)
-        self.rows = layout.weight_rows(p, self.runs)
-        w = np.empty(weight.size, x.dtype)
-        layout.weights_in(weight, w, self.rows, p)
-        self.grad_w = np.empty(weight.size, x.dtype)
-        self.w, self.grad_ws = (
-            [a[r[1] * p.K * p.O : r[2] * p.K * p.O].reshape(-1, p.O) for r in self.runs]
-            for a in (w, self.grad_w)
-        )
-        self.image = self.grad_image = np.empty(0, x.dtype)  # of the image at hand
         self.grad_x = np.empty(x.shape, x.dtype)
         self.grad_offset = np.empty(offset.shape, x.dtype)
         self.grad_mask = np.empty(self.mask.shape, x.dtype)
         self.grad_weight = np.empty(weight.shape, x.dtype)
+        self.runs = [
+            _Run(group, a, b, p.K * (b - a), layout.segments(g, a, b, a))
+            for group, a, b in layout.runs(g, _most(p)).tolist()
+        ]
+        self.first_part = np.cumsum([0, *(len(run.segments) for run in self.runs)])
+        self.parts_group = np.concatenate([run.segments[:, 0] for run in self.runs])
+        self.images, self.halves = _shares(p, len(self.runs), x.itemsize)
+        row_bytes = max(run.rows for run in self.runs) * x.itemsize
+        self.P = layout.equal(p.pixels, row_bytes, TILE_BYTES, self.halves)
+        self.tiles = range(0, p.pixels, self.P)
+        self.once = g.N == len(self.tiles) == 1  # each run's weights are used once
+        self.w = [] if self.once else [self.laid_out(run) for run in self.runs]
+        shares = max(self.images, self.halves)
+        self.sums: list[list[Array | None]]
+        self.sums = [[None] * len(self.runs) for _ in range(shares)]
 
-    def run(self) -> None:
-        p = self.plan
-        if p.g.N == 0:
-            self.grad_w.fill(0)
-        for n in range(p.g.N):
-            self.image = layout.padded_image(self.x[n], p)
-            size = self.image.size
-            self.grad_image = threads.scratch("grad_image", size, self.x.dtype)
-            self.grad_image.fill(0)
-            for first in range(0, p.pixels, p.P):
-                self.tile(n, first, min(p.P, p.pixels - first))
-            if self.needs[0]:
-                layout.unfill(self.grad_image, self.grad_x, n, p)
+    def run(self, count: int, team: threads.Team | None) -> None:
+        """All of it, on `count` threads."""
+        if self.images > 1:
+            threads.run(self.some_images, self.images, count, team)
+        else:
+            for n in range(self.plan.g.N):
+                self.one_image(n, count, team)
+        if self.needs[2] and not self.once:
+            self.add_sums()
+
+    def some_images(self, share: int) -> None:
+        """Every so many of the batch."""
+        for n in range(share, self.plan.g.N, self.images):
+            image = layout.padded_image(self.x[n], self.plan)
+            grad_image = threads.scratch("grad_image", image.size, image.dtype)
+            grad_image.fill(0)
+            self.sweep(share, n, image, grad_image, self.tiles)
+            self.store(n, grad_image)
+
+    def one_image(self, n: int, count: int, team: threads.Team | None) -> None:
+        """Image n in halves, each with a grad_image of its own, or by channels."""
+        image = layout.padded_image(self.x[n], self.plan, count, team)
+        size = self.halves * image.size
+        grad_images = threads.scratch("grad_image", size, image.dtype)
+        grad_images.fill(0)
+        grad_images = grad_images.reshape(self.halves, -1)
+        if self.halves > 1:
+
+            def half(h: int) -> None:
+                tiles = self.tiles[h :: self.halves]
+                self.sweep(h, n, image, grad_images[h], tiles)
+
+            threads.run(half, self.halves, count, team)
+            np.add(grad_images[0], grad_images[1], out=grad_images[0])
+        else:
+            for first in self.tiles:
+                tile = self.tile(n, first, image, grad_images[0])
+
+                def one(t: int, tile: _Tile = tile) -> None:
+                    self.add(0, t, tile)
+
+                threads.run(one, len(self.runs), count, team)
+                self.gather(tile)
+        self.store(n, grad_images[0])
+
+    def sweep(
+        self, share: int, n: int, image: Array, grad_image: Array, tiles: range
+    ) -> None:
+        """All runs of some tiles, in order."""
+        for first in tiles:
+            tile = self.tile(n, first, image, grad_image)
+            for t in range(len(self.runs)):
+                self.add(share, t, tile)
+            self.gather(tile)
+
+    def tile(self, n: int, first: int, image: Array, grad_image: Array) -> _Tile:
+        P = min(self.P, self.plan.pixels - first)
+        S, K = len(self.parts_group), self.plan.K
+        parts = threads.scratch("parts", S * K * 3 * P, image.dtype)
+        return _Tile(n, first, P, image, grad_image, parts.reshape(S, K, 3, P))
+
+    def add(self, share: int, t: int, tile: _Tile) -> None:
+        """What run t of a tile gives to each gradient."""
+        run = self.runs[t]
+        grad_y = self.grad_y[tile.n, run.group, :, tile.first : tile.first + tile.P].T
+        columns = threads.scratch("columns", tile.P * run.rows, tile.image.dtype)
+        shape = (self.plan.g.C_in, tile.P, self.plan.K, run.end - run.begin)
         if self.needs[2]:
-            layout.weights_out(self.grad_w, self.grad_weight, self.rows, p)
+            compiled(kernels.sample, "contract")(
+                tile.image, self.offset, self.mask, tile.n, tile.first,
+                self.plan.sizes, run.segments, shape, columns,
+            )  # fmt: skip
+            self.add_weight(share, t, columns.reshape(tile.P, run.rows).T @ grad_y)
+        if self.needs[0] or self.needs[1] or self.needs[3]:
+            w = self.laid_out(run) if self.once else self.w[t]
+            np.matmul(grad_y, w.T, out=columns.reshape(tile.P, run.rows))
+            parts = tile.parts[self.first_part[t] : self.first_part[t + 1]]
+            compiled(kernels.spread, "contract")(
+                tile.image, tile.grad_image, self.offset, self.mask, tile.n,
+                tile.first, self.plan.sizes, run.segments, shape, columns, parts,
+            )  # fmt: skip
 
-    def tile(self, n: int, first: int, P: int) -> None:
-        """Outputs first ... first + P - 1 of image n; a task a run of channels."""
+    def add_weight(self, share: int, t: int, product: Array) -> None:
+        """To grad_weight of run t [K * C, O]."""
+        total = self.sums[share][t]
+        if self.once:
+            self.store_weight(t, product)
+        elif total is None:
+            self.sums[share][t] = product
+        else:
+            np.add(total, product, out=total)
 
-        def task(t: int) -> None:
-            with np.errstate(invalid="ignore", over="ignore"):
-                if self.needs[2]:
-                    self.add_weight(t, n, first, P)
-                if self.needs[0] or self.needs[1] or self.needs[3]:
-                    self.spread(t, n, first, P)
+    def add_sums(self) -> None:
+        """Those of all shares, in order."""
+        for t in range(len(self.runs)):
+            sums = [share[t] for share in self.sums]
+            totals = [total for total in sums if total is not None]
+            if not totals:  # no image at all
+                self.grad_weight.fill(0)
+                return
+            for total in totals[1:]:
+                np.add(totals[0], total, out=totals[0])
+            self.store_weight(t, totals[0])
 
-        threads.run(task, len(self.runs), self.plan.threads)
+    def laid_out(self, run: _Run) -> Array:
+        """The weights of a run, [K * C, O]."""
+        size, dtype = run.rows * self.plan.O, self.weight.dtype
+        kept = self.once
+        w: Array = threads.scratch("w", size, dtype) if kept else np.empty(size, dtype)
+        where = np.array([run[:3]])
+        compiled(moves.weights_in)(self.weight, self.plan.weight, where, run.begin, w)
+        return w.reshape(run.rows, self.plan.O)
+
+    def store_weight(self, t: int, total: Array) -> None:
+        run = self.runs[t]
+        compiled(moves.weights_out)(
+            total.reshape(-1), self.plan.weight, np.array([run[:3]]), run.begin,
+            self.grad_weight.reshape(-1),
+        )  # fmt: skip
+
+    def gather(self, tile: _Tile) -> None:
+        """The channel sums of a tile into grad_offset and grad_mask."""
         if self.needs[1] or self.needs[3]:
             compiled(kernels.gather_parts)(
-                self.parts[..., :P], self.parts_group, self.mask, n, first,
+                tile.parts, self.parts_group, self.mask, tile.n, tile.first,
                 self.grad_offset, self.grad_mask,
             )  # fmt: skip
 
-    def add_weight(self, t: int, n: int, first: int, P: int) -> None:
-        """columns^T @ grad_y for the channels of task t."""
-        p, rows = self.plan, len(self.w[t])
-        columns = threads.scratch("columns", P * rows, self.x.dtype)
-        compiled(kernels.sample, "contract")(
-            self.image, self.offset, self.mask, n, first, p.sizes, self.segments[t],
-            (p.g.C_in, P, p.K, rows // p.K), columns,
-        )  # fmt: skip
-        grad_y = self.grad_y[n, self.runs[t][0], :, first : first + P].T
-        columns = columns.reshape(P, rows).T
-        if n == first == 0:
-            np.matmul(columns, grad_y, out=self.grad_ws[t])
-            return
-        product = threads.scratch("product", rows * p.O, self.x.dtype)
-        product = product.reshape(rows, p.O)
-        np.matmul(columns, grad_y, out=product)
-        np.add(self.grad_ws[t], product, out=self.grad_ws[t])
-
-    def spread(self, t: int, n: int, first: int, P: int) -> None:
-        """grad_y @ weight^T for the channels of task t, then to x, offset and mask."""
-        p, rows = self.plan, len(self.w[t])
-        columns = threads.scratch("columns", P * rows, self.x.dtype)
-        grad_y = self.grad_y[n, self.runs[t][0], :, first : first + P].T
-        np.matmul(grad_y, self.w[t].T, out=columns.reshape(P, rows))
-        parts = self.parts[self.first_part[t] : self.first_part[t + 1], :, :, :P]
-        compiled(kernels.spread, "contract")(
-            self.image, self.grad_image, self.offset, self.mask, n, first, p.sizes,
-            self.segments[t], (p.g.C_in, P, p.K, rows // p.K), columns, parts,
-        )  # fmt: skip
+    def store(self, n: int, grad_image: Array) -> None:
+        """The middle of a padded image into grad_x[n]."""
+        if self.needs[0]:
+            C_in, H, W = self.plan.image
+            compiled(moves.image_out)(
+                grad_image, self.plan.image, self.grad_x.reshape(-1), n * C_in * H * W
+            )
 
 
-def _runs(p: Plan) -> list[Run]:
-    """Channels of one task: half a group, for two threads, but 32 to 64."""
-    size = min(64, max(32, -(-p.C // 32) * 16))
-    return [
-        (b, begin, min(begin + size, (b + 1) * p.C))
-        for b in range(p.g.groups)
-        for begin in range(b * p.C, (b + 1) * p.C, size)
-    ]
+def _most(p: Plan) -> int:
+    """Channels of a run: all of a group, or equal parts of at most MOST_CHANNELS."""
+    parts = -(-p.C // MOST_CHANNELS)
+    return -(-p.C // (16 * parts)) * 16
+
+
+def _shares(p: Plan, runs: int, itemsize: int) -> tuple[int, int]:
+    """Into how many shares images are dealt, and each cut; one of both is 1.
+
+    Each share holds a sum of the size of the weight, and an image is in use by each.
+    """
+    C_in, H, W = p.image
+    if (H + 3) * (W + 2) * C_in * itemsize <= layout.TILE_BYTES:
+        weights = layout.TILE_BYTES // (p.g.C_out * p.C * p.K * itemsize)
+        images = min(p.g.N, MOST_SHARES, weights)
+        if images > 1:
+            return images, 1
+    return 1, 2 if runs == 1 and p.pixels >= 192 else 1

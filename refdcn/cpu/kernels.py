@@ -10,9 +10,12 @@ Images and columns are flat here; `sizes` is Plan.sizes; `first` counts outputs.
 import numpy as np
 
 from refdcn import loops
-from refdcn.cpu.vectors import blend, exchange, transpose
+from refdcn.cpu.vectors import blend, exchange
 from refdcn.jit import jitable
 
+# Of loops.py, vectors.py and jit.py. Numba's cache looks for changes in the file of the
+# compiled function alone, so what it calls must be named here; a test compares.
+CALLED = "44fc9dc44730"
 BLOCK = 64  # outputs whose cells are found together and stay in the first cache
 
 
@@ -231,8 +234,3 @@ def gather_parts(parts, groups, mask, n, first, grad_offset, grad_mask):
                     grad_mask[n, tap, first + p] = total
                 grad_offset[n, 2 * tap, u, v] = dm * d_y
                 grad_offset[n, 2 * tap + 1, u, v] = dm * d_x
-
-
-def transposed(source, source_rows, target, target_rows):
-    """target[target_rows[j] + i] = source[source_rows[i] + j], on flat arrays."""
-    transpose(source, source_rows, target, target_rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from refdcn import threads
-from refdcn.cpu import kernels, layout
+from refdcn.cpu import kernels, layout, moves
 from refdcn.cpu.layout import Array
 from refdcn.jit import compiled
 from refdcn.shapes import Geometry
@@ -23,11 +23,12 @@ def forward(
     bias: Array | None,
     geometry: Geometry,
     thread_count: int | None = None,
+    team: threads.Team | None = None,
 ) -> Array:
     """y [N, C_out, H_out, W_out] of NumPy arrays of one dtype, float32 or float64."""
-    task = _Forward(x, offset, weight, mask, bias, geometry, thread_count)
+    task = _Forward(x, offset, weight, mask, bias, geometry)
     with threads.single_threaded_blas():
-        task.run()
+        task.run(layout.thread_count(task.plan, thread_count), team)
     return task.y
 
 
@@ -40,71 +41,82 @@ class _Forward:
         mask: Array | None,
         bias: Array | None,
         g: Geometry,
-        thread_count: int | None,
     ) -> None:
-        self.plan = p = layout.plan(g, x.itemsize, thread_count)
+        self.plan = p = layout.plan(g, x.itemsize)
         self.x, self.offset = x, layout.plain(offset)
         self.mask = layout.plain_mask(mask, x.dtype)
-        self.bias = None if bias is None else layout.plain(bias).reshape(g.groups, p.O)
+        self.bias = np.empty(0, x.dtype) if bias is None else layout.plain(bias)
         self.segments = layout.segments(g, 0, g.C_in)
         self.y = np.empty((g.N, g.C_out, g.H_out, g.W_out), x.dtype)
         # By planes where channels are too few for a vector, and where laying out the
         # weight, which planes take as it is, would cost more than sampling.
-        widest = max(end - begin for _, begin, end, _, _ in self.segments)
+        widest = g.C_in // max(g.groups, g.offset_groups)
         self.planar = widest < 8 or 3 * g.N * p.pixels < p.O
+        weight = layout.plain(weight)
         if self.planar:
-            self.w = layout.plain(weight).reshape(g.groups, p.O, p.C * p.K)
-            self.sample = compiled(kernels.sample_planes, "contract")
+            self.w = weight.reshape(g.groups, p.O, p.C * p.K)
         else:
             self.w = np.empty((g.groups, p.K * p.C, p.O), x.dtype)
-            runs = [(b, b * p.C, (b + 1) * p.C) for b in range(g.groups)]
-            rows = layout.weight_rows(p, runs)
-            layout.weights_in(weight, self.w.reshape(-1), rows, p)
-            self.sample = compiled(kernels.sample, "contract")
+            w = self.w.reshape(-1)
+            runs = layout.runs(g)
+            compiled(moves.weights_in)(weight.reshape(-1), p.weight, runs, 0, w)
 
-    def run(self) -> None:
+    def run(self, count: int, team: threads.Team | None) -> None:
         g, p = self.plan.g, self.plan
+        tile = self.tile_of_planes if self.planar else self.tile
         tiles = range(0, p.pixels, p.P)
         image_bytes = (g.H + 3) * (g.W + 2) * g.C_in * self.x.itemsize
-        if g.N >= 2 * p.threads and image_bytes <= layout.TILE_BYTES:
+        if g.N >= 2 * count and image_bytes <= layout.TILE_BYTES:
             # Whole images, one a thread.
 
             def whole(n: int) -> None:
-                image = layout.padded_image(self.x[n], p, self.planar)
+                image = self.image(n)
                 for first in tiles:
-                    self.tile(image, n, first)
+                    tile(image, n, first)
 
-            threads.run(whole, g.N, p.threads)
+            threads.run(whole, g.N, count, team)
             return
         for n in range(g.N):
-            image = layout.padded_image(self.x[n], p, self.planar)
+            image = self.image(n, count, team)
 
             def one(t: int, n: int = n, image: Array = image) -> None:
-                self.tile(image, n, tiles[t])
+                tile(image, n, tiles[t])
 
-            threads.run(one, len(tiles), p.threads)
+            threads.run(one, len(tiles), count, team)
+
+    def image(self, n: int, count: int = 1, team: threads.Team | None = None) -> Array:
+        if self.planar:
+            return layout.padded_planes(self.x[n], self.plan)
+        return layout.padded_image(self.x[n], self.plan, count, team)
 
     def tile(self, image: Array, n: int, first: int) -> None:
         """Outputs first ... first + P - 1 of image n."""
-        g, K, C, O, P = self.plan[:5]
-        P = min(P, self.plan.pixels - first)
+        g, K, C, O, P, pixels = self.plan[:6]
+        P = min(P, pixels - first)
         columns = threads.scratch("columns", g.groups * P * K * C, image.dtype)
-        self.sample(
+        compiled(kernels.sample, "contract")(
             image, self.offset, self.mask, n, first, self.plan.sizes, self.segments,
             (g.C_in, P, K, C), columns,
         )  # fmt: skip
-        # NaN and infinity are answers here; the warning state is each thread's own.
-        with np.errstate(invalid="ignore", over="ignore"):
-            if self.planar:
-                y = self.y[n].reshape(g.groups, O, -1)[:, :, first : first + P]
-                np.matmul(self.w, columns.reshape(g.groups, C * K, P), out=y)
-                if self.bias is not None:
-                    np.add(y, self.bias[:, :, None], out=y)
-                return
-            product = threads.scratch("product", g.groups * P * O, image.dtype)
-            product = product.reshape(g.groups, P, O)
-            np.matmul(columns.reshape(g.groups, P, K * C), self.w, out=product)
-            if self.bias is not None:
-                np.add(product, self.bias[:, None], out=product)
+        product = threads.scratch("product", g.groups * P * O, image.dtype)
+        product = product.reshape(g.groups, P, O)
+        np.matmul(columns.reshape(g.groups, P, K * C), self.w, out=product)
         for b in range(g.groups):
-            layout.store(product[b], self.y, n * g.C_out + b * O, first, self.plan)
+            compiled(moves.product_out)(
+                product[b].reshape(-1), P, self.bias[b * O : (b + 1) * O],
+                self.y.reshape(-1), n * g.C_out + b * O, pixels, first,
+            )  # fmt: skip
+
+    def tile_of_planes(self, planes: Array, n: int, first: int) -> None:
+        """The same with the columns turned: [(c, k), p]."""
+        g, K, C, O, P, pixels = self.plan[:6]
+        P = min(P, pixels - first)
+        columns = threads.scratch("columns", g.groups * P * K * C, planes.dtype)
+        compiled(kernels.sample_planes, "contract")(
+            planes, self.offset, self.mask, n, first, self.plan.sizes, self.segments,
+            (g.C_in, P, K, C), columns,
+        )  # fmt: skip
+        y = self.y[n].reshape(g.groups, O, -1)[:, :, first : first + P]
+        np.matmul(self.w, columns.reshape(g.groups, C * K, P), out=y)
+        if self.bias.size:
+            np.add(y, self.bias.reshape(g.groups, O, 1), out=y)

@@ -129,7 +129,7 @@ def _pointers(context: Any, builder: Any, kinds: Any, arrays: Any) -> list[Any]:
     ]
 
 
-@overload(blend)
+@overload(blend, jit_options={"forceinline": True})
 def _compiled_blend(target, at, source, places, weights, size):
     return lambda target, at, source, places, weights, size: _blend(
         target, at, source, places, weights, size
@@ -163,7 +163,7 @@ def _blend(
     return types.void(target, at, source, places, weights, size), emit
 
 
-@overload(exchange)
+@overload(exchange, jit_options={"forceinline": True})
 def _compiled_exchange(target, source, places, weights, column, at, size):
     return lambda target, source, places, weights, column, at, size: _exchange(
         target, source, places, weights, column, at, size

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from refdcn import shapes
+from refdcn.torch.team import torch_team
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 HALF_DTYPES = (torch.float16, torch.bfloat16)
@@ -92,7 +93,7 @@ def _forward_cpu(
     g = geometry(x, offset, weight, mask, bias, Conv(stride, padding, dilation))
     y = cpu.forward(
         _array(x), _array(offset), _array(weight), _array(mask), _array(bias), g,
-        thread_count=torch.get_num_threads(),
+        thread_count=torch.get_num_threads(), team=torch_team(),
     )  # fmt: skip
     return _tensor(y, x.dtype)
 
@@ -112,6 +113,7 @@ def _backward_cpu(
     gradients = cpu.backward(
         _array(grad_y), _array(x), _array(offset), _array(weight), _array(mask),
         _array(bias), g, tuple(needs), thread_count=torch.get_num_threads(),
+        team=torch_team(),
     )  # fmt: skip
     return tuple(
         _tensor(gradient, x.dtype) if need else x.new_empty(0)
