@@ -15,8 +15,9 @@ if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
     pytest.skip("needs the compiler, not the simulator", allow_module_level=True)
 
 import cuda_mistakes
-from cuda_ir import Processor, huge, run_block
+from cuda_ir import CC, Processor, flattened, huge, run_block
 from cuda_machines import Target, shrink
+from numba.cuda import codegen
 from numba.cuda import dispatcher as numbas
 from numba.cuda.cudadrv import devicearray, devices, driver
 
@@ -162,6 +163,35 @@ def test_numba_arrays_in_and_out(monkeypatch, dtype, deterministic):
     grads = operator.backward(on, grad_y, *given, g, (True,) * 5, deterministic)
     got = [host_array(a) for a in (y, *grads)]
     checks.assert_same(got, results(host, case))
+
+
+@pytest.mark.parametrize("wanted", [0, 0x77])
+def test_what_a_card_would_be_given(monkeypatch, wanted):
+    """Typed, compiled, linked and launched by Numba, all but the driver's part.
+
+    The words of the arguments are those that this processor's runs are given.
+    """
+    given = []
+
+    def launch(stream, config, kernel, *words):
+        place = int(stream.handle), tuple(config.grid), tuple(config.block)
+        given.append((*place, [int(getattr(w, "value", w)) for w in words]))
+
+    library = codegen.CUDACodeLibrary
+    function = SimpleNamespace(kernel=None, name="")
+    monkeypatch.setattr(devices._runtime, "ensure_context", nullcontext)
+    monkeypatch.setattr(codegen.JITCUDACodegen, "magic_tuple", lambda self: (13, CC))
+    monkeypatch.setattr(library, "_ensure_cc", lambda self, cc: CC)
+    monkeypatch.setattr(library, "get_cufunc", lambda self: function)
+    monkeypatch.setattr(numbas._Kernel, "bind", lambda self: None)
+    monkeypatch.setattr(numbas, "launch", launch)
+    host = np.zeros(60, np.float32), np.zeros((2, 4, 3, 5), np.float32)
+    image, offset = map(device_array, host)
+    stream = driver.Stream(driver.binding.CUstream(wanted)) if wanted else 0
+    kernel = arrays.configured(kernels.sample, (3, 2), (8, 4), stream)
+    kernel(image, offset, offset[1:], TILE, image)
+    words = flattened((host[0], host[1], host[1][1:], TILE, host[0]))
+    assert given == [(wanted, (3, 2, 1), (8, 4, 1), words)]
 
 
 def test_few_blocks_are_no_warning():
