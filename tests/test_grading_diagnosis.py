@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from candidates.fresh import FRESH
 
-from refdcn.grading import bounds, panel, probes, selftest
+from refdcn.grading import probes, selftest
 from refdcn.grading.isolation import InProcess
 from refdcn.grading.mistakes import CATALOGUE
 from refdcn.grading.operator import functions
@@ -36,24 +36,6 @@ def test_a_mistake_is_caught_and_named(mistake):
 )
 def test_a_mistake_is_located(name, where):
     assert selftest.examine(BY_NAME[name], seed=4).located == where
-
-
-def test_correct_implementations_raise_no_alarm():
-    found = list(panel.alarms(seed=8, n=300))
-    assert [a for a in found if isinstance(a, panel.Alarm)] == []
-    assert 0.05 < max(a for a in found if not isinstance(a, panel.Alarm)) < 1
-
-
-def test_an_unsound_panel_member_is_an_alarm(monkeypatch):
-    broken = panel.Style("broken", position=(3, 2, 0))
-    monkeypatch.setattr(panel, "PANEL", (broken,))
-    assert any(isinstance(a, panel.Alarm) for a in panel.alarms(seed=8, n=10))
-
-
-def test_a_bound_without_the_position_error_would_be_a_false_alarm(monkeypatch):
-    deltas = bounds.deltas
-    monkeypatch.setattr(bounds, "deltas", lambda *a: tuple(0 * d for d in deltas(*a)))
-    assert any(isinstance(a, panel.Alarm) for a in panel.alarms(seed=8, n=60))
 
 
 PAIRS = [("xy", "mask squared"), ("dilation ignored", "bias missing")]

@@ -54,7 +54,7 @@ def uniform(u: float, dtype: npt.DTypeLike, **changed: float) -> Roundoff:
     # others may flush them to zero.
     half = info.bits == 16
     tiny = float(info.smallest_subnormal) / 2 if half else float(info.tiny)
-    steps = Roundoff(u, u, u, u, u, u, tiny, float(info.max))
+    steps = Roundoff(u, u, u, u, u, 0.0, tiny, float(info.max))
     return steps._replace(**changed)
 
 
@@ -126,14 +126,25 @@ def deltas(case: Case, u: Roundoff) -> tuple[Array, Array]:
     around = [flat + 8 * u.grid * max(n, 1) for n in (sizes.H, sizes.W)]
     found = []
     for axis, whole in enumerate((whole_y, whole_x)):
-        rel = chain(u.coordinate, roundings(whole, u)) + 8 * u.grid
-        found.append(rel * (whole + dp[:, :, :, axis]) + around[axis])
+        part = dp[:, :, :, axis]
+        rel = chain(u.coordinate, roundings(whole, part, u)) + 8 * u.grid
+        found.append(rel * (whole + part) + around[axis])
     return found[0], found[1]
 
 
-def roundings(whole: Array, u: Roundoff) -> Array:
-    """2; but beyond 1 / u the whole numbers, two products and all sums round too."""
-    return np.where(whole * u.coordinate <= 1, 2, 8)
+def roundings(whole: Array, dp: Array, u: Roundoff) -> Array:
+    """2; none where all sums are exact; 8 where whole numbers round too.
+
+    dp is a multiple of its last bit, and so is each sum: it fits while it is not
+    longer than the precision, 1 / u. Zero offsets and those of few bits lose nothing.
+    """
+    mantissa, exponent = np.frexp(dp)
+    digits = (mantissa * 2.0**53).astype(np.int64)
+    last = np.ldexp(1.0 * (digits & -digits), exponent - 53)
+    last = np.where(dp == 0, 1, np.minimum(last, 1))
+    exact = (whole + dp) * u.coordinate <= last
+    # Beyond 1 / u two products, two terms, and all sums are rounded.
+    return np.where(exact, 0, np.where(whole * u.coordinate <= 1, 2, 8))
 
 
 def cell_maps(x: Array) -> Array:
@@ -154,26 +165,23 @@ def cell_maps(x: Array) -> Array:
     )
 
 
-def span(q: Array, delta: Array, n: int, both: bool) -> tuple[Array, Array]:
+def span(q: Array, delta: Array, n: int) -> tuple[Array, Array]:
     """The first and last cell that [q - delta, q + delta] meets, from -2.
 
-    At an integer the cell below it counts too where `both` slopes do.
+    As delta is never 0, that is both cells where q is an integer.
     """
-    slack = delta + 2 * U64 * (np.abs(q) + delta)  # this subtraction rounds too
-    low, high = q - slack, np.floor(q + slack)
-    low = np.floor(np.nextafter(low, -np.inf) if both else low)
+    slack = delta + 4 * U64 * (np.abs(q) + delta)  # this subtraction rounds too
+    low, high = np.floor(q - slack), np.floor(q + slack)
     first, last = (np.clip(e, -2, n).astype(int) + 2 for e in (low, high))
     return first, last
 
 
-def gather_cells(
-    x: Array, q: tuple[Array, Array], delta: tuple[Array, Array], both: bool = False
-) -> Cells:
+def gather_cells(x: Array, q: tuple[Array, Array], delta: tuple[Array, Array]) -> Cells:
     """The largest of each map over the cells that a sample's box meets."""
     N, og, C, H, W = x.shape
     maps = cell_maps(x).reshape(4, N, og, C, (H + 3) * (W + 3))
-    y0, y1 = span(q[0], delta[0], H, both)
-    x0, x1 = span(q[1], delta[1], W, both)
+    y0, y1 = span(q[0], delta[0], H)
+    x0, x1 = span(q[1], delta[1], W)
     best = np.zeros((4, N, og, C, *q[0].shape[2:]))
     for a in range(int((y1 - y0).max(initial=0)) + 1):
         for b in range(int((x1 - x0).max(initial=0)) + 1):
@@ -261,7 +269,7 @@ def forward(case: Case, y: Array, u: Roundoff, longest: bool = True) -> Array:
     moved, T = contract(w, m * s.error), contract(w, m * (s.size + s.error))
     n = w.shape[2] * w.shape[3]
     b = 0 if case.bias is None else np.abs(case.bias.astype(float))[:, None, None]
-    steps = chain(u.accumulation, 4 * n + 1 if longest else n + 1)
+    steps = chain(u.accumulation, 4 * n if longest else n + 1)
     rel = together(chain(u.product, 2), u.stored, steps)
     lost = 1 + contract(1 + w, (1 + m) * (1 + s.cells.top))
     parts = Parts(moved + rel * T + steps * b, lost, T + b, peak(w, m, s.cells.top))
@@ -415,8 +423,7 @@ def grad_offset_error(
 ) -> Parts:
     """Both axes: [N, offset_groups, K, 2, H_out, W_out]."""
     x, delta = np.abs(grouped(case)), (s.delta_y, s.delta_x)
-    near = (s.delta_y[:, :, 0], s.delta_x[:, :, 0])
-    cells = gather_cells(grouped(case), positions(case), near, both=True)
+    cells = s.cells
     (t_y, s_y), (t_x, s_x) = tents(case)
     rel, largest = over_channels(up, u, longest), float(x.max(initial=0.0))
     errors, sums = [], []

@@ -256,7 +256,7 @@ class Evaluation:
             S = self.times(S, self.m)
         b = self.cast(self.case.bias)
         first = None if b is None else b.reshape(1, self.sizes.groups, -1, 1, 1)
-        return self.result(self.contract(w, S, (0, 4, 5), first), self.case.y_shape)
+        return self.result(self.contract(w, S, (4, 5, 0), first), self.case.y_shape)
 
     def coefficients(self) -> Array:
         """w * grad_y, summed over the outputs unless the style is flat."""
@@ -272,14 +272,14 @@ class Evaluation:
             go = self.times(go, self.m)
         else:
             S = self.times(S, self.m)
-        return self.result(self.contract(go, S, (0, 1, 6, 7)), self.case.weight.shape)
+        return self.result(self.contract(go, S, (1, 6, 7, 0)), self.case.weight.shape)
 
     def grad_mask(self) -> Array | None:
         """sum g * x(q) over an offset group's channels."""
         if self.case.mask is None:
             return None
         S = self.ungrouped(self.samples)
-        found = self.contract(self.coefficients(), S, (0, 1, 4))
+        found = self.contract(self.coefficients(), S, (1, 4, 0))
         return self.result(found, self.case.mask.shape)
 
     def grad_offset(self) -> Array:
@@ -290,9 +290,9 @@ class Evaluation:
         for axis in (0, 1):
             D = self.ungrouped(self.slopes(axis))
             if self.style.weight_first:
-                sides.append(self.contract(self.times(g, plain), D, (0, 1, 4)))
+                sides.append(self.contract(self.times(g, plain), D, (1, 4, 0)))
             else:  # the mask is the same for all of them
-                sides.append(self.contract(g, D, (0, 1, 4)))
+                sides.append(self.contract(g, D, (1, 4, 0)))
                 if plain is not None:
                     sides[-1] = sides[-1] * plain[0, 0, :, :, 0]
         return self.result(np.stack(sides, 3), self.case.offset.shape)

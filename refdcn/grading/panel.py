@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from refdcn.grading import declared, judge, suite
 from refdcn.grading.candidates import load
-from refdcn.grading.cases import Case, draw_case
+from refdcn.grading.cases import BITS, Case, draw_case, landing
 from refdcn.grading.isolation import InProcess
 from refdcn.grading.members import Member, Style, member
 from refdcn.grading.precision import standard
@@ -74,69 +74,67 @@ def absorbing(rng: np.random.Generator, dtype: str) -> Case:
 
     Nearly every rounding of a sum is as large as it can be, and of one sign.
     """
-    many = ({"C_in": 6, "K_h": 4, "K_w": 4}, {"C_out": 24}, {"N": 3})
-    fixed = {"N": 1, "K_h": 1, "K_w": 1, "C_in": 1} | many[int(rng.integers(3))]
-    sizes = suite.drawn(rng, groups=1, offset_groups=1, **fixed)
+    many = ({"C_in": 6, "K_h": 4, "K_w": 4}, {"C_out": 24, "C_in": 4}, {"N": 3})
+    which = int(rng.integers(3))
+    fixed = {"N": 1, "K_h": 1, "K_w": 1, "C_in": 1, "H": 5, "W": 5} | many[which]
+    sizes = suite.drawn(rng, groups=1, offset_groups=1, dilation=(1, 1), **fixed)
     case = draw_case(rng, sizes, dtype, "panel", "zero")
-    half = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11}[dtype]
-    one = {name: np.ones_like(a) for name, a in vars(case).items() if name in ONES}
-    offset = case.offset + rng.choice([0, 0.5])  # one corner, or all four
-    small = half * 2.0 ** rng.integers(-1, 3)
-    weight, grad_y = one["weight"], one["grad_y"]
-    if rng.integers(2):
-        weight[:, 1:], weight[:, :, 1:], weight[:, :, :, 1:] = small, small, small
-    elif rng.integers(2):
-        weight[1:] = small
-    elif rng.integers(2):
-        grad_y[:, 1:] = small
+    assert case.bias is not None
+    one = {name: np.ones_like(getattr(case, name)) for name in ONES}
+    corners = int(rng.integers(2))  # on one pixel, or between four of them
+    small = 2.0 ** (2 * corners + int(rng.integers(3)) - BITS[dtype])
+    outputs, weight = one["grad_y"], one["weight"]
+    if rng.integers(2):  # or every pixel is 1, and no slope is left
+        one["x"] *= np.arange(sizes.H).reshape(-1, 1).astype(dtype)
+    if which == 0:
+        weight.reshape(len(weight), -1)[:, 1:] = small
+    elif which == 1:
+        outputs.reshape(-1)[1:] = small
     else:
-        grad_y[1:], grad_y[:, :, 1:], grad_y[:, :, :, 1:] = small, small, small
-    return replace(case, **one, offset=offset.astype(dtype), bias=None)
+        outputs[1:], outputs.reshape(len(outputs), len(weight), -1)[..., 1:] = (
+            small,
+            small,
+        )
+    place = rng.integers(1, 4, (2, 1, 1)) + 0.5 * corners
+    offset, bias = landing(sizes, *place), np.zeros_like(case.bias)
+    return replace(case, **one, offset=offset.astype(dtype), bias=bias)
 
 
 ONES = ("x", "weight", "mask", "grad_y")
 
 
-def uneven(rng: np.random.Generator, case: Case) -> Case:
-    """Pixels of very different sizes side by side: a lerp loses the small ones."""
-    power = 2.0 ** rng.integers(-6, 7, case.x.shape)
-    return replace(case, x=(case.x * power).astype(case.x.dtype))
-
-
-def faint(rng: np.random.Generator, case: Case) -> Case:
-    """Factors so far from 1 that products of some of them underflow or overflow."""
-    far = {2: 8, 4: 70, 8: 600}[case.x.dtype.itemsize]
-
-    def scaled(a: Any) -> Any:
-        power = 2.0 ** int(rng.integers(-far, far // 2))
-        return None if a is None else (a * power).astype(a.dtype)
-
-    with np.errstate(over="ignore", under="ignore"):
-        found = replace(
-            case,
-            x=scaled(case.x),
-            weight=scaled(case.weight),
-            mask=scaled(case.mask),
-            bias=scaled(case.bias),
-            grad_y=scaled(case.grad_y),
-        )
-    arrays = [a for a in (*found.inputs, found.grad_y) if a is not None]
-    return found if all(np.isfinite(a).all() for a in arrays) else case
-
-
-def drawn(rng: np.random.Generator, dtype: str) -> suite.Expected:
-    """One geometry with offsets of a random kind."""
+def plain(rng: np.random.Generator, dtype: str) -> Case:
+    """Any geometry, with offsets of a random kind."""
     kind = str(rng.choice(["border", "normal", "integer", "zero"]))
     given = rng.integers(0, 2, 2).astype(bool)
-    special = rng.integers(10)
-    if special < 3:
-        make = (steep, steep, absorbing)[special]
-        return suite.Expected(make(rng, dtype), standard(dtype))
     sizes = suite.drawn(rng, N=int(rng.integers(1, 3)), most=4)
-    case = draw_case(rng, sizes, dtype, "panel", kind, *map(bool, given))
-    if special < 5:
-        case = (faint, uneven)[special - 3](rng, case)
-    return suite.Expected(case, standard(dtype))
+    return draw_case(rng, sizes, dtype, "panel", kind, *map(bool, given))
+
+
+def uneven(rng: np.random.Generator, dtype: str) -> Case:
+    """Pixels of very different sizes side by side: a lerp loses the small ones."""
+    case = plain(rng, dtype)
+    power = 2.0 ** rng.integers(-6, 7, case.x.shape)
+    return replace(case, x=(case.x * power).astype(dtype))
+
+
+def faint(rng: np.random.Generator, dtype: str) -> Case:
+    """Factors so far from 1 that products of some of them underflow or overflow."""
+    sizes = suite.drawn(rng, N=1, most=4)
+    case = draw_case(rng, sizes, dtype, "panel", "border")
+    far = {2: 9, 4: 72, 8: 520}[np.dtype(dtype).itemsize] * rng.choice([-1, 1])
+    powers = far * rng.permutation([1, 1, -1, 0])
+    names = ("x", "weight", "mask", "grad_y")
+    arrays = {name: getattr(case, name) for name in names}
+    scaled = {
+        name: np.ldexp(a, power).astype(dtype)
+        for (name, a), power in zip(arrays.items(), powers, strict=True)
+    }
+    return replace(case, **scaled, bias=None)  # it would hide the rest
+
+
+Maker = Callable[[np.random.Generator, str], Case]
+KINDS: tuple[Maker, ...] = (plain,) * 5 + (steep, steep, absorbing, uneven, faint)
 
 
 def others() -> list[Member]:
@@ -167,17 +165,18 @@ def alarms(
     n: int,
     dtypes: Sequence[str] = ("float64", "float32", "float16"),
     members: Sequence[Member] | None = None,
-) -> Iterator[Alarm | float]:
-    """Grade a member on each of `n` drawn geometries; its ratios, or alarms."""
+    kinds: Sequence[Maker] = KINDS,
+) -> Iterator[Alarm | judge.Finding]:
+    """Grade a member on each of `n` drawn geometries; what was found, or alarms."""
     rng = np.random.default_rng(seed)
     panel = [member(style) for style in PANEL] if members is None else list(members)
     for k in range(n):
         dtype = dtypes[k % len(dtypes)]
-        expected = drawn(rng, dtype)
+        case = kinds[int(rng.integers(len(kinds)))](rng, dtype)
         one = panel[int(rng.integers(len(panel)))]
-        for finding in judged(expected, one):
+        for finding in judged(suite.Expected(case, standard(dtype)), one):
             if finding.verdict in (Verdict.WRONG, Verdict.UNSUPPORTED):
                 said = f"{finding.target}: {finding.text}"
-                yield Alarm(one.name, str(expected.case), said)
+                yield Alarm(one.name, str(case), said)
             else:
-                yield finding.ratio
+                yield finding

@@ -87,11 +87,12 @@ def hypotheses(dtype: str) -> list[Hypothesis]:
         found.append(Hypothesis("fractions have 8 bits, as a texture unit's", texture))
     for name, u in single:
         # Its bound on positions would excuse half a pixel.
+        short = "float16 or TF32" if u == U_TF32 and dtype not in WIDE else name
         coarse = name != dtype and u > U16
         found += [
             Hypothesis(f"results are rounded to {name}", own._replace(output=u)),
             Hypothesis(f"columns are stored in {name}", own._replace(stored=u)),
-            Hypothesis(f"weights are rounded to {name}", own._replace(product=u)),
+            Hypothesis(f"weights are rounded to {short}", own._replace(product=u)),
         ]
         if not coarse:
             sums = own._replace(accumulation=u, output=u)
