@@ -41,11 +41,42 @@ class Range(NamedTuple):
     usual: Array  # of the usual, shorter sums, or of wider intermediates
 
 
+class Values:
+    """The oracle's answers to one case, the same for every precision."""
+
+    def __init__(self, case: Case, border: str) -> None:
+        self.case, self.border = case, border
+
+    @cached_property
+    def y(self) -> Array:
+        """The forward result."""
+        case = oracle.border(self.case, self.border)
+        wide = case.x.dtype == np.float64
+        return double.forward(case) if wide else oracle.forward(case)
+
+    @cached_property
+    def gradients(self) -> list[Any]:
+        """d x, d offset, d weight, d mask, d bias."""
+        return list(oracle.gradients(self.case))
+
+    @cached_property
+    def sides(self) -> list[tuple[Array, Array]]:
+        """d offset in the cells below and above, along rows and columns."""
+        return [oracle.one_sided(self.case, axis) for axis in (0, 1)]
+
+
 class Expected:
     """The oracle's answers to one case and how far from them is still right."""
 
-    def __init__(self, case: Case, standard: Standard, border: str = "corners") -> None:
+    def __init__(
+        self,
+        case: Case,
+        standard: Standard,
+        border: str = "corners",
+        values: Values | None = None,
+    ) -> None:
         self.case, self.standard, self.border = case, standard, border
+        self.values = values or Values(case, border)
         self.others: dict[bounds.Roundoff, Expected] = {}
         self.wrong = standard.wrong.with_oracle()
         self.tight = standard.tight.with_oracle()
@@ -54,7 +85,8 @@ class Expected:
         """The same case, held to another precision alone."""
         if roundoff not in self.others:
             one = Standard(roundoff, roundoff, True, False)
-            self.others[roundoff] = Expected(self.case, one, self.border)
+            other = Expected(self.case, one, self.border, self.values)
+            self.others[roundoff] = other
         return self.others[roundoff]
 
     def range(self, target: str) -> Range:
@@ -66,26 +98,24 @@ class Expected:
     @cached_property
     def y(self) -> Range:
         """The forward result."""
-        case = oracle.border(self.case, self.border)
-        u = self.wrong
+        case, y, u = oracle.border(self.case, self.border), self.values.y, self.wrong
         if case.x.dtype == np.float64:  # only the oracle's own rounding is added
-            y = double.forward(case)
             u = self.standard.wrong._replace(output=u.output)
-        else:
-            y = oracle.forward(case)
         wrong = bounds.forward(case, y, u)
+        if u == self.tight and self.standard.longest:
+            return Range(y, y, wrong, wrong)
         tight = bounds.forward(case, y, self.tight, self.standard.longest)
         return Range(y, y, wrong, tight)
 
-    @cached_property
+    @property
     def sides(self) -> list[tuple[Array, Array]]:
         """d offset in the cells below and above, along rows and columns."""
-        return [oracle.one_sided(self.case, axis) for axis in (0, 1)]
+        return self.values.sides
 
     @cached_property
     def gradients(self) -> list[Range | None]:
         """d x, d offset, d weight, d mask, d bias; a set where slopes differ."""
-        lows = list(oracle.gradients(self.case))
+        lows = list(self.values.gradients)
         highs = list(lows)
         dp = lows[1].reshape(offset_shape(self.case.sizes))
         low, high = dp.copy(), dp.copy()
@@ -106,7 +136,9 @@ class Expected:
             for a, b in zip(lows, highs, strict=True)
         ]
         wrong = bounds.gradients(self.case, ends, self.wrong)
-        usual = bounds.gradients(self.case, ends, self.tight, self.standard.longest)
+        usual = wrong
+        if self.wrong != self.tight or not self.standard.longest:
+            usual = bounds.gradients(self.case, ends, self.tight, self.standard.longest)
         four = zip(lows, highs, wrong, usual, strict=True)
         return [None if a is None else Range(a, b, e, f) for a, b, e, f in four]
 
