@@ -12,7 +12,7 @@ from zlib import crc32
 
 import numpy as np
 
-from refdcn.grading import declared, judge, suite, timed
+from refdcn.grading import declared, judge, suite, sweeps, timed
 from refdcn.grading.cases import NAMES, Case
 from refdcn.grading.diagnosis import diagnose
 from refdcn.grading.explain import explain_precision
@@ -303,17 +303,31 @@ def grade(
         smallest,
         progress,
     )
-    spec, runner = attach(candidate, options)
+    o = options
+    cases = prepare(o.seed, o.dtypes, o.level, o.precision, o.border)
+    spec, runner = attach(candidate, options, foresee(cases))
     try:
-        return examine(spec, runner, options)
+        return examine(spec, runner, options, cases)
     finally:
         runner.close()
 
 
-def examine(spec: str, runner: Process, options: Options) -> Report:
+def foresee(cases: Sequence[suite.Expected]) -> Iterator[None]:
+    """Compute expectations, one a step, while the candidate loads."""
+    for expected in cases:
+        if expected.case.kind in ("bound", "exact"):
+            expected.range("y")
+            yield
+            if expected.case.grad_y is not None:
+                expected.range("grad_x")
+            yield
+
+
+def examine(
+    spec: str, runner: Process, options: Options, cases: Sequence[suite.Expected]
+) -> Report:
     """Everything that is asked of a candidate that runs."""
     o = options
-    cases = prepare(o.seed, o.dtypes, o.level, o.precision, o.border)
     bar = Progress(len(cases), o.progress)
     report = Report(
         spec, o.seed, o.level, o.dtypes, o.strict, [], runner.has_grad, o.precision
@@ -321,6 +335,10 @@ def examine(spec: str, runner: Process, options: Options) -> Report:
     report.array = o.array
     try:
         report.findings += run(runner, cases, bar)
+        swept = sweeps.chosen(o.dtypes)
+        if swept is not None and o.border == "corners":
+            bounds = standard(swept, o.precision)
+            report.findings += sweeps.run(runner, bounds, o.seed, swept, o.level)
         if o.timed:
             dtype = "float32" if "float32" in o.dtypes else o.dtypes[0]
             bounds = standard(dtype, o.precision)
@@ -357,13 +375,13 @@ def reduced(runner: Process, report: Report, options: Options) -> Finding | None
 
 
 def attach(
-    candidate: str | Callable[..., Any], options: Options
+    candidate: str | Callable[..., Any], options: Options, meanwhile: Iterator[None]
 ) -> tuple[str, Process]:
     """The candidate's name and its process: by import where that is possible."""
     limits = options.timeout, options.memory
     spec = candidate if isinstance(candidate, str) else named(candidate)
     if spec is not None:
-        return spec, Process(spec, options.array, *limits)
+        return spec, Process(spec, options.array, *limits, meanwhile)
     assert not isinstance(candidate, str)
     forked = Forked(candidate, None, *limits)
     return f"{forked.spec} (in a fork of the calling process)", forked

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +73,7 @@ class Process:
         array: str = "numpy",
         timeout: float = SECONDS,
         memory: int = MEMORY,
+        meanwhile: Iterator[None] | None = None,
     ) -> None:
         self.spec, self.array = spec, array
         self.timeout, self.memory = timeout, memory
@@ -82,6 +83,7 @@ class Process:
         self.imports: set[str] = set()  # references it loaded
         self.confined = False
         self.dead = ""  # why it answers no more
+        self.meanwhile = meanwhile or iter(())  # work to do while the candidate loads
         self.start()
 
     def start(self) -> None:
@@ -93,6 +95,8 @@ class Process:
         self.process = self.launch(into, out)
         os.close(into)
         os.close(out)
+        while not self.readable(0) and next(self.meanwhile, self) is None:
+            pass
         try:
             hello = self.receive(LOADING)
         except ReplyError as e:
@@ -147,9 +151,7 @@ class Process:
             left = end - time.monotonic()
             if left <= 0:
                 return {"status": "timeout"}
-            ready = select.poll()
-            ready.register(self.back, select.POLLIN)
-            if not ready.poll(1000 * min(left, TICK)):
+            if not self.readable(min(left, TICK)):
                 if self.session and watch.resident(self.session) > self.most:
                     return {"status": "memory"}
                 continue
@@ -158,6 +160,12 @@ class Process:
                 return {"status": "closed"}
             self.buffer += block
         return message
+
+    def readable(self, seconds: float) -> bool:
+        """Whether something has come, or comes in time."""
+        ready = select.poll()
+        ready.register(self.back, select.POLLIN)
+        return bool(ready.poll(1000 * seconds))
 
     def next_message(self) -> dict[str, Any] | None:
         """A message that has come already; imports are noted on the way."""

@@ -172,11 +172,10 @@ class Report:
 
     def text(self) -> str:
         """The sentence, and a line for each group."""
-        head = f"refdcn grade {self.candidate} --level {self.level} --seed {self.seed}"
         lines = [line.text() for line in self.lines]
         why = [self.diagnosis.text(), ""] if self.diagnosis.text() else []
         time = [self.timing, ""] if self.timing else []
-        end = [f"Repeat it: {head}"]
+        end = [f"Repeat it: {self.command}"]
         return "\n".join([self.sentence, "", *why, *lines, "", *time, *end])
 
     def script(self) -> str:
@@ -188,6 +187,17 @@ class Report:
         if self.smallest is None or "(" in self.candidate:
             return ""
         return reproduction(self.candidate, self.array, self.smallest)
+
+    @property
+    def command(self) -> str:
+        """What repeats this grade, declared conventions and gaps left out."""
+        words = ["refdcn grade", self.candidate]
+        if set(self.dtypes) != {"float64", "float32", "float16"}:
+            words += ["--dtype", *self.dtypes]
+        words += ["--precision", self.precision] if self.precision else []
+        words += ["--array", self.array] if self.array != "numpy" else []
+        words += ["--strict"] if self.strict else []
+        return " ".join([*words, f"--level {self.level} --seed {self.seed}"])
 
     def json(self) -> str:
         """Everything, for programs."""
