@@ -1,34 +1,60 @@
-"""Which mistake is it: probes first, then the catalogue, alone and combined."""
+"""Which mistake is it: probes first, then the catalogue, alone and combined.
+
+Nothing rests on the catalogue: where no listed mistake fits every element, the
+sentence says what the probes recovered, where it fails, and what a call must
+have to fail.
+"""
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 
-from refdcn.grading import location, probes
-from refdcn.grading.cases import Array, Case
-from refdcn.grading.isolation import InProcess, Process
+from refdcn.grading import (
+    changes,
+    influence,
+    location,
+    probes,
+    relations,
+    resolution,
+    shrink,
+    sweeps,
+)
+from refdcn.grading.cases import NAMES, Array, Case
+from refdcn.grading.hypotheses import Found, clues, explain
+from refdcn.grading.isolation import InProcess, Outcome, Process
 from refdcn.grading.judge import Finding
 from refdcn.grading.mistakes import CATALOGUE, Mistake
-from refdcn.grading.operator import predict
+from refdcn.grading.precision import Standard
 from refdcn.grading.verdicts import Verdict
 
 Runner = Process | InProcess
 SECONDS = 20.0  # for the search of combinations
-BEAM, DEPTH = 6, 3
+DTYPES = "float64", "float32", "float16", "bfloat16"
+PROBED = DTYPES[:3]  # the probes hand over NumPy's own
+TEXTURE = 2.0**-8  # the coarsest position step that is a precision, not a bug
 
 
 @dataclass
 class Diagnosis:
     """What is wrong, in words, and what stands behind it."""
 
-    survivors: list[tuple[Mistake, ...]] = field(default_factory=list)
+    parts: list[Found] = field(default_factory=list)
     facts: list[probes.Fact] = field(default_factory=list)
-    places: dict[str, str] = field(default_factory=dict)
+    located: dict[str, location.Place] = field(default_factory=dict)
+    smallest: str = ""
+    unjudged: list[location.Judged] = field(default_factory=list, repr=False)
+
+    @property
+    def survivors(self) -> list[tuple[Mistake, ...]]:
+        """What explains every wrong output; empty if one is unexplained."""
+        if not self.parts or not all(p.survivors for p in self.parts):
+            return []
+        combined = product(*(p.survivors[:8] for p in self.parts))
+        return [tuple(m for part in c for m in part) for c in combined]
 
     @property
     def names(self) -> list[str]:
@@ -36,181 +62,231 @@ class Diagnosis:
         return [" + ".join(m.name for m in s) for s in self.survivors]
 
     @property
+    def ranked(self) -> list[tuple[int, str]]:
+        """What the probes recovered, the most telling first."""
+        found = {f.text: rank(f) for f in self.facts if not f.right and f.text}
+        return sorted(((r, text) for text, r in found.items()), key=lambda p: p[0])
+
+    @property
+    def faults(self) -> list[str]:
+        """The same without the rank."""
+        return [text for _, text in self.ranked]
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where each wrong output fails, in words."""
+        return {target: place.text for target, place in self.located.items()}
+
+    @property
+    def place(self) -> location.Place:
+        """Of the output whose place says most."""
+        places = sorted(self.located.values(), key=lambda p: (not p.exact, not p.holds))
+        return next((p for p in places if p.text), location.Place(""))
+
+    @property
+    def where(self) -> str:
+        """The same in words."""
+        return self.place.text
+
+    @property
     def sentence(self) -> str:
         """The first line of a report."""
-        faults = [f.text for f in self.facts if not f.right and f.text]
-        faults.sort(key=lambda text: "its projection on" in text)
         if self.survivors:
-            texts = [" and ".join(m.text for m in s) for s in self.survivors]
-            said = " or ".join(texts[:3])
-            said = f"{said}. With that changed, every element is within the bound."
-            if len(texts) > 1:
-                said += f" ({len(texts)} mistakes that no case here tells apart.)"
-        elif faults:
-            said = f"{faults[0]}."
-        else:
-            said = ""
-        where = next(iter(self.places.values()), "")
-        said = said[:1].upper() + said[1:]
-        if where and not self.survivors:
-            said = f"{said} {where[:1].upper()}{where[1:]}.".strip()
+            return capital(self.named())
+        said = [text for rank, text in self.ranked if rank == 0][:2]
+        said += [p.partly for p in self.parts if p.partly and len(said) < 2]
+        said = said or self.faults[:2]
+        text = " ".join(f"{capital(t)}." for t in said)
+        for more in (self.where, self.smallest):
+            text += f" {capital(more)}." if more else ""
+        return text.strip()
+
+    def named(self) -> str:
+        """The surviving hypotheses in words."""
+        texts = [" and ".join(m.text for m in s) for s in self.survivors]
+        said = f"{' or '.join(texts[:3])}. "
+        said += "With that changed, every element is within the bound."
+        if len(texts) > 1:
+            said += f" ({len(texts)} mistakes that no case here tells apart.)"
         return said
 
     def text(self) -> str:
         """Every line."""
-        lines = [f"  {target}: {where}" for target, where in self.places.items()]
-        lines += [f"  probe: {f.text}" for f in self.facts if not f.right]
-        right = [f.topic for f in self.facts if f.right]
+        lines = [f"  {name}: {where}" for name, where in self.places.items()]
+        lines += [f"  smallest: {self.smallest}"] if self.smallest else []
+        lines += [f"  probe: {text}" for text in self.faults]
+        right = [f.topic for f in self.facts if f.right][:12]
         if right:
             lines.append(f"  probes that found nothing wrong: {', '.join(right)}")
         return "\n".join(lines)
 
 
-@dataclass
-class Clue:
-    """One output of one case: what came, and what would be right."""
-
-    case: Case
-    target: str
-    got: Array
-    want: Array
-    bound: Array
-
-    def share(self, edits: Sequence[Mistake]) -> float:
-        """The share of elements that a hypothesis predicts within its bound.
-
-        A mistake can amplify rounding a little, so its own bound is taken as
-        four times the definition's, with a floor for what vanishes by it.
-        """
-        try:
-            with np.errstate(all="ignore"):
-                steps = [e for m in edits for e in m.edits]
-                value = predict(self.case, steps, self.target)
-        except (ValueError, IndexError, ZeroDivisionError):
-            return 0.0
-        if value.shape != self.got.shape:
-            return 0.0
-        scale = np.abs(value) + np.abs(self.want) + np.abs(self.bound)
-        u = float(np.finfo(self.case.x.dtype).eps)
-        allowed = 4 * self.bound + 16 * u * scale
-        fits = np.abs(value - self.got) <= allowed
-        fits |= np.isnan(value) & np.isnan(self.got)
-        return float(fits.mean()) if fits.size else 1.0
+VAGUE = "projection on", "no affine function", "no simple order"
+UNCLEAR = "another function, or others enter"
+RANKS = {  # of what says what happens, then that something does, then where
+    "reads of": 1,
+    "isolation": 1,
+    "halves of": 1,
+    "the ": 2,
+    "a mask of": 2,
+    "a bias of": 2,
+    "groups become": 2,
+    "stencil": 3,
+    "adjoint": 3,
+}
 
 
-def clues(findings: Sequence[Finding], target: str, dtype: str) -> list[Clue]:
-    """The failing outputs, smallest first, then passing ones as a check."""
-    mine = [
-        f
-        for f in findings
-        if f.target == target
-        and f.case.x.dtype.name == dtype
-        and f.case.kind in ("bound", "exact")
-        and f.expected is not None
-    ]
-    found = []
-    for f in sorted(mine, key=lambda f: (f.failing is None, cost(f.case))):
-        assert f.expected is not None
-        want = f.expected.range(target)
-        got = f.got if f.got is not None else (want.low + want.high) / 2
-        bound = want.bound + (want.high - want.low) / 2
-        if np.isfinite(bound).all() and got.shape == bound.shape:
-            found.append(Clue(f.case, target, got, want.low, bound))
-    return found
+def rank(fact: probes.Fact) -> int:
+    """How little a fact says: 0 names what is done instead."""
+    if any(v in fact.text for v in VAGUE):
+        return 4
+    if UNCLEAR in fact.text:
+        return 1
+    return next((r for k, r in RANKS.items() if fact.topic.startswith(k)), 0)
 
 
-def cost(case: Case) -> float:
-    """What one prediction costs; a thin case says too little to come first."""
-    s = case.sizes
-    rich = min(s.N, 2) * min(s.K_h, 2) * min(s.K_w, 2) * min(case.y_shape[2:]) > 4
-    work = s.N * s.C_in * s.K_h * s.K_w * s.out[0] * s.out[1] * (s.H + s.W)
-    return work if rich else work + 1e6
-
-
-def fitting(
-    found: Sequence[Clue], candidates: Sequence[Sequence[Mistake]], deadline: float
-) -> tuple[list[tuple[Mistake, ...]], list[tuple[float, tuple[Mistake, ...]]]]:
-    """Those that explain every clue, and all others with the share they explain."""
-    survivors, scored = [], []
-    few = found[:3]
-    for mistakes in candidates:
-        if time.monotonic() > deadline:
-            break
-        first = few[0].share(mistakes)
-        if first == 1.0 and all(c.share(mistakes) == 1.0 for c in found):
-            survivors.append(tuple(mistakes))
-        elif len(few) > 0:
-            score = float(np.mean([first, *(c.share(mistakes) for c in few[1:])]))
-            scored.append((score, tuple(mistakes)))
-    scored.sort(key=lambda pair: -pair[0])
-    return survivors, scored
-
-
-def search(
-    found: Sequence[Clue],
-    kinds: Sequence[Mistake],
-    seconds: float,
-) -> list[tuple[Mistake, ...]]:
-    """Single mistakes, then the best of them combined with others."""
-    deadline = time.monotonic() + seconds
-    base = float(np.mean([c.share(()) for c in found[:3]]))
-    beam: list[tuple[Mistake, ...]] = [()]
-    for _ in range(DEPTH):
-        tried = [
-            (*b, m) for b in beam for m in kinds if m.name not in [k.name for k in b]
-        ]
-        survivors, scored = fitting(found, tried, deadline)
-        if survivors:
-            return survivors
-        beam = [m for score, m in scored[:BEAM] if score > base]
-        if not beam:
-            return []
-    return []
+def capital(text: str) -> str:
+    """With its first letter large."""
+    return text[:1].upper() + text[1:]
 
 
 def diagnose(
     runner: Runner,
-    findings: Sequence[Finding],
+    findings: list[Finding],
     seconds: float = SECONDS,
 ) -> Diagnosis:
     """Everything that is known of a wrong candidate."""
     result = Diagnosis()
-    recheck(runner, findings)
-    wrong = [
-        f
-        for f in findings
-        if f.verdict is Verdict.WRONG
-        and f.got is not None
-        and f.case.kind in ("bound", "exact")
-    ]
+    result.facts += recheck(runner, findings)
+    wrong = [f for f in findings if telling(f) and f.verdict is Verdict.WRONG]
     if not wrong:
         return result
-    dtypes = [f.case.x.dtype.name for f in wrong]
-    dtype = next(d for d in ("float64", "float32", "float16") if d in dtypes)
+    dtypes = [f.case.dtype for f in wrong]
+    dtype = next(d for d in DTYPES if d in dtypes)
     targets = list(dict.fromkeys(f.target for f in wrong))
+    result.parts = explain(findings, targets, dtype, seconds)
     for target in targets:
-        judged = [
-            f
-            for f in findings
-            if f.target == target
-            and f.expected is not None
-            and f.case.x.dtype.name == dtype
-            and f.case.kind in ("bound", "exact")
-        ]
-        result.places[target] = location.locate(judged)
-    target = "y" if "y" in targets else targets[0]
-    kinds = [m for m in CATALOGUE if (m.kind == "gradients") == (target != "y")]
-    if target != "y":
-        kinds = [m for m in kinds if m.name.startswith(f"d {target[5:]} ")]
-    found = clues(findings, target, dtype)
-    if target == "y":
-        result.facts = probes.run(lambda case: answer(runner, case), dtype)
-    else:
-        result.facts = probes.gradient_kernels(lambda c: five(runner, c), dtype)
-        result.facts += gradient_facts(findings, targets)
-    if found:
-        result.survivors = search(found, kinds, seconds)
+        made = [wrong_values(f) for f in wrong if usable(f, target, dtype)]
+        result.facts += changes.described(target, made)
+    if dtype in PROBED:
+        result.facts += recovered(runner, findings, targets, dtype)
+    if dtype in PROBED and not result.survivors:
+        deeper(runner, findings, targets, dtype, result)
+    for target in targets:
+        mine = [j for j in result.unjudged if j.target == target]
+        result.located[target] = place(findings, mine, target, dtype)
     return result
+
+
+def usable(f: Finding, target: str, dtype: str) -> bool:
+    """A judged wrong output of one target."""
+    same = f.target == target and f.case.dtype == dtype
+    return same and f.expected is not None and f.failing is not None
+
+
+def wrong_values(f: Finding) -> changes.Wrong:
+    """What came, what must come, and where they differ."""
+    assert f.expected is not None and f.got is not None and f.failing is not None
+    return f.case, f.got, f.expected.range(f.target).low, f.failing
+
+
+def telling(f: Finding) -> bool:
+    """A finding with numbers to compare."""
+    return f.got is not None and f.case.kind in ("bound", "exact")
+
+
+def place(
+    findings: Sequence[Finding],
+    more: Sequence[location.Judged],
+    target: str,
+    dtype: str,
+) -> location.Place:
+    """Where a target fails: over all calls, or where outputs take one sample."""
+    mine = [
+        location.judged_of(f)
+        for f in findings
+        if f.target == target
+        and f.expected is not None
+        and f.case.dtype == dtype
+        and f.case.kind in ("bound", "exact")
+    ]
+    mine += more
+    found = location.locate(mine)
+    if target != "y" or found.exact:
+        return found
+    single = location.locate([j for j in mine if location.alone(j)])
+    if single.holds and (single.exact or not found.holds) and single.ruled:
+        return single._replace(text=f"with one tap and one channel, {single.text}")
+    return found
+
+
+def recovered(
+    runner: Runner, findings: Sequence[Finding], targets: Sequence[str], dtype: str
+) -> list[probes.Fact]:
+    """What probes read off the candidate."""
+    if "y" in targets:
+        call = caller(runner)
+        with np.errstate(all="ignore"):
+            return probes.run(call, dtype)
+    found = probes.gradient_kernels(lambda c: five(runner, c), dtype)
+    return found + gradient_facts(findings, targets)
+
+
+def deeper(
+    runner: Runner,
+    findings: list[Finding],
+    targets: Sequence[str],
+    dtype: str,
+    result: Diagnosis,
+) -> None:
+    """What no listed mistake explains: sweeps, relations, the smallest call."""
+    grads = (lambda c: five(runner, c)) if runner.has_grad else None
+    call = caller(runner)
+    with np.errstate(all="ignore"):
+        if "y" in targets:
+            result.facts += resolution.facts(call, dtype)
+            result.facts += influence.read_sets(call, dtype)
+            result.facts += influence.taint(call, dtype)
+        if grads is not None and targets != ["y"]:
+            result.facts += relations.adjoint(call, grads, dtype)
+            result.facts += influence.stencils(grads, dtype)
+        result.facts += relations.contradictions(call, grads, dtype)
+    if dtype == "float16":
+        return
+    known = [f for f in findings if f.case.dtype == dtype]
+    starts: dict[sweeps.Plan, None] = {}
+    for sweep, target, got, want in sweeps.differing(runner, dtype, known, targets):
+        bad = sweeps.unequal(got, want)
+        none = None if not bad.any() else bad
+        result.unjudged.append(location.Judged(sweep.case, target, none, want))
+        if bad.any() and sweep.plan is not None:
+            starts[sweep.plan] = None
+    smallest = shrink.shrink(fails_of(runner, targets), iter([*starts][:3]), dtype)
+    if smallest is not None:
+        result.smallest = smallest.text
+        findings += sweeps.check(runner, smallest.sweep, standard_of(findings, dtype))
+
+
+def standard_of(findings: Sequence[Finding], dtype: str) -> Standard:
+    """What the candidate is held to in this dtype."""
+    held = (f.expected for f in findings if f.case.dtype == dtype)
+    return next(e.standard for e in held if e is not None)
+
+
+def fails_of(runner: Runner, targets: Sequence[str]) -> shrink.Fails:
+    """Whether a call fails in one of the targets."""
+
+    def fails(sweep: sweeps.Sweep) -> bool:
+        if "y" in targets:
+            return not sweep.right(runner.call(sweep.case))
+        return not sweep.right_gradients(runner.call(sweep.case, "grad"))
+
+    return fails
+
+
+def caller(runner: Runner) -> probes.Call:
+    """The candidate's y as a function of a case."""
+    return lambda case: answer(runner, case)
 
 
 def answer(runner: Runner, case: Case) -> Array | None:
@@ -222,31 +298,9 @@ def answer(runner: Runner, case: Case) -> Array | None:
     return y.astype(np.float64)
 
 
-def recheck(runner: Runner, findings: Sequence[Finding]) -> None:
-    """A low precision does not scale, nor act as a mistake does to the last bit."""
-    doubtful = [
-        f
-        for f in findings
-        if f.verdict is Verdict.IMPRECISE
-        and f.target == "y"
-        and f.case.x.dtype.name != "float16"
-    ]
-    if not doubtful:
-        return
-    dtype = doubtful[0].case.x.dtype.name
-    kinds = [(m,) for m in CATALOGUE if m.kind != "gradients"]
-    found = clues(findings, "y", dtype)
-    named = found and fitting(found, kinds, time.monotonic() + SECONDS)[0]
-    facts = probes.run(lambda case: answer(runner, case), dtype)
-    scaled = [re.search(r"acts as -?[\d.]+ v", f.text) for f in facts if not f.right]
-    if named or any(scaled):
-        for f in doubtful:
-            f.verdict = Verdict.WRONG
-
-
 def five(runner: Runner, case: Case) -> list[Array | None] | None:
     """The candidate's gradients, or None when it gives none."""
-    outcome = runner.call(case, "grad")
+    outcome: Outcome = runner.call(case, "grad")
     if outcome.status != "ok" or len(outcome.results) != 5:
         return None
     likes = zip(outcome.results, case.inputs, strict=True)
@@ -255,6 +309,61 @@ def five(runner: Runner, case: Case) -> list[Array | None] | None:
         for a, b in likes
     )
     return list(outcome.results) if fits else None
+
+
+def recheck(runner: Runner, findings: Sequence[Finding]) -> list[probes.Fact]:
+    """A precision rounds alike everywhere; what it cannot do is wrong.
+
+    It leaves powers of two alone, resolves positions to 1/256 pixel at least,
+    scales nothing, and acts to the last bit as no listed mistake does.
+    """
+    doubtful = [
+        f
+        for f in findings
+        if f.verdict is Verdict.IMPRECISE and f.case.dtype in DTYPES[:2]
+    ]
+    if not doubtful:
+        return []
+    dtype = doubtful[0].case.x.dtype.name
+    call = caller(runner)
+    with np.errstate(all="ignore"):
+        steps = resolution.positions(call, dtype)
+        bits = [f for f in resolution.bits(call, dtype) if not f.right]
+        unlike = unlike_rounding(runner, findings, doubtful, dtype)
+    coarse = [s for s in steps if s.fixed and max(s.at) > 1.01 * TEXTURE]
+    measured = [s.text for s in steps] + [f.text for f in bits]
+    for f in doubtful:
+        if measured:
+            f.cause = f"{f.cause} ({'; '.join(measured)})" if f.cause else measured[0]
+        if coarse or unlike:
+            f.verdict = Verdict.WRONG
+    return [probes.Fact(f"step of {s.axis}s", False, s.text) for s in coarse] + unlike
+
+
+def unlike_rounding(
+    runner: Runner, findings: Sequence[Finding], doubtful: Sequence[Finding], dtype: str
+) -> list[probes.Fact]:
+    """What no rounding does: another power, another scale, a listed mistake."""
+    call, grads = caller(runner), None
+    if any(f.target != "y" for f in doubtful) and runner.has_grad:
+        grads = lambda c: five(runner, c)  # noqa: E731
+    case = sweeps.drawn(sweeps.Plan(), dtype, 3, "powers")
+    facts = list(relations.degrees(call, grads, case, {}).values())
+    facts += [f for f in probes.run(call, dtype) if "acts as" in f.text]
+    unlike = [f for f in facts if not f.right]
+    targets = list(dict.fromkeys(f.target for f in doubtful))
+    for target in targets:
+        found = clues(findings, target, dtype)
+        kinds = [m for m in CATALOGUE if (m.kind == "gradients") == (target != "y")]
+        named = next((m for m in kinds if all_fit(found, m)), None)
+        if found and named is not None:
+            unlike.append(probes.Fact("catalogue", False, named.text))
+    return unlike
+
+
+def all_fit(found: Sequence[object], mistake: Mistake) -> bool:
+    """Whether one mistake explains every clue."""
+    return all(c.share((mistake,)) == 1.0 for c in found)  # type: ignore[attr-defined]
 
 
 def gradient_facts(
@@ -268,6 +377,7 @@ def gradient_facts(
             f
             for f in findings
             if f.target == target
+            and f.target[5:] in NAMES
             and f.got is not None
             and f.case.kind == "bound"
             and f.failing is not None

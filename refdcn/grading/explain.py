@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from refdcn.grading.judge import Finding, outside, within
 from refdcn.grading.precision import Hypothesis, hypotheses
 from refdcn.grading.verdicts import Verdict
@@ -24,22 +26,40 @@ def explain_precision(findings: list[Finding]) -> None:
         if not bad or any(f.got is None for f in bad) or rare(bad, findings):
             continue
         bad.sort(key=lambda f: f.verdict)
-        for h in hypotheses(dtype):
-            if all(fits(f, h) for f in bad):
-                for f in bad:
-                    f.verdict = (
-                        Verdict.CONVENTION if h.convention else Verdict.IMPRECISE
-                    )
-                    f.text = f"{h.name} ({f.text})"
-                    f.cause = h.name
-                break
+        told = [(nearness(bad, h), h) for h in hypotheses(dtype)]
+        near, h = max(told, key=lambda pair: pair[0])
+        if near < 0:
+            continue
+        for f in bad:
+            f.verdict = Verdict.CONVENTION if h.convention else Verdict.IMPRECISE
+            f.text = f"{h.name} ({f.text})"
+            f.cause = h.name
 
 
-def fits(finding: Finding, hypothesis: Hypothesis) -> bool:
-    """Whether every element lies within the hypothesis's own bound."""
+def nearness(bad: list[Finding], hypothesis: Hypothesis) -> float:
+    """The largest error in units of the hypothesis's bound; -1 beyond it.
+
+    A coarse precision explains every smaller error too: the one whose bound
+    the errors come nearest to says the most.
+    """
+    most = 0.0
+    for f in bad:
+        found = ratio(f, hypothesis)
+        if not 0 <= found <= 1:
+            return -1.0
+        most = max(most, found)
+    return most
+
+
+def ratio(finding: Finding, hypothesis: Hypothesis) -> float:
+    """Of one finding; NaN where nothing can be compared."""
     assert finding.expected is not None and finding.got is not None
     want = finding.expected.under(hypothesis.roundoff).range(finding.target)
-    return bool(within(outside(finding.got, want), want.bound).all())
+    error = outside(finding.got, want)
+    if not within(error, want.bound).all():
+        return -1.0
+    sure = np.isfinite(want.bound) & (want.bound > 0)
+    return float((error[sure] / want.bound[sure]).max(initial=0.0))
 
 
 def rare(bad: list[Finding], findings: list[Finding]) -> bool:

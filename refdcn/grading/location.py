@@ -1,127 +1,475 @@
-"""Where a result is wrong: one rule over the places of its elements."""
+"""Where a result is wrong: the shortest rule outside of which nothing fails.
+
+Every element of every graded call is one row of a table: its indices, the sizes
+of the call, and what its samples meet. A condition that all failing rows meet
+is necessary; so is any conjunction of such. The few that shut out the most
+right rows are the rule, and it is called exact only if it has no exception.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from refdcn.grading.cases import Array
+from refdcn.grading import oracle
+from refdcn.grading.cases import Array, Case, offset_shape
 from refdcn.grading.judge import Finding
 
 AXES = {
     "y": ("n", "o", "oh", "ow"),
     "grad_x": ("n", "c", "h", "w"),
-    "grad_offset": ("n", "offset channel", "oh", "ow"),
+    "grad_offset": ("n", "offset group", "tap", "axis", "oh", "ow"),
     "grad_weight": ("o", "c", "i", "j"),
-    "grad_mask": ("n", "mask channel", "oh", "ow"),
+    "grad_mask": ("n", "offset group", "tap", "oh", "ow"),
     "grad_bias": ("o",),
 }
+MOST = 4000  # rows kept of a call in which nothing fails
+CLAUSES = 3
+PLAIN = ("N", "groups", "offset_groups", "K_h", "K_w", "H", "W", "H_out", "W_out")
+TRAIT = "call: "  # marks properties of a call, told after all others
+BLOCKS = (2, 3, 4, 8, 16, 32, 64)
 
 
-def rules(shape: Sequence[int], labels: Sequence[str]) -> Iterator[tuple[str, Array]]:
-    """Every rule on offer, as the elements it holds for."""
-    grids = np.indices(tuple(shape))
-    for label, at, n in zip(labels, grids, shape, strict=True):
-        yield f"{label} = 0", at == 0
-        yield f"{label} > 0", at > 0
-        yield f"{label} is the last", at == n - 1
-        yield f"{label} is not the last", at < n - 1
-        for edge in (2, 4, 8, 9, 16, 32, 64):
-            yield f"{label} >= {edge}", at >= edge
-        for block in (2, 4, 8, 16, 32):
-            yield (
-                f"{label} lies beyond the last multiple of {block}",
-                (at >= n - n % block),
-            )
-        yield f"{label} is odd", at % 2 == 1
-        yield f"{label} is even", at % 2 == 0
+class Judged(NamedTuple):
+    """One output of one call: which of its elements fail."""
+
+    case: Case
+    target: str
+    bad: Array | None  # None: nothing fails
+    want: Array | None = None  # where it is 0, a right value says nothing
+
+    @property
+    def by_chance(self) -> bool:
+        """On small whole numbers a wrong value may be right by chance."""
+        return self.case.kind == "exact"
 
 
-def cases(findings: Sequence[Finding]) -> str:
-    """What the failing cases have in common and the others have not."""
-    bad = [f.failing is not None for f in findings]
-    known: dict[str, list[bool]] = {}
-    for f in findings:
-        s, c = f.case.sizes, f.case
-        traits = {
-            "weight groups are used": s.groups > 1,
-            "offset groups are used": s.offset_groups > 1,
-            "the batch is larger than 32": s.N > 32,
-            "the batch is larger than 1": s.N > 1,
-            "K_h differs from K_w": s.K_h != s.K_w,
-            "the kernel has more than 9 taps": s.K_h * s.K_w > 9,
-            "the strides differ": c.stride[0] != c.stride[1],
-            "the paddings differ": c.padding[0] != c.padding[1],
-            "the dilations differ": c.dilation[0] != c.dilation[1],
-            "a stride is above 1": max(c.stride) > 1,
-            "a padding is above 0": max(c.padding) > 0,
-            "a dilation is above 1": max(c.dilation) > 1,
-            "there is no mask": c.mask is None,
-            "there is a mask": c.mask is not None,
-            "there is a bias": c.bias is not None,
-            "there is no bias": c.bias is None,
-            "the layout is not contiguous": c.layout != "contiguous",
-            "the image has one row or column": min(s.H, s.W) == 1,
-        }
-        traits |= {f"K_h is {k}": s.K_h == k for k in range(1, 6)}
-        traits |= {f"K_w is {k}": s.K_w == k for k in range(1, 6)}
-        for name, holds in traits.items():
-            known.setdefault(name, []).append(holds)
-    return next((name for name, holds in known.items() if holds == bad), "")
+class Place(NamedTuple):
+    """A rule in words; `exact` when it has no exception, `holds` one way."""
+
+    text: str
+    exact: bool = False
+    holds: bool = False
+    ruled: bool = False  # it says more than "everywhere"
 
 
-def locate(findings: Sequence[Finding]) -> str:
-    """One sentence on where the worst target fails; empty without a rule.
+def shape_of(judged: Judged) -> tuple[int, ...]:
+    """The output's shape, offset channels taken apart."""
+    case, target = judged.case, judged.target
+    if target == "y":
+        return case.y_shape
+    whole = offset_shape(case.sizes)
+    if target == "grad_offset":
+        return whole
+    if target == "grad_mask":
+        return (*whole[:3], *whole[4:])
+    name = target[5:]
+    like = case.inputs[("x", "offset", "weight", "mask", "bias").index(name)]
+    return () if like is None else like.shape
 
-    `findings` holds every judged case of one target and dtype.
-    """
-    wrong = [f for f in findings if f.failing is not None]
-    if not wrong:
-        return ""
-    labels = AXES[wrong[0].target]
-    found: dict[str, bool] = {}
-    for f in wrong:
-        assert f.failing is not None
-        if f.failing.all():
-            continue
-        for name, holds in rules(f.failing.shape, labels):
-            beyond = bool((f.failing & ~holds).any())
-            # A wrong value can be right by chance, a right one is never wrong.
-            most = f.failing.sum() >= 0.85 * holds.sum() and holds.mean() < 0.7
-            fits = not beyond and (most or bool((holds == f.failing).all()))
-            found[name] = found.get(name, True) and fits
-    all_whole = all(f.failing is not None and f.failing.all() for f in wrong)
-    for name, fits in found.items():
-        if fits:
-            return f"it fails exactly where {name}"
-    for name, _ in partial(wrong, labels):
-        return f"it fails only where {name}"
-    common = cases(findings) if len(wrong) < len(findings) else ""
-    if common:
-        return f"it fails exactly in the cases where {common}"
-    share = sum(int(f.failing.sum()) for f in wrong if f.failing is not None)
-    total = sum(f.failing.size for f in wrong if f.failing is not None)
-    where = "everywhere" if all_whole and len(wrong) == len(findings) else "in"
-    if where == "everywhere":
-        return "it fails everywhere"
-    return (
-        f"it fails in {len(wrong)} of {len(findings)} cases, there at {share} of "
-        f"{total} values"
+
+def sizes_of(case: Case) -> dict[str, int]:
+    """What a kernel may branch on."""
+    s = case.sizes
+    both = {"stride": s.stride, "padding": s.padding, "dilation": s.dilation}
+    found = {
+        "N": s.N,
+        "groups": s.groups,
+        "offset_groups": s.offset_groups,
+        "K_h": s.K_h,
+        "K_w": s.K_w,
+        "K_h K_w": s.K_h * s.K_w,
+        "C_in": s.C_in,
+        "C_out": s.C_out,
+        "C_in / groups": s.C_in // max(1, s.groups),
+        "C_out / groups": s.C_out // max(1, s.groups),
+        "C_in / offset_groups": s.C_in // max(1, s.offset_groups),
+        "H_out": s.out[0],
+        "W_out": s.out[1],
+        "H": s.H,
+        "W": s.W,
+        "H_out W_out": s.out[0] * s.out[1],
+        "N H_out W_out": s.N * s.out[0] * s.out[1],
+        "K_h K_w C_in / groups": s.K_h * s.K_w * s.C_in // max(1, s.groups),
+    }
+    used = np.argwhere(case.weight)
+    if len(used) and (used[:, 2:] == used[0, 2:]).all():
+        found["the only tap"] = int(used[0, 2] * s.K_w + used[0, 3])
+    else:
+        found["the only tap"] = -1
+    for name, (h, w) in both.items():
+        found |= {f"{name} of rows": h, f"{name} of columns": w}
+    return found
+
+
+def alone(judged: Judged) -> bool:
+    """Whether every output takes one sample, so that its properties are its own."""
+    return judged.case.group == "exact" and bool(
+        np.count_nonzero(judged.case.weight[0]) == 1
     )
 
 
-def partial(
-    wrong: Sequence[Finding], labels: Sequence[str]
-) -> Iterator[tuple[str, bool]]:
-    """Rules outside of which nothing fails and that leave most elements out."""
-    held: dict[str, list[float]] = {}
-    for f in wrong:
-        assert f.failing is not None
-        for name, holds in rules(f.failing.shape, labels):
-            beyond = bool((f.failing & ~holds).any())
-            share = float(holds.mean())
-            held.setdefault(name, []).append(np.inf if beyond else share)
-    best = min(held.items(), key=lambda kv: np.mean(kv[1]), default=None)
-    if best is not None and np.mean(best[1]) < 0.6:
-        yield best[0], True
+def traits_of(case: Case) -> dict[str, bool]:
+    """Yes-or-no properties of a call."""
+    s = case.sizes
+    return {
+        "there is a mask": case.mask is not None,
+        "there is a bias": case.bias is not None,
+        "the layout is not contiguous": case.layout != "contiguous",
+        "the strides differ": s.stride[0] != s.stride[1],
+        "the paddings differ": s.padding[0] != s.padding[1],
+        "the dilations differ": s.dilation[0] != s.dilation[1],
+        "K_h differs from K_w": s.K_h != s.K_w,
+        "H differs from W": s.H != s.W,
+        "H_out differs from H": s.out[0] != s.H,
+        "W_out differs from W": s.out[1] != s.W,
+        "H_out differs from W_out": s.out[0] != s.out[1],
+        "N differs from 1": s.N != 1,
+        "the groupings differ": s.groups != s.offset_groups,
+        "neither grouping divides the other": s.groups % max(1, s.offset_groups) != 0
+        and s.offset_groups % max(1, s.groups) != 0,
+        "H_out > W_out": s.out[0] > s.out[1],
+        "C_out > C_in": s.C_out > s.C_in,
+        "a stride is larger than the kernel": s.stride[0] > s.K_h
+        or s.stride[1] > s.K_w,
+        "the kernel is larger than the image": s.K_h > s.H or s.K_w > s.W,
+        "the padding is half the kernel": s.padding == (s.K_h // 2, s.K_w // 2),
+    }
+
+
+def meets_of(case: Case) -> dict[str, Array]:
+    """What samples meet: [N, offset_groups, K, H_out, W_out] each."""
+    q_y, q_x = oracle.positions(case)
+    m = oracle.modulation(case)
+    dp = case.offset.astype(float).reshape(offset_shape(case.sizes))
+    dy, dx = dp[:, :, :, 0], dp[:, :, :, 1]
+    H, W = case.x.shape[2:]
+    top, left = (q_y < 0) & (q_y > -1), (q_x < 0) & (q_x > -1)
+    low, right = (q_y > H - 1) & (q_y < H), (q_x > W - 1) & (q_x < W)
+    away = (q_y <= -1) | (q_y >= H) | (q_x <= -1) | (q_x >= W)
+    return {
+        "a row lies between pixels": q_y != np.floor(q_y),
+        "a column lies between pixels": q_x != np.floor(q_x),
+        "a sample lies between pixels": (q_y != np.floor(q_y)) | (q_x != np.floor(q_x)),
+        "a sample lies on a pixel's row and column": (q_y == np.floor(q_y))
+        & (q_x == np.floor(q_x)),
+        "a sample lies across the top border": top & ~away,
+        "a sample lies across the bottom border": low & ~away,
+        "a sample lies across the left border": left & ~away,
+        "a sample lies across the right border": right & ~away,
+        "a sample lies across the border": (top | left | low | right) & ~away,
+        "a sample lies outside": away,
+        "a sample lies inside": ~(away | top | left | low | right),
+        "a row is negative": q_y < 0,
+        "a column is negative": q_x < 0,
+        "a row is beyond the last": q_y > H - 1,
+        "a column is beyond the last": q_x > W - 1,
+        "dy is not 0": dy != 0,
+        "dx is not 0": dx != 0,
+        "an offset is not 0": (dy != 0) | (dx != 0),
+        "dy and dx differ": dy != dx,
+        "dy is negative": dy < 0,
+        "dx is negative": dx < 0,
+        "an offset is above 1 pixel": np.maximum(abs(dy), abs(dx)) > 1,
+        "an offset is above 2 pixels": np.maximum(abs(dy), abs(dx)) > 2,
+        "an offset is above 4 pixels": np.maximum(abs(dy), abs(dx)) > 4,
+        "an offset is above 8 pixels": np.maximum(abs(dy), abs(dx)) > 8,
+        "a mask is negative": m < 0,
+        "a mask is above 1": m > 1,
+        "a mask is not 1": m != 1,
+    }
+
+
+def spread(judged: Judged, shape: tuple[int, ...]) -> dict[str, Array]:
+    """The samples' properties at the output's elements: of any sample it takes."""
+    target = judged.target
+    if target not in ("y", "grad_offset", "grad_mask"):
+        return {}
+    found: dict[str, Array] = {}
+    for name, met in meets_of(judged.case).items():
+        if target == "y":
+            at = np.asarray(met.any((1, 2)))[:, None]
+        else:
+            at = met[:, :, :, None] if target == "grad_offset" else met
+        found[name] = np.broadcast_to(at, shape)
+    return found
+
+
+def reals(judged: Judged, shape: tuple[int, ...]) -> dict[str, Array]:
+    """What an element's only sample is made of, where it has only one."""
+    own = judged.target in ("grad_offset", "grad_mask")
+    if not own and not (judged.target == "y" and alone(judged)):
+        return {}
+    q_y, q_x = oracle.positions(judged.case)
+    m = oracle.modulation(judged.case)
+    dp = judged.case.offset.astype(float).reshape(offset_shape(judged.case.sizes))
+    told: dict[str, Array] = {
+        "|dy|": np.abs(dp[:, :, :, 0]),
+        "|dx|": np.abs(dp[:, :, :, 1]),
+        "|mask|": np.abs(m),
+        "the mask": np.asarray(m),
+        "the row": q_y,
+        "the column": q_x,
+    }
+    found = {}
+    for name, value in told.items():
+        if judged.target == "y":
+            tap = sizes_of(judged.case)["the only tap"]
+            value = value[:, :, max(0, tap)].max(1)[:, None]
+            if judged.case.sizes.offset_groups > 1:
+                return {}
+        elif judged.target == "grad_offset":
+            value = value[:, :, :, None]
+        found[name] = np.broadcast_to(value, shape)
+    return found
+
+
+def indices(judged: Judged, shape: tuple[int, ...]) -> dict[str, Array]:
+    """An element's place: along each axis, and by group and flat pixel."""
+    case, s = judged.case, judged.case.sizes
+    labels = AXES[judged.target]
+    found: dict[str, Array] = dict(zip(labels, np.indices(shape), strict=True))
+    if "o" in found:
+        n_o = max(1, s.C_out // max(1, s.groups))
+        found |= {"o's group": found["o"] // n_o, "o in its group": found["o"] % n_o}
+    if judged.target == "grad_x":
+        n_i = max(1, s.C_in // max(1, s.offset_groups))
+        found |= {"c's offset group": found["c"] // n_i}
+        found |= {"c in its offset group": found["c"] % n_i}
+    if "tap" in found:
+        found |= {"i": found["tap"] // s.K_w, "j": found["tap"] % s.K_w}
+    if judged.target == "grad_weight":
+        found["tap"] = found["i"] * s.K_w + found["j"]
+    if "ow" in found:
+        found["oh W_out + ow"] = found["oh"] * s.out[1] + found["ow"]
+        pixels = case.y_shape[2] * case.y_shape[3]
+        found["(n H_out + oh) W_out + ow"] = (
+            found["n"] * pixels + found["oh W_out + ow"]
+        )
+    return found
+
+
+def ends(found: dict[str, Array]) -> dict[str, Array]:
+    """The last index of each, and what lies beyond whole blocks."""
+    rows = {}
+    for name, at in found.items():
+        n = int(at.max(initial=-1)) + 1
+        rows[f"{name} is the last"] = at == n - 1
+        rows[f"{name} is not the first"] = at > 0
+        for block in BLOCKS:
+            beyond = at >= n - n % block
+            rows[f"{name} lies beyond the last multiple of {block}"] = beyond
+    return rows
+
+
+class Table(NamedTuple):
+    """One row an element: numbers, properties, whether it fails, its weight."""
+
+    places: dict[str, Array]  # the element's own indices
+    sizes: dict[str, Array]  # of the call
+    flags: dict[str, Array]
+    reals: dict[str, Array]
+    bad: Array
+    right: Array
+    lucky: Array  # right, in a call on small whole numbers that fails elsewhere
+
+
+def gather(judged: Sequence[Judged]) -> Table:
+    """The table of all calls of one target; long right ones are thinned out."""
+    columns: tuple[dict[str, list[Array]], ...] = ({}, {}, {}, {})
+    state: list[list[Array]] = [[], [], []]
+    rng = np.random.default_rng(0)
+    for one in judged:
+        shape = shape_of(one)
+        size = int(np.prod(shape))
+        if not shape or size == 0:
+            continue
+        bad = np.zeros(size, bool) if one.bad is None else one.bad.reshape(-1)
+        keep = np.arange(size)
+        if one.want is not None:
+            keep = keep[bad | (one.want.reshape(-1) != 0)]
+        if one.bad is None and len(keep) > MOST:
+            keep = np.sort(rng.choice(keep, MOST, replace=False))
+        for rows, kind in zip(columns, kinds_of(one, shape), strict=True):
+            for name, value in kind.items():
+                rows.setdefault(name, []).append(value.reshape(-1)[keep])
+        lucky = ~bad & (one.by_chance and bool(bad.any()))
+        for kept, value in zip(state, (bad, ~bad, lucky), strict=True):
+            kept.append(value[keep])
+    join = np.concatenate
+    size = sum(map(len, state[0]))
+    told = [{k: join(v) for k, v in rows.items()} for rows in columns]
+    told[3] = {k: v for k, v in told[3].items() if len(v) == size}
+    places, sizes, flags, real = told
+    return Table(
+        places,
+        sizes,
+        flags,
+        real,
+        *(join(s) if s else np.zeros(0, bool) for s in state),
+    )
+
+
+def kinds_of(one: Judged, shape: tuple[int, ...]) -> tuple[dict[str, Array], ...]:
+    """Indices, sizes and flags at every element."""
+    places = indices(one, shape)
+    sizes = {k: np.full(shape, v) for k, v in sizes_of(one.case).items()}
+    flags = ends(places) | spread(one, shape)
+    flags |= {TRAIT + k: np.full(shape, v) for k, v in traits_of(one.case).items()}
+    return places, sizes, flags, reals(one, shape)
+
+
+Clause = tuple[str, Array]
+
+
+def clauses(table: Table) -> Iterator[Clause]:
+    """Every condition on offer that all failing rows meet, the plainest first."""
+    late: list[Clause] = []
+    for name, value in table.places.items():
+        yield from limits(name, value, table)
+    for name, flag in table.flags.items():
+        if name.startswith(TRAIT):
+            late += constant(name[len(TRAIT) :], flag, table.bad)
+        else:
+            yield from constant(name, flag, table.bad)
+    for name, value in table.reals.items():
+        low, high = value[table.bad].min(), value[table.bad].max()
+        if low > value.min():
+            yield f"{name} >= {low:.4g}", value >= low
+        if high < value.max():
+            yield f"{name} <= {high:.4g}", value <= high
+    for name, value in table.sizes.items():
+        found = list(limits(name, value, table))
+        late += [c for c in found if " multiple " in c[0] or " mod " in c[0]]
+        yield from (c for c in found if c[0] not in [k for k, _ in late])
+    yield from late
+
+
+def constant(name: str, flag: Array, bad: Array) -> Iterator[Clause]:
+    """The property, or its opposite, if all failing rows agree."""
+    failing = flag[bad]
+    if failing.all():
+        yield name, flag
+    elif not failing.any():
+        yield negated(name), ~flag
+
+
+def limits(name: str, value: Array, table: Table) -> Iterator[Clause]:
+    """Equal to, from, up to, and remainders, as the failing rows have them."""
+    failing, others = value[table.bad], np.unique(value[table.right])
+    low, high = int(failing.min()), int(failing.max())
+    if low == high >= 0:
+        yield f"{name} = {low}", value == low
+    if name == "the only tap":
+        return
+    if low > value.min():
+        text = f"{name} > 0" if low == 1 else f"{name} >= {low}"
+        yield text, value >= low
+    several = len(np.unique(failing)) > 1 and int((others > high).sum()) > 1
+    if high < value.max() and (name in table.places or (several and name in PLAIN)):
+        yield f"{name} <= {high}", value <= high
+    for block in BLOCKS:
+        rest = np.unique(failing % block)
+        if high < block or len(np.unique(failing)) < 2:
+            continue
+        if len(rest) == 1 and len(others[others % block != rest[0]]) > 1:
+            r = int(rest[0])
+            text = f"{name} mod {block} = {r}"
+            if block == 2:
+                text = f"{name} is {'odd' if r else 'even'}"
+            elif r == 0:
+                text = f"{name} is a multiple of {block}"
+            yield text, value % block == r
+        elif 0 not in rest and len(others[others % block == 0]) > 1:
+            yield f"{name} is no multiple of {block}", value % block != 0
+
+
+def negated(name: str) -> str:
+    """The condition's opposite in words."""
+    for a, b in (
+        ("there is a ", "there is no "),
+        (" is the last", " is not the last"),
+        (" is not the first", " = 0"),
+        (" lies beyond the last multiple of ", " lies in whole blocks of "),
+        (" differ from ", " equal "),
+        ("an offset is not 0", "all offsets are 0"),
+        ("a mask is not 1", "every mask is 1"),
+    ):
+        if a in name:
+            return name.replace(a, b)
+    for a, b in (("a ", "no "), ("an ", "no ")):
+        if name.startswith(a):
+            return b + name[len(a) :]
+    return f"not ({name})"
+
+
+def shortest(table: Table) -> tuple[list[Clause], Array]:
+    """The conjunction that shuts out the most right rows, clause by clause."""
+    inside = np.ones(table.bad.shape, bool)
+    found: list[Clause] = []
+    bad = np.count_nonzero(table.bad)
+    offered = list(clauses(table))
+    for _ in range(CLAUSES):
+        left = int(np.count_nonzero(table.right & inside))
+        if left <= 0.02 * bad or not offered:
+            break
+        gone = [int(np.count_nonzero(table.right & inside & ~at)) for _, at in offered]
+        most = max(gone)
+        if most < max(2, 0.3 * left):
+            break
+        # of clauses as good as the best, the first is the plainest
+        k = next(i for i, g in enumerate(gone) if g >= 0.999 * most)
+        found.append(offered[k])
+        inside &= offered[k][1]
+    for clause in list(found):  # an earlier one may have become idle
+        rest = [c for c in found if c is not clause]
+        alone = np.logical_and.reduce([np.ones_like(inside), *(at for _, at in rest)])
+        if rest and not (table.right & alone & ~inside).any():
+            found, inside = rest, alone
+    return found, inside
+
+
+def locate(findings: Iterable[Finding | Judged]) -> Place:
+    """Where one target fails, over every graded call of it."""
+    judged = [f if isinstance(f, Judged) else judged_of(f) for f in findings]
+    wrong = [j for j in judged if j.bad is not None and j.bad.any()]
+    if not wrong:
+        return Place("")
+    with np.errstate(invalid="ignore"):
+        table = gather(judged)
+    bad, right = int(table.bad.sum()), int(table.right.sum())
+    if right == 0:
+        return Place("it fails everywhere", True, True)
+    rule, inside = shortest(table)
+    text = " and ".join(name for name, _ in rule)
+    exceptions = int((table.right & inside).sum())
+    by_chance = int((table.lucky & inside).sum())
+    within = f"{bad} of {bad + exceptions} values"
+    if rule and exceptions == by_chance <= 0.2 * bad:
+        return Place(f"it fails exactly where {text}", True, True, True)
+    shut_out = 1 - exceptions / max(1, right)
+    dense = bad / (bad + exceptions)
+    if rule and shut_out > 0.4:
+        said = f"it fails only where {text}, there at {within}"
+        return Place(said, False, True, True)
+    if exceptions <= 0.1 * bad:
+        return Place(f"it fails nearly everywhere, at {within}", False, dense > 0.9)
+    calls = f"in {len(wrong)} of {len(judged)} calls"
+    return Place(f"it fails at {within}, {calls}; {first(wrong)}")
+
+
+def first(wrong: Sequence[Judged]) -> str:
+    """The first failing element of the smallest call."""
+    one = min(wrong, key=lambda j: j.case.x.size + j.case.weight.size)
+    assert one.bad is not None
+    shape = shape_of(one)
+    at = np.unravel_index(int(np.argmax(one.bad.reshape(-1))), shape)
+    return f"first at {one.target}[{', '.join(map(str, map(int, at)))}] of {one.case}"
+
+
+def judged_of(f: Finding) -> Judged:
+    """A finding without what location does not need."""
+    want = None if f.expected is None else f.expected.range(f.target).low
+    return Judged(f.case, f.target, f.failing, want)

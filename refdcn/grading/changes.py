@@ -1,0 +1,113 @@
+"""What came instead: how the wrong values are made of the right ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from refdcn.grading.cases import Array, Case
+from refdcn.grading.location import AXES, Judged, shape_of
+from refdcn.grading.probes import Fact
+
+Wrong = tuple[Case, Array, Array, Array]  # case, got, want, which are wrong
+
+
+def described(target: str, wrong: Iterable[Wrong]) -> list[Fact]:
+    """One law that every wrong value of every call obeys, if there is any."""
+    calls = [w for w in wrong if w[3].any()]
+    if not calls:
+        return []
+    laws = (constant, multiple, bias_again, elsewhere, limited)
+    for law in laws:
+        text = law(target, calls)
+        if text:
+            return [Fact(f"values of {target}", False, text)]
+    return []
+
+
+def joined(calls: list[Wrong]) -> tuple[Array, Array]:
+    """Got and wanted at the wrong elements of all calls."""
+    got = np.concatenate([g[bad] for _, g, _, bad in calls])
+    want = np.concatenate([w[bad] for _, _, w, bad in calls])
+    return got, want
+
+
+def constant(target: str, calls: list[Wrong]) -> str:
+    """Always NaN, or always the same number."""
+    got, _ = joined(calls)
+    if np.isnan(got).all():
+        return f"what is wrong of {target} is NaN"
+    if len(got) > 3 and (got == got[0]).all():
+        return f"what is wrong of {target} is {got[0]:g}"
+    return ""
+
+
+def multiple(target: str, calls: list[Wrong]) -> str:
+    """The right value times one number."""
+    got, want = joined(calls)
+    told = np.abs(want) > 1e-6 * np.abs(want).max(initial=0)
+    if np.count_nonzero(told) < 4:
+        return ""
+    ratio = got[told] / want[told]
+    k = float(np.median(ratio))
+    if np.abs(ratio - k).max() > 1e-3 * (1 + abs(k)):
+        return ""
+    return f"what is wrong of {target} is {k:.4g} times the right value"
+
+
+def bias_again(target: str, calls: list[Wrong]) -> str:
+    """The bias is added another number of times."""
+    if target != "y" or any(c.bias is None for c, *_ in calls):
+        return ""
+    times: list[Array] = []
+    for case, got, want, bad in calls:
+        assert case.bias is not None
+        b = np.broadcast_to(case.bias.astype(float)[:, None, None], got.shape)
+        told = bad & (np.abs(b) > 1e-2)
+        times.append((got - want)[told] / b[told])
+        if (np.abs(got - want)[bad & (b == 0)] > 1e-3).any():
+            return ""
+    k = np.concatenate(times)
+    if len(k) < 4 or np.abs(k - np.round(k)).max() > 2e-3:
+        return ""
+    seen = ", ".join(f"{v:+.0f}" for v in np.unique(np.round(k))[:4])
+    return f"the bias is added another number of times ({seen} too many)"
+
+
+def elsewhere(target: str, calls: list[Wrong]) -> str:
+    """The right values of elements at one fixed distance along one axis."""
+    labels = AXES[target]
+    for axis, label in enumerate(labels):
+        for step in (-8, -4, -3, -2, -1, 1, 2, 3, 4, 8):
+            if all(moved_by(target, c, axis, step) for c in calls):
+                sign = f"{label} {'+' if step > 0 else '-'} {abs(step)}"
+                return (
+                    f"what is wrong of {target} at {label} is the right value at {sign}"
+                )
+    return ""
+
+
+def moved_by(target: str, call: Wrong, axis: int, step: int) -> bool:
+    """Whether every wrong value is the right one `step` further."""
+    case, got, want, bad = call
+    shape = shape_of(Judged(case, target, None))
+    got, want, bad = (a.reshape(shape) for a in (got, want, bad))
+    at = np.argwhere(bad)
+    at[:, axis] += step
+    inside = (at[:, axis] >= 0) & (at[:, axis] < shape[axis])
+    if not inside.all():
+        return False
+    scale = np.abs(want).max(initial=0)
+    return bool((np.abs(want[tuple(at.T)] - got[bad]) <= 1e-5 * scale).all())
+
+
+def limited(target: str, calls: list[Wrong]) -> str:
+    """No value beyond a limit: the result saturates."""
+    got, want = joined(calls)
+    top = float(np.abs(got).max(initial=0))
+    at_top = np.abs(np.abs(got) - top) <= 1e-6 * top
+    beyond = (np.abs(want) > top * (1 - 1e-6)) & (np.sign(got) == np.sign(want))
+    if len(got) > 3 and at_top.all() and beyond.all():
+        return f"{target} never exceeds {top:g} in size: it saturates"
+    return ""
