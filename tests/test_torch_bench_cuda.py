@@ -130,6 +130,14 @@ def test_a_sanitizers_finding_fails_a_check_that_passed(stub, tmp_path):
     assert "1 error" in check.detail["said"]
 
 
+def test_the_sanitizer_is_found_in_the_toolkit(monkeypatch, tmp_path):
+    program = tmp_path / "compute-sanitizer"
+    program.touch(0o755)
+    monkeypatch.setattr(cuda_check, "TOOLKITS", ["/nowhere", str(tmp_path)])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert cuda_check.sanitizer("memcheck").before[0] == str(program)
+
+
 def test_every_check_exists():
     for task in [*cuda_check.tasks(), cuda_check.sanitizer("memcheck")]:
         module, _, name = task.call[0].partition(":")
@@ -173,7 +181,7 @@ def pretended(monkeypatch):
     monkeypatch.setattr(cuda_check, "missing", lambda: None)
     monkeypatch.setattr(cuda_check, "machine", lambda: {"card": "none"})
     monkeypatch.setattr(cuda_check, "child", child)
-    monkeypatch.setattr(cuda_check.shutil, "which", lambda name: None)
+    monkeypatch.setattr(cuda_check.shutil, "which", lambda name, path: None)
     return ends, started
 
 

@@ -31,6 +31,10 @@ VERSIONS = (
     "hypothesis",
 )  # fmt: skip
 SANITIZERS = ("memcheck", "racecheck", "initcheck")
+TOOLKITS = [  # where compute-sanitizer may be, if not on the PATH
+    f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/{folder}"
+    for folder in ("bin", "compute-sanitizer")
+]
 RECORD = "refdcn-cuda.json"
 SECONDS = 570  # of the whole run, unless told otherwise
 CASES, TIMING = "refdcn.bench.cuda_cases", "refdcn.bench.cuda_timing"
@@ -138,8 +142,8 @@ def checks(folder: Path, end: float) -> Iterator[Check]:
     environment = settings(folder)
     for task in [*tasks(), *map(sanitizer, SANITIZERS)]:
         left = end - time.monotonic()
-        if task.before and shutil.which(task.before[0]) is None:
-            reason = f"{task.before[0]} is not on the PATH"
+        if task.before and not task.before[0]:
+            reason = f"compute-sanitizer is neither on the PATH nor in {TOOLKITS}"
             yield Check(task.name, "not run", reason, 0.0)
         elif left <= 0:
             yield Check(task.name, "not run", "the time is used up (--limit)", 0.0)
@@ -150,7 +154,9 @@ def checks(folder: Path, end: float) -> Iterator[Check]:
 
 def sanitizer(tool: str) -> Task:
     """NVIDIA's compute-sanitizer around a small forward and backward."""
-    before = "compute-sanitizer", f"--tool={tool}", "--error-exitcode=9"
+    path = os.pathsep.join([os.environ.get("PATH", ""), *TOOLKITS])
+    program = shutil.which("compute-sanitizer", path=path) or ""
+    before = program, f"--tool={tool}", "--error-exitcode=9"
     call = ("refdcn.bench.cuda_watched:main",)
     return Task(f"compute-sanitizer {tool}", 150, call, before)
 
@@ -250,7 +256,7 @@ def machine() -> dict[str, Any]:
         found |= {"card": card, "memory": memory, "capability": capability}
         found["cuda"] = version
     except (ValueError, IndexError, TypeError):
-        found["card"] = said[-300:] or "unknown"
+        found["card"] = "unknown, " + (said.splitlines() or [""])[-1]
     query = "--query-gpu=driver_version,clocks.max.sm,power.limit,persistence_mode"
     found["driver, clock, power"] = output("nvidia-smi", query, "--format=csv,noheader")
     found["commit"] = output("git", "-C", str(ROOT), "rev-parse", "HEAD")
