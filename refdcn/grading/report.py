@@ -16,6 +16,16 @@ from refdcn.grading.verdicts import EXIT_CODES, Verdict, worst
 HALF = "float16", "bfloat16"
 
 
+def hostile_text(f: Finding) -> str:
+    """What an input that is not finite, or far away, does."""
+    what = f.case.note
+    text = f.text.removeprefix(f"{what}: ").rstrip(".")
+    finite = "nan" not in what and "inf" not in what
+    if f.verdict is Verdict.WRONG and not finite:
+        return f"By its own convention for {what}, {text}."
+    return f"With {what}: {text}."
+
+
 @dataclass
 class Line:
     """The findings of one dtype and one group of cases."""
@@ -120,9 +130,7 @@ class Report:
         found = self.worst_of(hostile)
         worse = found is not None and found.verdict < self.verdict
         if found is not None and worse and found.verdict < Verdict.CONVENTION:
-            what = found.case.note
-            text = found.text
-            said += f" With {what}: {text}" + ("." if not text.endswith(".") else "")
+            said += f" {hostile_text(found)}"
             said += "" if self.strict else " Not counted without --strict."
         return said
 
@@ -134,6 +142,8 @@ class Report:
                 continue
             if f.declared:
                 yield f"Declared gap: {f.text}."
+            elif self.verdict <= Verdict.WRONG:
+                continue  # what else shows may be the same mistake's work
             elif f.verdict is Verdict.CONVENTION:
                 yield f"Convention: {f.cause or f.text}."
             elif f.verdict is Verdict.IMPRECISE and not self.counts(f):
