@@ -103,6 +103,8 @@ def pair(
     wanted: str = "an int or (rows, columns)",
 ) -> Pair:
     """(rows, columns) of an int or a pair of ints."""
+    if type(value) is int and least <= value <= LARGEST:  # the usual, in 0.1 us
+        return value, value
     values = value if isinstance(value, Sequence) else (value, value)
     if isinstance(value, str | bytes) or len(values) != 2:
         raise ValueError(f"{name} is {value!r}; wanted {wanted}")

@@ -60,7 +60,7 @@ def backward(
             task.run(layout.thread_count(task.plan, thread_count), team)
     return Gradients(
         task.grad_x if needs[0] else None,
-        task.grad_offset if needs[1] else None,
+        task.grad_offset.reshape(offset.shape) if needs[1] else None,
         task.grad_weight if needs[2] else None,
         task.grad_mask.reshape(mask.shape) if mask is not None and needs[3] else None,
         grad_bias,
@@ -106,7 +106,7 @@ class _Backward:
         self.weight = layout.plain(weight).reshape(-1)
         self.grad_y = grad_y.reshape(g.N, g.groups, p.O, p.pixels)
         self.grad_x = np.empty(x.shape, x.dtype)
-        self.grad_offset = np.empty(offset.shape, x.dtype)
+        self.grad_offset = np.empty((*offset.shape[:2], p.pixels), x.dtype)
         self.grad_mask = np.empty(self.mask.shape, x.dtype)
         self.grad_weight = np.empty(weight.shape, x.dtype)
         self.runs = [

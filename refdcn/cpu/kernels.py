@@ -211,26 +211,38 @@ def cell_slopes(cell, sums, place, row, count, part):
 
 
 def gather_parts(parts, groups, mask, n, first, grad_offset, grad_mask):
-    """The channel sums of every segment, added in order: grad_offset, grad_mask."""
+    """The channel sums of every segment, added in order: grad_offset, grad_mask.
+
+    Both [N, offset_groups * K (* 2), H_out * W_out].
+    """
     S, K, _, P = parts.shape
-    W_out = grad_offset.shape[3]
-    T = parts.dtype.type
     for k in range(K):
-        for p in range(P):
-            u, v = (first + p) // W_out, (first + p) % W_out
-            s = 0
-            while s < S:
-                tap = groups[s] * K + k
-                total = d_y = d_x = T(0)
-                begin = s
-                while s < S and groups[s] == groups[begin]:
-                    total += parts[s, k, 0, p]
-                    d_y += parts[s, k, 1, p]
-                    d_x += parts[s, k, 2, p]
-                    s += 1
-                dm = T(1)
+        s = 0
+        while s < S:
+            tap = groups[s] * K + k
+            d_y = grad_offset[n, 2 * tap, first : first + P]
+            d_x = grad_offset[n, 2 * tap + 1, first : first + P]
+            begin = s
+            while s < S and groups[s] == groups[begin]:
+                add_part(parts[s, k, 1], s == begin, d_y)
+                add_part(parts[s, k, 2], s == begin, d_x)
                 if mask.size > 0:
-                    dm = mask[n, tap, first + p]
-                    grad_mask[n, tap, first + p] = total
-                grad_offset[n, 2 * tap, u, v] = dm * d_y
-                grad_offset[n, 2 * tap + 1, u, v] = dm * d_x
+                    total = grad_mask[n, tap, first : first + P]
+                    add_part(parts[s, k, 0], s == begin, total)
+                s += 1
+            if mask.size > 0:
+                dm = mask[n, tap, first : first + P]
+                for p in range(P):
+                    d_y[p] *= dm[p]
+                    d_x[p] *= dm[p]
+
+
+@jitable
+def add_part(part, is_first, total):
+    """total = part, of the first segment, or total + part."""
+    if is_first:
+        for p in range(len(part)):
+            total[p] = part[p]
+    else:
+        for p in range(len(part)):
+            total[p] += part[p]

@@ -132,7 +132,10 @@ def padded_image(
         end = min(begin + SERIAL_CHANNELS, C_in)
         compiled(moves.image_in)(source, 0, p.image, begin, end, image)
 
-    threads.run(channels, -(-C_in // SERIAL_CHANNELS), count, team)
+    if count > 1:
+        threads.run(channels, -(-C_in // SERIAL_CHANNELS), count, team)
+    else:
+        compiled(moves.image_in)(source, 0, p.image, 0, C_in, image)
     return image
 
 

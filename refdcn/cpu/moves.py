@@ -31,10 +31,12 @@ def rows(first, size, count):
 def image_in(x, first, sizes, begin, end, image):
     """Channels begin ... end - 1 of x [C_in, H, W] from `first` on, in zeros."""
     C_in, H, W = sizes
-    for p in range((H + 3) * (W + 2)):
-        r, s = p // (W + 2), p % (W + 2)
-        if r == 0 or r > H or s == 0 or s > W:
-            image[p * C_in + begin : p * C_in + end] = 0
+    for r in range(H + 3):
+        step = W + 1 if 0 < r <= H else 1  # of a middle row, its first and last pixel
+        for s in range(0, W + 2, step):
+            at = (r * (W + 2) + s) * C_in
+            for c in range(begin, end):
+                image[at + c] = 0
     source = rows(first + begin * H * W, H * W, end - begin)
     transpose(x, source, image, pixels(H, W, C_in, begin))
 
@@ -65,7 +67,9 @@ def product_out(product, P, bias, y, channel, pixels, first):
     O = product.size // P
     if bias.size > 0:
         for p in range(P):
-            product[p * O : (p + 1) * O] += bias
+            row = product[p * O : (p + 1) * O]
+            for o in range(O):  # as `row += bias` it takes 7 times as long
+                row[o] += bias[o]
     target = rows(channel * pixels + first, pixels, O)
     transpose(product, rows(0, O, P), y, target)
 
