@@ -242,8 +242,12 @@ def _stream(pointer: int) -> Any:
 # --- Which kind ----------------------------------------------------------------------
 
 
+@cache
 def require_cuda() -> None:
-    """Numba's CUDA target and a device, or an error that says what is missing."""
+    """Numba's CUDA target and a device, or an error that says what is missing.
+
+    Asked at every call, and answered from memory once it was there.
+    """
     if find_spec("numba_cuda") is None:
         raise ImportError(
             "the CUDA target needs the package numba-cuda, which is not installed: "
