@@ -38,9 +38,11 @@ def parser() -> argparse.ArgumentParser:
 def add_grade(grade: argparse.ArgumentParser) -> None:
     """The arguments of `refdcn grade`."""
     grade.epilog = (
-        "Exit code, of the worst counted verdict: 0 pass, 1 wrong (or imprecise for a "
-        "declared precision), 2 usage, 3 crash or timeout, 4 unsupported and not "
-        "declared, 5 integrity."
+        "Exit code: 0 pass, 1 wrong (or imprecise for a declared precision), 2 usage, "
+        "3 crash or timeout, 4 unsupported and not declared, 5 integrity; the worst "
+        "in the order crash, timeout, integrity, wrong, imprecise, unsupported counts, "
+        "not the largest number. Conventions and declared gaps are named and exit "
+        "with 0."
     )
     grade.add_argument(
         "spec",

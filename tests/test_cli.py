@@ -13,6 +13,8 @@ from refdcn import cli
         (["--timeout", "0"], "--timeout: '0'; wanted a number more than 0"),
         (["--timeout", "nan"], "--timeout: 'nan'; wanted a number more than 0"),
         (["--timeout", "inf"], "--timeout: 'inf'; wanted a number more than 0"),
+        (["--memory", "0"], "--memory: '0'; wanted a number more than 0"),
+        (["--timed", "-2"], "--timed: '-2'; wanted a whole number, 0 or more"),
         (["--json", "none/a"], "--json: 'none/a'; wanted a file in a folder"),
         (["--script", "."], "--script: '.'; wanted a file in a folder"),
     ],
@@ -32,4 +34,7 @@ def test_a_missing_spec_is_usage(capsys):
 def test_the_help_tells_the_exit_codes(capsys):
     with pytest.raises(SystemExit):
         cli.main(["grade", "--help"])
-    assert "3 crash or timeout" in " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.split())
+    codes = "0 pass, 1 wrong", "2 usage", "3 crash or timeout", "4 unsupported", "5 int"
+    assert all(code in said for code in codes)
+    assert "the worst in the order crash, timeout, integrity, wrong" in said

@@ -366,12 +366,17 @@ def reduced(runner: Process, report: Report, options: Options) -> Finding | None
         return None
     bad = worst(f.verdict for f in shown)
     worst_ones = [f for f in shown if f.verdict is bad]
-    f = min(worst_ones, key=lambda f: (not f.case.x.size, f.case.offset.size))
+    f = min(worst_ones, key=lambda f: (not f.case.x.size, elements(f.case)))
     bounds = standard(f.case.dtype, options.precision)
     f = smallest(runner, f, bounds, options.border)
     if f.expected is None and f.case.kind in ("bound", "exact"):
         f.expected = suite.Expected(f.case, bounds, options.border)
     return f
+
+
+def elements(case: Case) -> int:
+    """Of all inputs."""
+    return sum(a.size for a in case.inputs if a is not None)
 
 
 def attach(
