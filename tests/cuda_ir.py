@@ -104,7 +104,9 @@ define {{ i32, i1 }} @machine_shuffle(i32 %m, i32 %mode, i32 %v, i32 %b, i32 %c)
   store i32 %v, ptr %mine
   call void @machine_yield(i64 {SHUFFLE})
   %other = zext i32 %b to i64
-  %from = xor i64 %t, %other
+  %across = xor i64 %t, %other
+  %all = icmp eq i32 %m, -1
+  %from = select i1 %all, i64 %across, i64 %t ; lanes left out receive nothing
   %from.i = add i64 %row, %from
   %theirs = getelementptr i32, ptr %slots, i64 %from.i
   %got = load i32, ptr %theirs

@@ -31,6 +31,7 @@ WRONG = {
     "one lane left out of the sums": (
         "other = cuda.blockDim.x // 2", "other = cuda.blockDim.x // 4", 1,
     ),
+    "half of the lanes in a shuffle": ("WARP = 0xFFFFFFFF", "WARP = 0xFFFF", 1),
     "slope at -1 as elsewhere outside": ("if slope:", "if slope and False:", 1),
     "mask left out of grad_offset": ("= dm * d_y", "= d_y", 1),
     "NaN lost": ("nan = T(np.nan)", "nan = T(0)", 1),
