@@ -188,9 +188,10 @@ def spread(judged: Judged, shape: tuple[int, ...]) -> dict[str, Array]:
     if target not in ("y", "grad_offset", "grad_mask"):
         return {}
     found: dict[str, Array] = {}
+    taken = judged.case.weight.any((0, 1)).reshape(-1)  # a tap of weight 0 is not
     for name, met in meets_of(judged.case).items():
         if target == "y":
-            at = np.asarray(met.any((1, 2)))[:, None]
+            at = np.asarray(met[:, :, taken].any((1, 2)))[:, None]
         else:
             at = met[:, :, :, None] if target == "grad_offset" else met
         found[name] = np.broadcast_to(at, shape)
@@ -413,7 +414,9 @@ def shortest(table: Table) -> tuple[list[Clause], Array]:
     offered = list(clauses(table))
     for _ in range(CLAUSES):
         left = int(np.count_nonzero(table.right & inside))
-        if left <= 0.02 * bad or not offered:
+        sure = table.right & inside & ~table.lucky
+        few = 0.02 if sure.any() else 0.2  # what may be right by chance
+        if left <= few * bad or not offered:
             break
         gone = [int(np.count_nonzero(table.right & inside & ~at)) for _, at in offered]
         most = max(gone)

@@ -38,7 +38,6 @@ ORDER = (
 def call_of(plan: Plan, values: Values, dtype: str, seed: int) -> Case:
     """The call of a plan with its numbers reduced."""
     case = drawn(plan, dtype, seed, "the smallest failing call")
-    x = np.where(case.x == 0, 1, case.x).astype(case.x.dtype)
     offset = case.offset
     if seed != SEEDS[0]:  # within a pixel, so that few samples lie outside
         offset = np.remainder(offset, 1) - (seed == SEEDS[1])
@@ -50,7 +49,7 @@ def call_of(plan: Plan, values: Values, dtype: str, seed: int) -> Case:
     if mask is not None and values.mask == "1":
         mask = np.ones_like(mask)
     weight = case.weight if values.weight == "any" else np.ones_like(case.weight)
-    return replace(case, x=x, offset=offset, mask=mask, weight=weight)
+    return replace(case, offset=offset, mask=mask, weight=weight)
 
 
 def less(plan: Plan, name: str, value: int | bool) -> Plan:
@@ -59,20 +58,19 @@ def less(plan: Plan, name: str, value: int | bool) -> Plan:
     return plan._replace(**change)
 
 
-def smaller(plan: Plan) -> Iterator[Plan]:
-    """Plans with one size less, the smallest first."""
-    for name in (n for run in ORDER for n in run):
-        now = getattr(plan, name)
-        if name in ("mask", "bias"):
-            if now:
-                yield less(plan, name, False)
-            continue
-        for value in RANGES[name]:
-            if value >= now:
-                break
-            yield less(plan, name, value)
-        if now - 1 > 0 and now - 1 not in RANGES[name]:
-            yield less(plan, name, now - 1)
+def smaller(plan: Plan, name: str) -> Iterator[Plan]:
+    """Plans with less of one size, the smallest first."""
+    now = getattr(plan, name)
+    if name in ("mask", "bias"):
+        if now:
+            yield less(plan, name, False)
+        return
+    for value in RANGES[name]:
+        if value >= now:
+            return
+        yield less(plan, name, value)
+    if now - 1 not in RANGES[name]:
+        yield less(plan, name, now - 1)
 
 
 def simpler(values: Values) -> Iterator[Values]:
@@ -81,6 +79,23 @@ def simpler(values: Values) -> Iterator[Values]:
         if getattr(values, name) == "any":
             for choice in choices:
                 yield values._replace(**{name: choice})
+
+
+Steps = Callable[[Plan, Values], Iterator[tuple[Plan, Values]]]
+
+
+def sized(name: str) -> Steps:
+    """The steps that take away from one size."""
+    return lambda plan, values: ((p, values) for p in smaller(plan, name))
+
+
+def numbers(plan: Plan, values: Values) -> Iterator[tuple[Plan, Values]]:
+    """The steps that reduce the numbers."""
+    return ((plan, v) for v in simpler(values))
+
+
+# The numbers come last: few sizes leave few calls in which to try them.
+STEPS: tuple[Steps, ...] = (*(sized(n) for run in ORDER for n in run), *(numbers,) * 3)
 
 
 class Smallest(NamedTuple):
@@ -149,16 +164,15 @@ def shrink(
         None,
     )
     while found is not None and left[0] > 0:
-        plan, values = found.plan, found.values
-        steps = [(plan, v) for v in simpler(values)]
-        steps += [(p, values) for p in smaller(plan)]
-        for p, v in steps:
-            sweep = bad(p, v) if left[0] > 0 else None
-            if sweep is not None:
-                found = Smallest(sweep, p, v)
-                break
-        else:
-            return found
+        before = found
+        for steps in STEPS:
+            for p, v in steps(found.plan, found.values):
+                sweep = bad(p, v) if left[0] > 0 else None
+                if sweep is not None:
+                    found = Smallest(sweep, p, v)
+                    break
+        if found is before:
+            break
     return found
 
 

@@ -145,7 +145,13 @@ def drawn(plan: Plan, dtype: str, seed: int, note: str) -> Case:
     mask = case.mask
     if mask is not None:  # a mask of 0 has a gradient of its own
         mask = np.where(rng.random(mask.shape) < 0.2, 0, mask).astype(mask.dtype)
-    return replace(case, mask=mask, note=note)
+    # A 0 elsewhere would only hide what is wrong behind it.
+    full: dict[str, Any] = {
+        name: np.where(a == 0, 1, a).astype(a.dtype)
+        for name in ("x", "weight", "grad_y")
+        if (a := getattr(case, name)) is not None
+    }
+    return replace(case, mask=mask, note=note, **full)
 
 
 ATOM = Plan(2, 1, 1, 1, 1, 1, 1, 7, 9, 1, 1, 2, 1, 1, 1, bias=False)

@@ -1,0 +1,240 @@
+"""What is recovered of a mistake with no list: read sets, relations, steps, sizes."""
+
+import numpy as np
+import pytest
+
+from refdcn.grading import (
+    changes,
+    influence,
+    location,
+    relations,
+    resolution,
+    shrink,
+    sweeps,
+)
+from refdcn.grading.diagnosis import answer, five
+from refdcn.grading.isolation import InProcess
+from refdcn.grading.mistakes import CATALOGUE
+from refdcn.grading.operator import functions
+from refdcn.grading.precision import standard
+from refdcn.grading.verdicts import Verdict
+
+BY_NAME = {m.name: m for m in CATALOGUE}
+RIGHT = InProcess(*functions(()))
+
+
+def runner(*edits, grad=True):
+    forward, backward = functions(edits)
+    return InProcess(forward, backward if grad else None)
+
+
+def call(one):
+    return lambda case: answer(one, case)
+
+
+def grads(one):
+    return lambda case: five(one, case)
+
+
+def said(facts):
+    return [f.text for f in facts if not f.right]
+
+
+def at(step):
+    """An edit of one step, from a function."""
+    return lambda f: (step, f)
+
+
+@at("read")
+def neighbour_mask(s):
+    """Image n takes the mask of image 32 where the batch is larger than 32."""
+    if s.z.N > 32:
+        s.m = np.repeat(s.m[32:33], s.z.N, 0)
+
+
+@at("position")
+def eighths(s):
+    s.qy, s.qx = np.round(s.qy * 8) / 8, np.round(s.qx * 8) / 8
+
+
+@at("position")
+def halves(s):
+    s.qy, s.qx = s.qy.astype(np.float16), s.qx.astype(np.float16)
+
+
+@at("finish")
+def tail(s):
+    """The last output column of a row is that of the one before it."""
+    if s.out[1] > 8:
+        s.y[..., -1] = s.y[..., -2]
+
+
+@at("backward")
+def squared(s):
+    s.grads["weight"] = s.grads["weight"] * abs(s.grads["weight"])
+
+
+def test_a_right_operator_fails_no_sweep_and_no_relation():
+    found = list(sweeps.run(RIGHT, standard("float32"), 1, "float32"))
+    assert {f.verdict for f in found} == {Verdict.PASS}
+    assert len({f.case.note for f in found}) > 90
+    facts = relations.contradictions(call(RIGHT), grads(RIGHT), "float32")
+    facts += relations.adjoint(call(RIGHT), grads(RIGHT), "float32")
+    facts += influence.read_sets(call(RIGHT), "float32")
+    facts += influence.taint(call(RIGHT), "float32")
+    facts += influence.stencils(grads(RIGHT), "float32")
+    facts += resolution.facts(call(RIGHT), "float32")
+    assert len(facts) > 60 and said(facts) == []
+
+
+def test_every_sweep_is_exact_in_float32():
+    """Half the terms in float32, in another order: the same bits."""
+    for sweep in sweeps.prepare(1, "float32", "full")[::17]:
+        x, offset, weight, mask, bias = sweep.case.inputs
+        forward, _ = functions(())
+        part = weight.copy()
+        part[:, ::2] = 0
+        rest = weight - part
+        two = [
+            forward(x, offset, w, mask, b, **sweep.case.windows)
+            for w, b in ((rest, bias), (part, None))
+        ]
+        assert np.array_equal(two[1] + two[0], sweep.y), sweep.case
+
+
+def test_a_batch_of_33_is_named_by_the_sweep_and_by_its_halves():
+    one = runner(neighbour_mask)
+    found = list(sweeps.run(one, standard("float32"), 1, "float32"))
+    wrong = {f.case.note for f in found if f.verdict is Verdict.WRONG}
+    assert wrong == {"N = 33", "N = 65"}
+    text = " ".join(said(relations.contradictions(call(one), None, "float32")))
+    assert "halves of the batch differ from one on the whole of 33 images" in text
+
+
+def test_an_image_that_reads_another_is_told():
+    one = runner(*BY_NAME["image of batch 0"].edits)
+    text = " ".join(said(influence.read_sets(call(one), "float32")))
+    assert "reads x[0, " in text or "no output reads x[1, " in text
+    mean = runner(*BY_NAME["batch averaged"].edits)
+    told = said(influence.taint(call(mean), "float32"))
+    assert told and "image 1 reaches image 0" in told[0]
+
+
+def test_powers_and_the_adjoint_tell_a_gradient_that_is_not_linear():
+    one = runner(squared)
+    facts = relations.contradictions(call(one), grads(one), "float32")
+    assert "when x is doubled, grad_weight grows by 4; it must be doubled" in said(
+        facts
+    )
+    told = said(relations.adjoint(call(one), grads(one), "float32"))
+    assert len(told) == 1 and "<weight, grad_weight>" in told[0]
+
+
+def test_one_unit_of_grad_y_shows_what_a_gradient_reaches():
+    one = runner(*BY_NAME["d weight last image"].edits)
+    told = said(influence.stencils(grads(one), "float32"))
+    assert len(told) == 1 and "grad_weight = 0 at" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        (eighths, "row positions move in steps of 1/8 pixel, wherever they are"),
+        (halves, "row positions are rounded as floating point: steps of 1/16384"),
+    ],
+)
+def test_the_step_of_positions_is_measured(edit, text):
+    told = said(resolution.facts(call(runner(edit)), "float32"))
+    assert any(t.startswith(text[:40]) for t in told), told
+
+
+def test_weights_rounded_to_bfloat16_keep_eight_bits():
+    def rounded(s):
+        bits = np.ascontiguousarray(s.w, np.float32).view(np.uint32) + 0x8000
+        s.w = (bits & 0xFFFF0000).astype(np.uint32).view(np.float32).astype(float)
+
+    told = said(resolution.facts(call(runner(("read", rounded))), "float32"))
+    assert told == ["weight keeps 8 of its 24 bits"]
+
+
+def judged(one, target="y"):
+    found = sweeps.run(one, standard("float32"), 1, "float32")
+    return [f for f in found if f.target == target]
+
+
+def test_a_rule_has_no_exception_or_says_so():
+    place = location.locate(judged(runner(tail, grad=False)))
+    assert place.exact
+    assert place.text == "it fails exactly where ow is the last and ow >= 8"
+    lost = location.locate(judged(runner(*BY_NAME["last tap lost"].edits, grad=False)))
+    assert not lost.exact and "exactly" not in lost.text
+
+
+def test_a_rule_with_one_exception_is_not_exact():
+    found = [location.judged_of(f) for f in judged(runner(tail, grad=False))]
+    k = next(i for i, j in enumerate(found) if j.bad is None)
+    bad = np.zeros(location.shape_of(found[k]), bool)
+    bad.flat[0] = True
+    found[k] = found[k]._replace(bad=bad)
+    assert not location.locate(found).exact
+
+
+def test_what_came_instead_is_told():
+    wrong = [
+        (f.case, f.got, f.expected.range("y").low, f.failing)
+        for f in judged(runner(tail, grad=False))
+        if f.failing is not None
+    ]
+    (fact,) = changes.described("y", wrong)
+    assert fact.text == "what is wrong of y at ow is the right value at ow - 1"
+    doubled = [(c, 2 * want, want, want != 0) for c, _, want, _ in wrong]
+    (fact,) = changes.described("y", doubled)
+    assert fact.text == "what is wrong of y is 2 times the right value"
+    noise = np.random.default_rng(0)
+    other = [(c, noise.normal(size=w.shape), w, bad) for c, _, w, bad in wrong]
+    assert changes.described("y", other) == []
+
+
+def test_the_smallest_failing_call_names_what_it_needs():
+    one = runner(neighbour_mask, grad=False)
+    found = shrink.shrink(
+        lambda sweep: not sweep.right(one.call(sweep.case)),
+        iter([sweeps.Plan(N=65)]),
+        "float32",
+    )
+    assert found is not None and found.plan.N == 33
+    assert "N = 33" in found.text and "a mask" in found.text
+    assert "masks other than 1" in found.text
+    assert found.plan._replace(N=1, mask=False) == shrink_least()
+
+
+def shrink_least():
+    return sweeps.Plan(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, False, False)
+
+
+def test_eight_and_sixteen_output_channels_are_told_apart():
+    for name in ("output channels mod 8", "output channels mod 16"):
+        for f in judged(runner(*BY_NAME[name].edits, grad=False)):
+            n = f.case.sizes.C_out
+            whole = n - n % int(name.split()[-1])
+            bad = np.zeros(f.case.y_shape, bool) if f.failing is None else f.failing
+            assert not bad[:, :whole].any(), (name, f.case)
+    assert any(
+        s.case.sizes.C_out % 16 == 8 for s in sweeps.prepare(1, "float32", "smoke")
+    )
+
+
+def test_a_state_kept_from_another_call_is_caught():
+    kept = {}
+    forward, backward = functions(())
+
+    def remember(*inputs, **windows):
+        kept[inputs[0].shape] = inputs
+        return forward(*inputs, **windows)
+
+    def stale(grad_y, *inputs, **windows):
+        return backward(grad_y, *kept.get(inputs[0].shape, inputs), **windows)
+
+    one = InProcess(remember, stale)
+    found = sweeps.run(one, standard("float32"), 1, "float32")
+    assert any(f.verdict is Verdict.WRONG and f.target == "grad_x" for f in found)
