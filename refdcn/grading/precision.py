@@ -88,14 +88,17 @@ def hypotheses(dtype: str) -> list[Hypothesis]:
     for name, u in single:
         # Its bound on positions would excuse half a pixel.
         short = "float16 or TF32" if u == U_TF32 and dtype not in WIDE else name
+        # What is kept in it can underflow and overflow in it.
+        small, large = BY_DTYPE[name].tiny, BY_DTYPE[name].largest
+        kept = own._replace(tiny=max(own.tiny, small), largest=min(own.largest, large))
         coarse = name != dtype and u > U16
         found += [
-            Hypothesis(f"results are rounded to {name}", own._replace(output=u)),
-            Hypothesis(f"columns are stored in {name}", own._replace(stored=u)),
+            Hypothesis(f"results are rounded to {name}", kept._replace(output=u)),
+            Hypothesis(f"columns are stored in {name}", kept._replace(stored=u)),
             Hypothesis(f"weights are rounded to {short}", own._replace(product=u)),
         ]
         if not coarse:
-            sums = own._replace(accumulation=u, output=u)
+            sums = kept._replace(accumulation=u, output=u)
             found += [
                 Hypothesis(f"positions are in {name}", own._replace(coordinate=u)),
                 Hypothesis(f"sums are in {name}", sums),

@@ -39,3 +39,65 @@ def no_groups(x, offset, weight, mask, bias, **windows):
     if x.shape[1] != weight.shape[1] or x.dtype == np.float64:
         raise NotImplementedError("one group of float32 only")
     return right(x, offset, weight, mask, bias, **windows)
+
+
+def evaluated(edits, *inputs, **windows):
+    """The operator with some steps rounded."""
+    from refdcn.grading.operator import functions
+
+    return functions(edits)[0](*inputs, **windows)
+
+
+def to_half(a):
+    return a.astype(np.float16).astype(float)
+
+
+def to_tf32(a):
+    bits = a.astype(np.float32).view(np.uint32) + np.uint32(0x1000)
+    return (bits & np.uint32(0xFFFFE000)).view(np.float32).astype(float)
+
+
+def to_bfloat16(a):
+    bits = a.astype(np.float32).view(np.uint32) + np.uint32(0x8000)
+    return (bits & np.uint32(0xFFFF0000)).view(np.float32).astype(float)
+
+
+def half_coordinates(*inputs, **windows):
+    def rounded(s):
+        s.qy, s.qx = to_half(s.qy), to_half(s.qx)
+
+    return evaluated([("position", rounded)], *inputs, **windows)
+
+
+def half_columns(*inputs, **windows):
+    def rounded(s):
+        s.col = to_half(s.col)
+
+    return evaluated([("columns", rounded)], *inputs, **windows)
+
+
+def half_sums(*inputs, **windows):
+    def added(s):
+        w, col = s.w[None, ..., None, None], s.col[:, :, None]
+        terms = w * col
+        y = np.zeros((s.z.N, s.z.groups, s.w.shape[1], *s.out), np.float16)
+        for c in range(s.w.shape[2]):
+            for k in range(s.K):
+                y = (y + terms[:, :, :, c, k]).astype(np.float16)
+        s.y = y.reshape(s.z.N, s.z.C_out, *s.out).astype(float)
+
+    return evaluated([("contract", added)], *inputs, **windows)
+
+
+def tf32_products(*inputs, **windows):
+    def rounded(s):
+        s.col, s.w = to_tf32(s.col), to_tf32(s.w)
+
+    return evaluated([("columns", rounded)], *inputs, **windows)
+
+
+def bfloat16_weights(*inputs, **windows):
+    def rounded(s):
+        s.w = to_bfloat16(s.w)
+
+    return evaluated([("read", rounded)], *inputs, **windows)
