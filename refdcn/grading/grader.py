@@ -11,6 +11,7 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from refdcn.grading import declared, judge, suite, sweeps, timed
 from refdcn.grading.cases import NAMES, Case
@@ -305,11 +306,13 @@ def grade(
     )
     o = options
     cases = prepare(o.seed, o.dtypes, o.level, o.precision, o.border)
-    spec, runner = attach(candidate, options, foresee(cases))
-    try:
-        return examine(spec, runner, options, cases)
-    finally:
-        runner.close()
+    # Products here are small: threads of BLAS would wait for one another.
+    with threadpool_limits(1, "blas"):
+        spec, runner = attach(candidate, options, foresee(cases))
+        try:
+            return examine(spec, runner, options, cases)
+        finally:
+            runner.close()
 
 
 def foresee(cases: Sequence[suite.Expected]) -> Iterator[None]:

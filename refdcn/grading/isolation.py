@@ -115,7 +115,9 @@ class Process:
         fds = into, out, self.arena.fd
         # -P: the worker's own folder is no place to import from.
         command = [sys.executable, "-P", str(WORKER), self.spec, self.array]
-        environment = os.environ | {
+        # Small cases: threads that wait awake would cost more than they compute.
+        environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ.copy()
+        environment |= {
             "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
             # Large blocks come from the heap, whose freed memory is poisoned.
             "MALLOC_MMAP_THRESHOLD_": str(2**26),
