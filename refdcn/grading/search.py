@@ -204,7 +204,7 @@ def hardest(
     """Of far positions and of terms that are lost one after another."""
     for kind in (panel.steep, panel.absorbing):
         for style in styles:
-            one, n = [member(style)], steps // 4
+            one, n = [member(style)], steps
             for found in panel.alarms(seed, n, [dtype], members=one, kinds=[kind]):
                 if isinstance(found, panel.Alarm):
                     raise AssertionError(f"false alarm: {found}")
