@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from refdcn.grading import bounds, members, panel, search, suite
+from refdcn.grading import Verdict, bounds, grade, members, panel, search, suite
 
 SOURCE = Path(bounds.__file__).read_text(encoding="utf-8")
 
@@ -25,6 +25,21 @@ def test_the_panel_raises_no_alarm():
     alarms, ratios = found(seed=3, n=200)
     assert alarms == []
     assert set(ratios) == set(search.OUTPUTS) and max(ratios.values()) <= 1
+
+
+def test_a_declared_slope_is_required():
+    right = members.member(members.Style("right-hand"))
+    other = right._replace(conventions={"slope at -1": "0"})
+    alarms, _ = found(seed=9, n=40, dtypes=["float64"], members=[other])
+    assert {a.text for a in alarms} == {
+        "grad_offset: slope at -1: right-hand; 0 was declared"
+    }
+
+
+def test_the_loops_are_graded_by_name():
+    report = grade("loops", dtypes=["float16"], seed=1)
+    assert report.exit_code == 0 and report.has_grad
+    assert {f.verdict for f in report.counted} == {Verdict.PASS}
 
 
 def test_an_unsound_member_is_an_alarm():
