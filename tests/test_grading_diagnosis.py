@@ -51,6 +51,12 @@ def test_two_mistakes_at_once_are_named(names):
     assert set(names) in found
 
 
+def test_drawn_pairs_are_caught_and_said_in_words():
+    for result in selftest.pairs(seed=5, n=2):
+        assert result.caught and result.described, result.name
+        assert result.sentence
+
+
 def facts_of(name, dtype="float64"):
     forward, _ = functions(BY_NAME[name].edits)
     return probes.run(lambda c: forward(*c.inputs, **c.windows), dtype)

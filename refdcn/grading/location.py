@@ -420,7 +420,7 @@ def shortest(table: Table) -> tuple[list[Clause], Array]:
             break
         gone = [int(np.count_nonzero(table.right & inside & ~at)) for _, at in offered]
         most = max(gone)
-        if most < max(2, 0.3 * left):
+        if most < max(2, (0.3 if found else 0.15) * left):
             break
         # of clauses as good as the best, the first is the plainest
         k = next(i for i, g in enumerate(gone) if g >= 0.999 * most)
@@ -454,7 +454,7 @@ def locate(findings: Iterable[Finding | Judged]) -> Place:
         return Place(f"it fails exactly where {text}", True, True, True)
     shut_out = 1 - exceptions / max(1, right)
     dense = bad / (bad + exceptions)
-    if rule and shut_out > 0.4:
+    if rule and shut_out >= 0.15:
         said = f"it fails only where {text}, there at {within}"
         return Place(said, False, True, True)
     if exceptions <= 0.1 * bad:
