@@ -52,7 +52,7 @@ def test_a_mistake_is_caught(name, tmp_path):
 
 
 def test_the_command_counts(monkeypatch, capsys):
-    command = "unlisted_mistakes.py zeros_for_none --dtype float32 --seed 4"
+    command = "unlisted_mistakes.py buffer_reused --dtype float32 --seed 4"
     monkeypatch.setattr(sys, "argv", command.split())
     unlisted_mistakes.main()
     said = capsys.readouterr().out
