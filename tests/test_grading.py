@@ -95,7 +95,8 @@ def poisons_far(x, offset, weight, mask, bias, **windows):
 def test_hostile_inputs_count_only_when_strict():
     report = grade(poisons_far, dtypes=["float32"], seed=1)
     assert report.exit_code == 0
-    assert "With offset" in report.sentence and "without --strict" in report.sentence
+    assert " offset " in report.sentence.partition("(forward only)")[2]
+    assert "without --strict" in report.sentence
     report.strict = True
     assert report.exit_code == 1
 
