@@ -70,8 +70,6 @@ def fill_fresh_memory(pattern: int) -> None:
 
 def watch_imports(tell: Callable[[str], None]) -> None:
     """Tell which reference the candidate imports or reads; no hook can be removed."""
-    grading = os.path.dirname(os.path.abspath(__file__)) + os.sep
-    package = os.path.dirname(grading[:-1]) + os.sep
     told: set[str] = set()
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
@@ -80,10 +78,18 @@ def watch_imports(tell: Callable[[str], None]) -> None:
         name = str(arguments[0])
         if event == "import":
             name = name.partition(".")[0]
-        elif name.startswith(package) and not name.startswith(grading):
+        elif _of_refdcn(name):
             name = "refdcn"
         if name in REFERENCES and name not in told:
             told.add(name)
             tell(name)
 
     sys.addaudithook(hook)
+
+
+def _of_refdcn(path: str) -> bool:
+    """Whether this is a file of an installation or a checkout, but of its grader's."""
+    before, package, within = path.rpartition(f"{os.sep}refdcn{os.sep}")
+    if not package or within.startswith("grading" + os.sep):
+        return False
+    return os.path.isfile(f"{before}{package}formula.py")

@@ -158,11 +158,11 @@ class SelfTest:
         lines = [table(self.results), ""]
         for r in self.results:
             if not r.caught:
-                lines.append(f"not caught: {r.mistake.name}")
+                lines.append(f"- not caught: {r.mistake.name}")
             elif not r.named:
-                lines.append(f"caught, not named: {r.mistake.name}: {r.sentence}")
+                lines.append(f"- caught, not named: {r.mistake.name}: {r.sentence}")
             elif not r.unique:
-                lines.append(f"not told apart: {', '.join(r.names)}")
+                lines.append(f"- not told apart: {', '.join(r.names)}")
         lines += ["", pairs_text(self.pairs)]
         found = f"{len(self.alarms)} false alarms over {self.graded:,} geometries"
         lines += ["", f"correct implementations ({len(panel.PANEL)}): {found}"]
