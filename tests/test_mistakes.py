@@ -76,6 +76,7 @@ def fixed_cases():
     grouped = Sizes(1, 16, 4, 2, 1, 3, 4, (1, 2))
     halves = Sizes(1, 8, 1, 1, 1, 14, 15, (1, 1))
     batch = Sizes(9, 1, 1, 1, 1, 2, 3, (1, 1))
+    outputs = Sizes(1, 2, 257, 1, 1, 2, 3, (1, 1))
     for sizes, kinds in (
         (small, ("random", "edge", "beside", "zero")),
         (runs, ("mixed", "integer", "inside")),
@@ -84,6 +85,7 @@ def fixed_cases():
         (grouped, ("random",)),
         (halves, ("random",)),
         (batch, ("random",)),
+        (outputs, ("random",)),
     ):
         for kind in kinds:
             yield fill(sizes, rng, kind, mask=kind != "zero")
@@ -209,7 +211,11 @@ MISTAKES = [
     ("bias by group, target", "cpu", OUTPUT,
      ("self.bias[b * O : (b + 1) * O]", "self.bias[:O]")),
     ("bias of planes by group, target", "cpu", OUTPUT,
-     ("self.bias.reshape(g.groups, O, 1)", "self.bias.reshape(g.groups, O, 1)[:, :1]")),
+     ("self.bias.reshape(groups, O, 1)[:, rows]",
+      "self.bias.reshape(groups, O, 1)[:, :1]")),
+    ("first half of the outputs alone, target", "cpu", OUTPUT,
+     ("for part in range(self.parts):", "for part in range(1):"),
+     ("threads.run(part, self.parts,", "threads.run(part, 1,")),
     # tails
     ("channel tail lost, target", "cpu", KERNELS,
      ("for c in range(end - begin):", "for c in range((end - begin) // 4 * 4):")),

@@ -52,6 +52,9 @@ class _Forward:
         # weight, which planes take as it is, would cost more than sampling.
         widest = g.C_in // max(g.groups, g.offset_groups)
         self.planar = widest < 8 or 3 * g.N * p.pixels < p.O
+        # Two threads share the outputs of one small tile; in halves for one, too, since
+        # the bits of a product may depend on its sizes.
+        self.parts = 2 if self.planar and p.P == p.pixels and p.O >= 256 else 1
         weight = layout.plain(weight)
         if self.planar:
             self.w = weight.reshape(g.groups, p.O, p.C * p.K)
@@ -62,6 +65,7 @@ class _Forward:
             compiled(moves.weights_in)(weight.reshape(-1), p.weight, runs, 0, w)
 
     def run(self, count: int, team: threads.Team | None) -> None:
+        """All of it, on `count` threads."""
         g, p = self.plan.g, self.plan
         tile = self.tile_of_planes if self.planar else self.tile
         tiles = range(0, p.pixels, p.P)
@@ -78,6 +82,14 @@ class _Forward:
             return
         for n in range(g.N):
             image = self.image(n, count, team)
+            if self.parts > 1:
+                columns = self.sampled_planes(image, n, 0)
+
+                def part(i: int, n: int = n, columns: Array = columns) -> None:
+                    self.multiply(columns, n, 0, i)
+
+                threads.run(part, self.parts, count, team)
+                continue
 
             def one(t: int, n: int = n, image: Array = image) -> None:
                 tile(image, n, tiles[t])
@@ -109,14 +121,26 @@ class _Forward:
 
     def tile_of_planes(self, planes: Array, n: int, first: int) -> None:
         """The same with the columns turned: [(c, k), p]."""
-        g, K, C, O, P, pixels = self.plan[:6]
+        columns = self.sampled_planes(planes, n, first)
+        for part in range(self.parts):
+            self.multiply(columns, n, first, part)
+
+    def sampled_planes(self, planes: Array, n: int, first: int) -> Array:
+        """Columns [groups, (c, k), p]."""
+        g, K, C, _, P, pixels = self.plan[:6]
         P = min(P, pixels - first)
-        columns = threads.scratch("columns", g.groups * P * K * C, planes.dtype)
+        columns: Array = threads.scratch("columns", g.groups * P * K * C, planes.dtype)
         compiled(kernels.sample_planes, "contract")(
             planes, self.offset, self.mask, n, first, self.plan.sizes, self.segments,
             (g.C_in, P, K, C), columns,
         )  # fmt: skip
-        y = self.y[n].reshape(g.groups, O, -1)[:, :, first : first + P]
-        np.matmul(self.w, columns.reshape(g.groups, C * K, P), out=y)
+        return columns.reshape(g.groups, C * K, P)
+
+    def multiply(self, columns: Array, n: int, first: int, part: int) -> None:
+        """One of `parts` of the output channels of each group."""
+        groups, O, P = self.plan.g.groups, self.plan.O, columns.shape[2]
+        rows = slice(part * O // self.parts, (part + 1) * O // self.parts)
+        y = self.y[n].reshape(groups, O, -1)[:, rows, first : first + P]
+        np.matmul(self.w[:, rows], columns, out=y)
         if self.bias.size:
-            np.add(y, self.bias.reshape(g.groups, O, 1), out=y)
+            np.add(y, self.bias.reshape(groups, O, 1)[:, rows], out=y)
