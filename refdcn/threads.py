@@ -22,7 +22,7 @@ import numpy as np
 
 Team: TypeAlias = Callable[[Callable[[], None], int], None]
 
-KEPT_BYTES = 4 << 20  # of one array; columns and an image make 8 MB a thread
+KEPT_BYTES = 5 << 20  # of one array; a tile is of 4 MB and what rounding adds
 LINE_BYTES = 64  # of a cache; also of the longest vectors
 
 _lock = threading.Lock()
@@ -160,9 +160,10 @@ class single_threaded_blas:  # noqa: N801  used as a function
         global _blas_users, _blas_before
         libraries = _blas_libraries()
         with _lock:
+            if _blas_users == 0:  # a fork may come at any time: what it needs first
+                _blas_before = [library.get_num_threads() for library in libraries]
             _blas_users += 1
             if _blas_users == 1:
-                _blas_before = [library.get_num_threads() for library in libraries]
                 _set_blas_threads(libraries, [1] * len(libraries))
 
     def __exit__(self, *error: object) -> None:

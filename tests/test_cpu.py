@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import refdcn
-from refdcn import cpu, formula, loops, shapes
-from refdcn.cpu import kernels, moves
+from refdcn import cpu, formula, loops, shapes, threads
 from refdcn.grading import bounds as grading_bounds
 from refdcn.grading.cases import Case as GradingCase
 
@@ -32,6 +31,7 @@ LARGE = [
     Sizes(3, 66, 6, 2, 3, 19, 18, (2, 3), dilation=(2, 1)),
     Sizes(9, 36, 8, 4, 6, 12, 11, (3, 1), stride=(1, 2)),
     Sizes(2, 3, 260, 1, 1, 9, 7, (2, 2)),
+    Sizes(2, 16, 512, 1, 1, 7, 7, (2, 2)),
     Sizes(1, 96, 4, 1, 1, 40, 33, (5, 5), padding=(2, 2)),
 ]
 
@@ -237,11 +237,42 @@ def digest(*files):
 @pytest.mark.parametrize(
     "module, files",
     [
-        (kernels, ("loops.py", "cpu/vectors.py", "jit.py")),
-        (moves, ("cpu/vectors.py", "jit.py")),
+        ("cpu/kernels.py", ("loops.py", "cpu/vectors.py", "jit.py")),
+        ("cpu/moves.py", ("cpu/vectors.py", "jit.py")),
+        ("cuda/kernels.py", ("loops.py", "jit.py")),
     ],
-    ids=["kernels", "moves"],
 )
 def test_what_kernels_call_is_known_to_the_cache(module, files):
     """Else Numba would go on to run what an older release has compiled."""
-    assert module.CALLED == digest(*files), f"{module.__name__}.CALLED is out of date"
+    text = (pathlib.Path(refdcn.__file__).parent / module).read_text()
+    assert f'CALLED = "{digest(*files)}"' in text, f"CALLED in {module} is out of date"
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (256, 256, 256, 256, 56, (3, 3)),  # depthwise
+        (16, 1024, 1, 1, 200, (1, 1)),
+        (256, 256, 1, 1, 60, (3, 3)),
+    ],
+    ids=["depthwise", "many outputs", "a little over a tile"],
+)
+def test_buffers_stay_within_what_a_thread_keeps(monkeypatch, sizes):
+    C, O, groups, offset_groups, H, kernel = sizes
+    case = fill(
+        Sizes(1, C, O, groups, offset_groups, H, 16, kernel),
+        np.random.default_rng(0),
+        dtype=np.float32,
+    )
+    largest = {}
+    scratch = threads.scratch
+
+    def watched(use, size, dtype):
+        largest[use] = max(largest.get(use, 0), size * np.dtype(dtype).itemsize)
+        return scratch(use, size, dtype)
+
+    monkeypatch.setattr(threads, "scratch", watched)
+    results(refdcn, case)
+    assert {"columns", "parts"} < set(largest)
+    del largest["image"], largest["grad_image"]
+    assert max(largest.values()) <= threads.KEPT_BYTES, largest

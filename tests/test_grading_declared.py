@@ -88,7 +88,9 @@ def test_half_precision_is_named_and_counts_only_where_declared():
 
 def test_border_rule():
     assert graded("inside_only").verdict is Verdict.WRONG
-    assert graded("inside_only", conventions=["border=inside"]).exit_code == 0
+    report = graded("inside_only", conventions=["border=inside"])
+    assert report.exit_code == 0 and "(forward only)" in report.sentence
+    assert "--convention border=inside" in report.text()
 
 
 def test_gaps():
@@ -122,3 +124,18 @@ def test_bfloat16_comes_back_as_bfloat16():
     assert wide.text == "y is float32 for bfloat16 inputs"
     with pytest.raises(DeclarationError, match="array must be 'torch'"):
         grade("formula", dtypes=["bfloat16"])
+
+
+def test_bits_may_vary_where_that_is_declared():
+    assert graded("any_rounding").exit_code == 5
+    report = graded("any_rounding", conventions=["bits=vary"])
+    assert report.exit_code == 0
+    assert "Declared convention: a repeat with the same inputs gave" in report.sentence
+    assert graded("unwritten_at_times", conventions=["bits=vary"]).exit_code != 0
+
+
+@pytest.mark.parametrize("gap", ["groups > many", "groups > 1 and nonsense > 2"])
+def test_a_gap_that_says_nothing_is_refused_before_the_grade(tmp_path, gap):
+    (tmp_path / "gaps").write_text(gap)
+    with pytest.raises(DeclarationError):
+        parse_gaps(str(tmp_path / "gaps"))

@@ -116,7 +116,9 @@ class _Backward:
         self.first_part = np.cumsum([0, *(len(run.segments) for run in self.runs)])
         self.parts_group = np.concatenate([run.segments[:, 0] for run in self.runs])
         self.images, self.halves = _shares(p, len(self.runs), x.itemsize)
-        row_bytes = max(run.rows for run in self.runs) * x.itemsize
+        # Columns are of one run, parts of all: many with many groups.
+        widest = max(run.rows for run in self.runs)
+        row_bytes = max(widest, 3 * p.K * len(self.parts_group)) * x.itemsize
         self.P = layout.equal(p.pixels, row_bytes, TILE_BYTES, self.halves)
         self.tiles = range(0, p.pixels, self.P)
         self.once = g.N == len(self.tiles) == 1  # each run's weights are used once

@@ -41,7 +41,7 @@ def plan(g: Geometry, itemsize: int) -> Plan:
     """The sizes of a call that its kernels take."""
     K, C, O = g.K_h * g.K_w, g.C_in // g.groups, g.C_out // g.groups
     pixels = g.H_out * g.W_out
-    P = tile(pixels, K * g.C_in * itemsize)
+    P = tile(pixels, max(K * g.C_in, g.C_out) * itemsize)  # columns, product
     flops = 2 * g.N * pixels * g.C_out * C * K
     sizes = (g.H, g.W, g.W_out, g.K_w, g.stride, g.padding, g.dilation)
     image, weight = (g.C_in, g.H, g.W), (C, K, O)

@@ -51,7 +51,7 @@ class _Forward:
         # By planes where channels are too few for a vector, and where laying out the
         # weight, which planes take as it is, would cost more than sampling.
         widest = g.C_in // max(g.groups, g.offset_groups)
-        self.planar = widest < 8 or 3 * g.N * p.pixels < p.O
+        self.planar = widest < 8 or 3 * p.pixels < p.O
         # Two threads share the outputs of one small tile; in halves for one, too, since
         # the bits of a product may depend on its sizes.
         self.parts = 2 if self.planar and p.P == p.pixels and p.O >= 256 else 1

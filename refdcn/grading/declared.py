@@ -23,6 +23,7 @@ CONVENTIONS = {
     "zero weight": ("read", "skipped"),
     "nan": ("NaN", "0"),
     "infinite": ("NaN", "0"),
+    "bits": ("vary",),
     "border": ("corners", "zero below", "inside", "replicate above"),
 }
 OPERATORS = {
@@ -83,7 +84,7 @@ def parse_gaps(path: str) -> list[str]:
 
 def in_gap(gap: str, case: Case) -> bool:
     """Whether `case` fits "groups > 1 and dtype == float64"."""
-    known = facts(case)
+    known, fits = facts(case), True
     for part in gap.split(" and "):
         words = part.split(maxsplit=2)
         if len(words) != 3 or words[0] not in known or words[1] not in OPERATORS:
@@ -91,11 +92,11 @@ def in_gap(gap: str, case: Case) -> bool:
                 f"gap is {part!r}; it must be NAME OPERATOR VALUE, NAME one of "
                 f"{', '.join(known)}"
             )
-        have = known[words[0]]
-        want = int(words[2]) if isinstance(have, int) else words[2]
-        if not OPERATORS[words[1]](have, want):
-            return False
-    return True
+        have, want = known[words[0]], words[2]
+        if isinstance(have, int) and not want.isdigit():
+            raise DeclarationError(f"gap is {part!r}; {words[0]} is a whole number")
+        fits &= OPERATORS[words[1]](have, int(want) if isinstance(have, int) else want)
+    return fits
 
 
 def apply(
@@ -114,3 +115,5 @@ def apply(
                 f.text = f"{key}: {value}; {conventions[key]} was declared"
             elif f.verdict is not Verdict.PASS:
                 f.declared = True
+                if key == "bits":  # such as sums by atomics
+                    f.verdict = Verdict.CONVENTION

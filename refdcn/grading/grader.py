@@ -129,7 +129,10 @@ def repeat_finding(
     lost = sum(unwritten(a, FIRST) for a, _ in other)
     if lost:
         text = f"{lost} values were never written ({text})"
-    return Finding(case, target, Verdict.INTEGRITY, text)
+    found = Finding(case, target, Verdict.INTEGRITY, text)
+    if not lost:
+        found.choice = ("bits", "vary")
+    return found
 
 
 def unwritten(a: Any, pattern: int) -> int:
@@ -332,10 +335,13 @@ def examine(
     """Everything that is asked of a candidate that runs."""
     o = options
     bar = Progress(len(cases), o.progress)
+    # The definition's gradients are those of its own border.
+    runner.has_grad = runner.has_grad and o.border == "corners"
     report = Report(
         spec, o.seed, o.level, o.dtypes, o.strict, [], runner.has_grad, o.precision
     )
     report.array = o.array
+    report.conventions = tuple(f"{k}={v}" for k, v in o.conventions.items())
     try:
         report.findings += run(runner, cases, bar)
         swept = sweeps.chosen(o.dtypes)

@@ -11,7 +11,6 @@ from refdcn.formula import sample
 from refdcn.grading import bounds, oracle
 from refdcn.grading.cases import Array, Case, offset_shape
 from refdcn.grading.isolation import Outcome
-from refdcn.grading.precision import Standard
 from refdcn.grading.suite import TARGETS, Expected, Range
 from refdcn.grading.verdicts import Verdict
 
@@ -78,7 +77,7 @@ def forward(expected: Expected, outcome: Outcome) -> Finding:
         return found
     y = case.numbers(y)
     if case.kind == "hostile":
-        return judge_hostile(case, y, expected.standard)
+        return judge_hostile(case, y, expected)
     return compare(expected, "y", y)
 
 
@@ -215,7 +214,7 @@ def within(error: Array, bound: Array) -> Array:
     return np.asarray(error <= bound)
 
 
-def judge_hostile(case: Case, y: Array, standard: Standard) -> Finding:
+def judge_hostile(case: Case, y: Array, expected: Expected) -> Finding:
     """Non-finite inputs: the definition leaves a choice only where they are used."""
     bad_x = ~np.isfinite(case.x)
     q_y, q_x = oracle.positions(case)
@@ -229,7 +228,7 @@ def judge_hostile(case: Case, y: Array, standard: Standard) -> Finding:
             case.offset.dtype
         ),
     )
-    want = Expected(tame, standard).y
+    want = Expected(tame, expected.standard, expected.border).y
     with np.errstate(invalid="ignore", over="ignore"):
         fits = within(outside(y.astype(np.float64), want), want.bound)
     if bad_x.any():

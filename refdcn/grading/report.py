@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import Any
 
 from refdcn.grading.candidates import split
@@ -49,11 +50,19 @@ class Line:
             if self.group == "exact":
                 return f"0 of {values:,} values differ"
             ratio = max(f.ratio for f in self.findings)
-            return f"at most {ratio:.2f} of the bound"
+            return "; ".join([f"at most {ratio:.2f} of the bound", *self.choices])
         texts = [f.text for f in self.findings if f.verdict is self.verdict]
         distinct = list(dict.fromkeys(texts))
-        limit = len(distinct) if self.verdict is Verdict.CONVENTION else 1
-        return "; ".join(distinct[:limit])
+        if self.verdict is Verdict.CONVENTION:
+            return "; ".join(distinct)
+        kept = [f.text for f in self.findings if f.verdict is Verdict.CONVENTION]
+        return "; ".join([*distinct[:1], *dict.fromkeys(kept)])
+
+    @property
+    def choices(self) -> list[str]:
+        """Which sides it takes, where all are the usual ones."""
+        made = [f"{f.choice[0]}: {f.choice[1]}" for f in self.findings if f.choice]
+        return list(dict.fromkeys(made))
 
     def text(self) -> str:
         """One line."""
@@ -79,6 +88,7 @@ class Report:
     precision: str | None = None
     diagnosis: Diagnosis = field(default_factory=Diagnosis)
     array: str = "numpy"
+    conventions: tuple[str, ...] = ()  # declared, "border=inside"
     imports: list[str] = field(default_factory=list)  # references it loaded
     confined: bool = False  # whether the grader's memory was closed to it
     left_out: int = 0  # cases not called after repeated deaths
@@ -141,7 +151,7 @@ class Report:
             if f.case.kind == "hostile":
                 continue
             if f.declared:
-                yield f"Declared gap: {f.text}."
+                yield f"Declared {'convention' if f.choice else 'gap'}: {f.text}."
             elif self.verdict <= Verdict.WRONG:
                 continue  # what else shows may be the same mistake's work
             elif f.verdict is Verdict.CONVENTION:
@@ -200,12 +210,13 @@ class Report:
 
     @property
     def command(self) -> str:
-        """What repeats this grade, declared conventions and gaps left out."""
+        """What repeats this grade; a file of gaps has to be named anew."""
         words = ["refdcn grade", self.candidate]
         if set(self.dtypes) != {"float64", "float32", "float16"}:
             words += ["--dtype", *self.dtypes]
         words += ["--precision", self.precision] if self.precision else []
         words += ["--array", self.array] if self.array != "numpy" else []
+        words += [w for c in self.conventions for w in ("--convention", quote(c))]
         words += ["--strict"] if self.strict else []
         return " ".join([*words, f"--level {self.level} --seed {self.seed}"])
 
@@ -258,4 +269,5 @@ def finding_json(f: Finding) -> dict[str, Any]:
         "verdict": str(f.verdict),
         "ratio": ratio,
         "text": f.text,
+        "choice": f.choice and ": ".join(f.choice),
     }

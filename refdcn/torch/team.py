@@ -38,8 +38,11 @@ def _team(work: Callable[[], None], n: int) -> None:
             errors.append(e)
 
     _parallel()(_TASK(one), None, n, 0)
-    if errors:
-        raise errors[0]
+    try:
+        if errors:
+            raise errors[0]
+    finally:
+        errors.clear()  # else error and frame hold each other, and their arrays
 
 
 _TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
