@@ -41,20 +41,22 @@ def plan(g: Geometry, itemsize: int) -> Plan:
     """The sizes of a call that its kernels take."""
     K, C, O = g.K_h * g.K_w, g.C_in // g.groups, g.C_out // g.groups
     pixels = g.H_out * g.W_out
-    P = tile(pixels, max(K * g.C_in, g.C_out) * itemsize)  # columns, product
+    row_bytes = max(K * g.C_in, g.C_out) * itemsize  # of columns, of the product
+    P = tile(pixels, row_bytes, 2 * pixels * g.C_out * C * K)
     flops = 2 * g.N * pixels * g.C_out * C * K
     sizes = (g.H, g.W, g.W_out, g.K_w, g.stride, g.padding, g.dilation)
     image, weight = (g.C_in, g.H, g.W), (C, K, O)
     return Plan(g, K, C, O, P, pixels, sizes, image, weight, flops)
 
 
-def tile(pixels: int, row_bytes: int) -> int:
+def tile(pixels: int, row_bytes: int, flops: int) -> int:
     """Outputs a tile: TILES of 192 or more, 2 of 96 or more; of at most TILE_BYTES.
 
-    A product of 104 rows takes 1.07 times as long a row as one of 208, and that 1.03
+    None takes less work than it costs to begin it. A product of 104 rows takes 1.07 times as long a row as one of 208, and that 1.03
     times as long as one of 416 (256 and 128 channels).
     """
     tiles = min(TILES, 2 * (pixels // (2 * 192)) or pixels // 96 or 1)
+    tiles = min(tiles, flops // SERIAL_FLOPS or 1)
     return equal(pixels, row_bytes, TILE_BYTES, tiles)
 
 
