@@ -53,8 +53,8 @@ def tile(pixels: int, row_bytes: int, flops: int) -> int:
     """Outputs a tile: TILES of 192 or more, 2 of 96 or more; of at most TILE_BYTES.
 
     None takes less work than it costs to begin it. A product of 104 rows takes 1.07
-    times as long a row as one of 208, and that 1.03 times as long as one of 416 (256 and
-    128 channels).
+    times as long a row as one of 208, and that 1.03 times as long as one of 416, with
+    256 and 128 channels.
     """
     tiles = min(TILES, 2 * (pixels // (2 * 192)) or pixels // 96 or 1)
     tiles = min(tiles, flops // SERIAL_FLOPS or 1)
