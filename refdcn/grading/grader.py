@@ -310,7 +310,8 @@ def grade(
     o = options
     cases = prepare(o.seed, o.dtypes, o.level, o.precision, o.border)
     # Products here are small: threads of BLAS would wait for one another.
-    with threadpool_limits(1, "blas"):
+    # What a candidate returns may be any bits, signalling NaN included.
+    with threadpool_limits(1, "blas"), np.errstate(invalid="ignore", over="ignore"):
         spec, runner = attach(candidate, options, foresee(cases))
         try:
             return examine(spec, runner, options, cases)
