@@ -62,7 +62,7 @@ def work(case):
     return s.N * s.C_in * s.taps * s.out[0] * s.out[1]
 
 
-@settings(examples(6), suppress_health_check=list(HealthCheck))
+@settings(examples(3), suppress_health_check=list(HealthCheck))
 @given(
     cases(batches=(1, 2)).filter(lambda case: work(case) < 200),
     st.sampled_from((np.float32, np.float64)),

@@ -119,9 +119,9 @@ SAID = {
 }
 
 
-# A quarter of them: each is a whole grade and a search for explanations.
+# An eighth of them: each is a whole grade and a search for explanations.
 @pytest.mark.parametrize(
-    ("step", "edit"), FRESH[::4], ids=lambda a: getattr(a, "__name__", a)
+    ("step", "edit"), FRESH[::8], ids=lambda a: getattr(a, "__name__", a)
 )
 def test_an_unlisted_mistake_is_caught_and_described(step, edit):
     kind = "gradients" if step == "backward" else "fresh"
