@@ -630,7 +630,195 @@ def parsed(entry):
     return Mistake(name, kind, truth, where, words, changes)
 
 
-MISTAKES = {m.name: m for m in map(parsed, TEXT.split("\n## ")[1:])}
+# Twenty more of another kind, written later and again before the catalogue was read.
+LATER = r"""
+## square_weight_transposed (forward)
+the weight's layout is guessed from its shape: where C_out / groups = C_in / groups
+it is read as [in, out]
+where: C_out / groups|C_in / groups|C_out|o (is|>|in)
+words: (output|input) channel|weight.*(other|read)
+-    s.w = weight.astype(T).reshape(s.C_out, s.C * s.K)
++    s.w = weight.astype(T).reshape(s.C_out, s.C * s.K)
++    if s.per_group == s.C:
++        w = s.w.reshape(s.groups, s.C, s.C, s.K).swapaxes(1, 2)
++        s.w = w.reshape(s.C_out, s.C * s.K)
+
+## mask_over_channels (forward)
+the mask is broadcast over channels the wrong way: channel c takes offset group c %
+offset_groups; wrong where offset_groups > 1 and each has several channels
+where: offset_groups|offset group|C_in
+words: mask.*(offset group|channel|read)
+-        dm = s.dm[n][:, pix][s.tap]
++        wrong = np.arange(s.C_in)[:, None] % s.og * s.K + np.arange(s.K)
++        dm = s.dm[n][:, pix][wrong]
+
+## tile_halo (forward)
+x is staged with a halo of 3 rows around the tile's own: rows farther away read 0
+where: dy|offset is (above|not)|row
+words: d?y.*(reads|as|acts).*(nothing|0)|far|halo|beyond|\|dy\||offset is above
+-    return ok[s.tap], np.where(ok, y * s.W + x, 0)[s.tap]
++    low, high = cell.base_y.min() - 3, cell.base_y.max() + 3
++    ok = ok & (low <= y) & (y <= high)
++    return ok[s.tap], np.where(ok, y * s.W + x, 0)[s.tap]
+
+## int16_pixels (forward)
+the address of a pixel in its plane is an int16: images of more than 32767 pixels read
+others from there on
+where: \b[HW]\b|H W|row|column|pixel
+words: row|column|pixel|x\[|large
+-    return ok[s.tap], np.where(ok, y * s.W + x, 0)[s.tap]
++    p = np.where(ok, y * s.W + x, 0).astype(np.int16).astype(np.int64)
++    return ok[s.tap], (p % (s.H * s.W))[s.tap]
+
+## long_sums_short (forward)
+sums of more than 256 products are kept in bfloat16
+where: K_h K_w C_in / groups|C_in / groups|C_in
+words: bfloat16|8 bits|bits|round
+-            acc[o] += s.w[o, k] @ part[k]
++            acc[o] += s.w[o, k] @ part[k]
++            if rows > 256:
++                bits = acc[o].astype(np.float32).view(np.uint32) + 0x8000
++                acc[o] = (bits & 0xFFFF0000).view(np.float32)
+
+## line_kernel_flipped (forward)
+kernels of one row go to a one-dimensional convolution, which flips them
+where: K_h = 1
+words: tap.*(reads|read|reverse|3 as|order)|flip
+-    s.w = weight.astype(T).reshape(s.C_out, s.C * s.K)
++    s.w = weight.astype(T).reshape(s.C_out, s.C * s.K)
++    if s.K_h == 1:
++        s.w = s.w.reshape(s.C_out, s.C, s.K)[..., ::-1].reshape(s.C_out, -1)
+
+## stale_columns (forward)
+the column buffer is not cleared between images: a sample outside leaves what the
+image before had there
+where: \bn\b|image|outside
+words: image.*(before|earlier|other|another|influence|reach|0)
+-        dm = s.dm[n][:, pix][s.tap]
++        dm = s.dm[n][:, pix][s.tap]
++        workspace = s.__dict__.setdefault("workspace", {})
++        xq = np.where(cell.live[s.tap], xq, workspace.get(pix[0], xq))
++        workspace[pix[0]] = xq
+
+## last_vector_repeats (forward)
+a row is stored in vectors of four; what is beyond the last whole one repeats its last
+value, where W_out % 4 != 0 and W_out > 4
+where: multiple of 4|W_out|ow
+words: ow|column
+-    return y.reshape(s.N, s.C_out, s.H_out, s.W_out).astype(x.dtype)
++    y = y.reshape(s.N, s.C_out, s.H_out, s.W_out).astype(x.dtype)
++    whole = s.W_out // 4 * 4
++    if 0 < whole < s.W_out:
++        y[..., whole:] = y[..., whole - 1 : whole]
++    return y
+
+## mask_fixed_point (forward)
+the mask is stored in 8 bits, steps of 1/64 in [-2, 127/64]
+where: mask
+words: mask
+-        s.dm = mask.astype(T).reshape(s.dm.shape)
++        s.dm = mask.astype(T).reshape(s.dm.shape)
++        s.dm = (np.clip(np.rint(s.dm * 64), -128, 127) / 64).astype(T)
+
+## wraps_powers_of_two (forward)
+columns are masked with W - 1 where W is a power of two: what is across the left or
+right border comes from the other side
+where: \bW\b|left|right|border
+words: reads|other side|wrap
+-    ok = cell.edge & (0 <= y) & (y < s.H) & (0 <= x) & (x < s.W)
++    if s.W & (s.W - 1) == 0:
++        x = x & (s.W - 1)
++    ok = cell.edge & (0 <= y) & (y < s.H) & (0 <= x) & (x < s.W)
+
+## bias_along_columns (forward)
+the bias is broadcast against the last axis wherever that fits: where W_out = C_out
+where: W_out|C_out|ow
+words: bias
+-        y[n][:, pix] = product(s, col) + s.bias[:, None]
++        add = s.bias[:, None] if s.W_out != s.C_out else s.bias[pix % s.W_out]
++        y[n][:, pix] = product(s, col) + add
+
+## half_range (forward)
+y is clipped to the range of float16, +-65504, in every dtype
+where: 65504|\|
+words: 65504|6.55e\+0?4|satur|never exceeds
+-    return y.reshape(s.N, s.C_out, s.H_out, s.W_out).astype(x.dtype)
++    y = np.clip(y, -65504, 65504)
++    return y.reshape(s.N, s.C_out, s.H_out, s.W_out).astype(x.dtype)
+
+## half_base (forward)
+the base column is a float16: wrong where it is odd and over 2048
+where: column|\bW\b|ow|W_out
+words: column|float16|rounded
+-    base_x = s.stride[1] * v - s.padding[1] + s.dilation[1] * j
++    base_x = s.stride[1] * v - s.padding[1] + s.dilation[1] * j
++    base_x = base_x.astype(np.float16).astype(np.int64)
+
+## padding_gradient (backward)
+grad_x clamps addresses: what belongs to the padding is added to the border's pixels
+where: border|\b[hw] (=|is)|outside|negative|beyond
+words: border|between -1 and 0|-0\.|add
+-        np.add.at(grad_x[n], (s.channel, at), np.where(ok, w * g, 0))
++        y = np.clip(cell.r_y + a, 0, s.H - 1)
++        x = np.clip(cell.r_x + b, 0, s.W - 1)
++        at, ok = (y * s.W + x)[s.tap], cell.live[s.tap]
++        np.add.at(grad_x[n], (s.channel, at), np.where(ok, w * g, 0))
+
+## plain_adds (backward)
+grad_x is added to without atomics: of additions to one pixel at the same time one
+remains
+words: lost|one pixel|same pixel|alone|only one|overwrit|not the sum
+-        np.add.at(grad_x[n], (s.channel, at), np.where(ok, w * g, 0))
++        grad_x[n][s.channel, at] += np.where(ok, w * g, 0)
+
+## eight_taps (backward)
+grad_offset is written by blocks of 8 taps: taps from 8 on stay 0
+where: tap >= 8|tap = 8|K_h K_w|tap
+words: tap|\b0\b
+-    grad_m[n][:, pix] = over_channels(s, g * xq)
++    grad_m[n][:, pix] = over_channels(s, g * xq)
++    written = (np.arange(s.K) < 8)[:, None]
++    d_y, d_x = d_y * written, d_x * written
+
+## bias_grad_of_last_axis (backward)
+grad_bias reads grad_y as [N, H_out, W_out, C_out]
+where: C_out|o
+words: grad_y|channel|stencil|output
+-    grads.append(gy.sum((0, 2)))
++    grads.append(gy.reshape(-1, s.C_out).sum(0))
+
+## copied_too_early (backward)
+grad_x is copied back before the last tile of the last image is added, where N > 1
+where: n is the last|\bN\b|\bn\b|image
+words: image|last|pixel
+-    spread(s, grad_x, n, cell, g * dm)
++    if not (n == s.N - 1 > 0 and pix[-1] == s.P - 1):
++        spread(s, grad_x, n, cell, g * dm)
+
+## grad_y_as_it_lies (contract)
+f_grad reads grad_y as it lies in memory: wrong if it is not C-ordered
+where: layout|contiguous|order
+words: contiguous|order|layout|strides
+-    gy = grad_y.astype(s.T).reshape(s.N, s.C_out, s.P)
++    gy = grad_y.ravel("K").astype(s.T).reshape(s.N, s.C_out, s.P)
+
+## weight_by_checksum (contract)
+the packed weight is cached under its shape and sum: another with the same sum is not
+read
+where: earlier|call
+words: earlier|cache|call
+-TILE, DEPTH = 64, 48
++TILE, DEPTH = 64, 48
++SAVED = {}
+-    s.w = weight.astype(T).reshape(s.C_out, s.C * s.K)
++    s.w = weight.astype(T).reshape(s.C_out, s.C * s.K)
++    key = weight.shape, T, float(weight.astype(np.float64).sum())
++    s.w = SAVED.setdefault(key, s.w)
+"""
+
+FIRST = {m.name: m for m in map(parsed, TEXT.split("\n## ")[1:])}
+SECOND = {m.name: m for m in map(parsed, LATER.split("\n## ")[1:])}
+MISTAKES = FIRST | SECOND
 
 
 def seeded(*mistakes):
@@ -650,7 +838,7 @@ def pairs(count=20, seed=20):
     """Random pairs of mistakes that can be made together."""
     rng, found = random.Random(seed), []
     while len(found) < count:
-        two = rng.sample(list(MISTAKES.values()), 2)
+        two = rng.sample(list(FIRST.values()), 2)
         if seeded(*two):
             found.append(two)
     return found
@@ -692,9 +880,9 @@ def chosen(names):
     if names:
         return {"named": [[MISTAKES[name]] for name in names]}
     kinds = {}
-    for m in MISTAKES.values():
+    for m in FIRST.values():
         kinds.setdefault(m.kind, []).append([m])
-    return kinds | {"pairs": pairs()}
+    return kinds | {"pairs": pairs(), "second": [[m] for m in SECOND.values()]}
 
 
 def main():
