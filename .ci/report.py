@@ -2,8 +2,9 @@
 
     python report.py FOLDER ENVIRONMENT...
 
-Fails when an environment left no file, when a test failed, or when a test was
-skipped in every environment it came up in and allowed_skips.txt gives no reason.
+Fails when an environment left no file, or one older than what it tests, when a test
+failed, or when a test was skipped in every environment it came up in and
+allowed_skips.txt gives no reason.
 The last line is `N passed, N failed`.
 """
 
@@ -13,6 +14,8 @@ from collections import defaultdict
 from pathlib import Path
 
 ALLOWED = Path(__file__).with_name("allowed_skips.txt")
+ROOT = Path(__file__).parents[1]
+SOURCES = "refdcn/**/*.py", "tests/**/*.py", "docs/**/*.md", "*.toml", "tox.ini"
 
 
 def results(path):
@@ -29,6 +32,13 @@ def results(path):
             yield test, "xfailed"
         else:
             yield test, "skipped"
+
+
+def changed_since(path):
+    """A source that is newer than a file of results, or None."""
+    files = [file for pattern in SOURCES for file in ROOT.glob(pattern)]
+    newest = max(files, key=lambda file: file.stat().st_mtime)
+    return newest if newest.stat().st_mtime > path.stat().st_mtime else None
 
 
 def never_run(outcomes):
@@ -59,6 +69,11 @@ def main(folder, environments):
         if not path.exists():
             counts["failed"] += 1
             problems.append(f"{environment}: no test results, it did not get that far")
+            continue
+        changed = changed_since(path)
+        if changed:
+            counts["failed"] += 1
+            problems.append(f"{environment}: {changed.name} is newer than its results")
             continue
         here = defaultdict(int)
         for test, outcome in results(path):

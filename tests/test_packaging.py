@@ -1,5 +1,6 @@
 """What users install, and the script that counts the tests."""
 
+import os
 import re
 import subprocess
 import sys
@@ -103,6 +104,13 @@ def test_report_fails(tmp_path, b):
 
 def test_report_fails_without_a_file(tmp_path):
     assert report(tmp_path, a={"test_x": ""}, b={}) == (1, "1 passed, 1 failed")
+
+
+def test_report_counts_nothing_that_is_older_than_the_tests(tmp_path):
+    report(tmp_path, old={"test_x": ""})
+    os.utime(tmp_path / "old.xml", (0, 0))
+    assert report(tmp_path, new={"test_x": ""}) == (0, "1 passed, 0 failed")
+    assert report(tmp_path, new={"test_x": ""}, old={}) == (1, "1 passed, 1 failed")
 
 
 def test_report_fails_where_nothing_ran(tmp_path):
