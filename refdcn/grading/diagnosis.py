@@ -24,17 +24,18 @@ from refdcn.grading import (
     sweeps,
 )
 from refdcn.grading.cases import NAMES, Array, Case
+from refdcn.grading.explain import nearness
 from refdcn.grading.hypotheses import Found, clues, explain
 from refdcn.grading.isolation import InProcess, Outcome, Process
 from refdcn.grading.judge import Finding
 from refdcn.grading.mistakes import CATALOGUE, Mistake
-from refdcn.grading.precision import Standard
+from refdcn.grading.precision import Standard, hypotheses
 from refdcn.grading.verdicts import Verdict
 
 Runner = Process | InProcess
 SECONDS = 20.0  # for the search of combinations
 DTYPES = "float64", "float32", "float16", "bfloat16"
-PROBED = DTYPES[:3]  # the probes hand over NumPy's own
+PROBED = DTYPES[:3]  # the probes hand over NumPy's own; else float32
 TEXTURE = 2.0**-8  # the coarsest position step that is a precision, not a bug
 
 
@@ -46,6 +47,7 @@ class Diagnosis:
     facts: list[probes.Fact] = field(default_factory=list)
     located: dict[str, location.Place] = field(default_factory=dict)
     smallest: str = ""
+    probed: str = ""  # the dtype of the probes
     unjudged: list[location.Judged] = field(default_factory=list, repr=False)
 
     @property
@@ -168,10 +170,10 @@ def diagnose(
     for target in targets:
         made = [wrong_values(f) for f in wrong if usable(f, target, dtype)]
         result.facts += changes.described(target, made)
-    if dtype in PROBED:
-        result.facts += recovered(runner, findings, targets, dtype)
-    if dtype in PROBED and not result.survivors:
-        deeper(runner, findings, targets, dtype, result)
+    result.probed = dtype if dtype in PROBED else "float32"
+    result.facts += recovered(runner, findings, targets, result.probed)
+    if not result.survivors:
+        deeper(runner, findings, targets, result)
     for target in targets:
         mine = [j for j in result.unjudged if j.target == target]
         result.located[target] = place(findings, mine, target, dtype)
@@ -236,10 +238,10 @@ def deeper(
     runner: Runner,
     findings: list[Finding],
     targets: Sequence[str],
-    dtype: str,
     result: Diagnosis,
 ) -> None:
     """What no listed mistake explains: sweeps, relations, the smallest call."""
+    dtype = result.probed
     grads = (lambda c: five(runner, c)) if runner.has_grad else None
     call = caller(runner)
     with np.errstate(all="ignore"):
@@ -330,6 +332,8 @@ def recheck(runner: Runner, findings: Sequence[Finding]) -> list[probes.Fact]:
         steps = resolution.positions(call, dtype)
         bits = [f for f in resolution.bits(call, dtype) if not f.right]
         unlike = unlike_rounding(runner, findings, doubtful, dtype)
+    limited = {f.topic.removeprefix("bits of ") for f in bits}
+    sharpen(doubtful, limited)
     coarse = [s for s in steps if s.fixed and max(s.at) > 1.01 * TEXTURE]
     measured = [s.text for s in steps] + [f.text for f in bits]
     for f in doubtful:
@@ -338,6 +342,25 @@ def recheck(runner: Runner, findings: Sequence[Finding]) -> list[probes.Fact]:
         if coarse or unlike:
             f.verdict = Verdict.WRONG
     return [probes.Fact(f"step of {s.axis}s", False, s.text) for s in coarse] + unlike
+
+
+def sharpen(doubtful: Sequence[Finding], limited: set[str]) -> None:
+    """Of weights and columns, whose bounds are close, the one that lost its bits."""
+    kinds = {"weight": "weights are rounded", "columns": "columns are stored"}
+    lost = "weight" if limited == {"weight"} else "columns"
+    if lost == "columns" and (not limited or "weight" in limited):
+        return
+    other = next(text for kind, text in kinds.items() if kind != lost)
+    for dtype in {f.case.dtype for f in doubtful}:
+        mine = [f for f in doubtful if f.case.dtype == dtype]
+        if not all(f.cause.startswith(other) for f in mine):
+            continue
+        named = (h for h in hypotheses(dtype) if h.name.startswith(kinds[lost]))
+        fits = next((h for h in named if nearness(mine, h) >= 0), None)
+        for f in mine if fits is not None else ():
+            assert fits is not None
+            f.text = f.text.replace(f.cause, fits.name, 1)
+            f.cause = fits.name
 
 
 def unlike_rounding(

@@ -44,7 +44,7 @@ class Clue:
         if value.shape != self.got.shape:
             return None
         scale = np.abs(value) + np.abs(self.want) + np.abs(self.bound)
-        u = float(np.finfo(self.case.x.dtype).eps)
+        u = 2.0**-10 if self.case.bfloat16 else float(np.finfo(self.case.x.dtype).eps)
         allowed = 4 * self.bound + 16 * u * scale
         fits = np.abs(value - self.got) <= allowed
         return np.asarray(fits | (np.isnan(value) & np.isnan(self.got)))
@@ -98,17 +98,22 @@ def fitting(
     found: Sequence[Clue], candidates: Sequence[Combination], deadline: float
 ) -> tuple[list[Combination], list[tuple[float, Combination]]]:
     """Those that explain every clue, and all others with the share they explain."""
-    survivors, scored = [], []
+    survivors, scored, tried = [], [], []
     few = list(found[:3])
     for mistakes in candidates:
         if time.monotonic() > deadline:
             break
         first = few[0].share(mistakes)
+        tried.append((first, mistakes))
         if first == 1.0 and all(c.share(mistakes) == 1.0 for c in found):
             survivors.append(mistakes)
-        else:
-            score = float(np.mean([first, *(c.share(mistakes) for c in few[1:])]))
-            scored.append((score, mistakes))
+    if survivors:  # how much the others explain is not asked
+        return survivors, []
+    for first, mistakes in tried:
+        if time.monotonic() > deadline:
+            break
+        score = float(np.mean([first, *(c.share(mistakes) for c in few[1:])]))
+        scored.append((score, mistakes))
     scored.sort(key=lambda pair: -pair[0])
     return survivors, scored
 

@@ -4,11 +4,16 @@ Every element of every graded call is one row of a table: its indices, the sizes
 of the call, and what its samples meet. A condition that all failing rows meet
 is necessary; so is any conjunction of such. The few that shut out the most
 right rows are the rule, and it is called exact only if it has no exception.
+
+Of many conditions one fits few failures by chance. A clause stays only if its
+failures are too many for that: units are calls where calls differ, elements of
+the failing calls where those differ, and every condition on offer counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import lgamma, log
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +32,8 @@ AXES = {
 }
 MOST = 4000  # rows kept of a call in which nothing fails
 CLAUSES = 3
+CHANCE = 0.05  # of a clause that says nothing
+FEW = 3  # failing elements that are told one by one
 PLAIN = ("N", "groups", "offset_groups", "K_h", "K_w", "H", "W", "H_out", "W_out")
 TRAIT = "call: "  # marks properties of a call, told after all others
 BLOCKS = (2, 3, 4, 8, 16, 32, 64)
@@ -53,6 +60,7 @@ class Place(NamedTuple):
     exact: bool = False
     holds: bool = False
     ruled: bool = False  # it says more than "everywhere"
+    others: tuple[str, ...] = ()  # rules that hold of the same rows
 
 
 def shape_of(judged: Judged) -> tuple[int, ...]:
@@ -136,6 +144,7 @@ def traits_of(case: Case) -> dict[str, bool]:
         or s.stride[1] > s.K_w,
         "the kernel is larger than the image": s.K_h > s.H or s.K_w > s.W,
         "the padding is half the kernel": s.padding == (s.K_h // 2, s.K_w // 2),
+        "the numbers have all their bits": case.kind != "exact",
     }
 
 
@@ -275,14 +284,29 @@ class Table(NamedTuple):
     bad: Array
     right: Array
     lucky: Array  # right, in a call on small whole numbers that fails elsewhere
+    call: Array  # which one
+
+    def values(self, name: str) -> Array | None:
+        """The numbers of a column."""
+        for kind in (self.places, self.sizes, self.reals):
+            if name in kind:
+                return kind[name]
+        return None
+
+    @property
+    def tried(self) -> int:
+        """Conditions that could have fitted: a flag has two, a number its values."""
+        numbers = (*self.places.values(), *self.sizes.values())
+        seen = sum(min(64, int(np.ptp(a)) + 1) for a in numbers if a.size)
+        return 2 * len(self.flags) + 64 * len(self.reals) + seen
 
 
 def gather(judged: Sequence[Judged]) -> Table:
     """The table of all calls of one target; long right ones are thinned out."""
     columns: tuple[dict[str, list[Array]], ...] = ({}, {}, {}, {})
-    state: list[list[Array]] = [[], [], []]
+    state: list[list[Array]] = [[], [], [], []]
     rng = np.random.default_rng(0)
-    for one in judged:
+    for k, one in enumerate(judged):
         shape = shape_of(one)
         size = int(np.prod(shape))
         if not shape or size == 0:
@@ -297,10 +321,14 @@ def gather(judged: Sequence[Judged]) -> Table:
             for name, value in kind.items():
                 rows.setdefault(name, []).append(value.reshape(-1)[keep])
         lucky = ~bad & (one.by_chance and bool(bad.any()))
-        for kept, value in zip(state, (bad, ~bad, lucky), strict=True):
+        of_call = np.full(size, k)
+        for kept, value in zip(state, (bad, ~bad, lucky, of_call), strict=True):
             kept.append(value[keep])
-    join = np.concatenate
     size = sum(map(len, state[0]))
+
+    def join(parts: list[Array]) -> Array:
+        return np.concatenate(parts) if parts else np.zeros(0, bool)
+
     told = [{k: join(v) for k, v in rows.items()} for rows in columns]
     told[3] = {k: v for k, v in told[3].items() if len(v) == size}
     places, sizes, flags, real = told
@@ -309,7 +337,10 @@ def gather(judged: Sequence[Judged]) -> Table:
         sizes,
         flags,
         real,
-        *(join(s) if s else np.zeros(0, bool) for s in state),
+        join(state[0]),
+        join(state[1]),
+        join(state[2]),
+        join(state[3]),
     )
 
 
@@ -323,6 +354,59 @@ def kinds_of(one: Judged, shape: tuple[int, ...]) -> tuple[dict[str, Array], ...
 
 
 Clause = tuple[str, Array]
+
+
+def log_chance(failing: int, met: int, of: int) -> float:
+    """log of the chance that all that fail are among `met` of `of` things."""
+    if met >= of or failing == 0:
+        return 0.0
+    if failing > met:
+        return -np.inf
+    three = lgamma(met + 1), lgamma(of - failing + 1)
+    return sum(three) - lgamma(met - failing + 1) - lgamma(of + 1)
+
+
+def by_calls(at: Array, among: Array, table: Table) -> float:
+    """log chance of a clause over calls: those that meet it are those that fail."""
+    rows = among & table.bad, among & at, among
+    return log_chance(*(len(np.unique(table.call[r])) for r in rows))
+
+
+def by_elements(clause: Clause, among: Array, table: Table) -> float:
+    """The same over what the clause speaks of, in the calls that fail."""
+    name, at = clause
+    rows = among & np.isin(table.call, np.unique(table.call[table.bad]))
+    unit = units(name, table)
+    three = rows & table.bad, rows & at, rows
+    return log_chance(*(len(np.unique(unit[r])) for r in three))
+
+
+def units(name: str, table: Table) -> Array:
+    """A number for each channel, tap or pixel that a clause can choose among.
+
+    Other axes repeat it: a pixel that fails in 33 channels is one failure.
+    """
+    word = name.split(" ")[0].removesuffix("'s")
+    axes = ["n", "offset group", "tap", "oh", "ow", "h", "w"]
+    if word in ("o", "c", "n", "axis"):
+        axes = [word]
+    elif word in ("tap", "i", "j"):
+        axes = ["tap"]
+    elif name.startswith("offset group"):
+        axes = ["offset group"]
+    found = table.call
+    for axis in axes:
+        if axis in table.places:
+            at = table.places[axis]
+            found = found * (int(at.max(initial=0)) + 1) + at
+    return found
+
+
+def told(clause: Clause, among: Array, table: Table) -> bool:
+    """Whether the failures among some rows are too many to fit by chance."""
+    calls = by_calls(clause[1], among, table)
+    least = min(calls, by_elements(clause, among, table))
+    return least + log(max(1, table.tried)) < log(CHANCE)
 
 
 def clauses(table: Table) -> Iterator[Clause]:
@@ -428,10 +512,43 @@ def shortest(table: Table) -> tuple[list[Clause], Array]:
         inside &= offered[k][1]
     for clause in list(found):  # an earlier one may have become idle
         rest = [c for c in found if c is not clause]
-        alone = np.logical_and.reduce([np.ones_like(inside), *(at for _, at in rest)])
-        if rest and not (table.right & alone & ~inside).any():
-            found, inside = rest, alone
-    return found, inside
+        if rest and not (table.right & met(rest, table) & ~inside).any():
+            found, inside = rest, met(rest, table)
+    for clause in list(found):  # or fit by chance alone
+        rest = [c for c in found if c is not clause]
+        if not told(clause, met(rest, table), table):
+            found = rest
+    return found, met(found, table)
+
+
+def met(rule: Sequence[Clause], table: Table) -> Array:
+    """The rows inside a rule."""
+    inside = np.ones_like(table.bad)
+    for _, at in rule:
+        inside &= at
+    return inside
+
+
+def bracketed(clause: Clause, rest: Sequence[Clause], table: Table) -> str:
+    """A limit, and how far from it the nearest right value is."""
+    name, at = clause
+    label, _, number = name.partition(" >= ")
+    value = table.values(label)
+    if not number or value is None or value.dtype.kind == "f":
+        return name
+    below = value[table.right & met(rest, table) & ~at]
+    if not below.size or int(below.max()) >= int(number) - 1:
+        return name
+    return f"{name} (up to {int(below.max())} it is right)"
+
+
+def equals(rule: Sequence[Clause], table: Table) -> tuple[str, ...]:
+    """Other conditions than a rule of one clause that no row tells apart from it."""
+    if len(rule) != 1:
+        return ()
+    mine = rule[0]
+    same = [n for n, at in clauses(table) if n != mine[0] and (at == mine[1]).all()]
+    return tuple(same[:3])
 
 
 def locate(findings: Iterable[Finding | Judged]) -> Place:
@@ -446,21 +563,37 @@ def locate(findings: Iterable[Finding | Judged]) -> Place:
     if right == 0:
         return Place("it fails everywhere", True, True)
     rule, inside = shortest(table)
-    text = " and ".join(name for name, _ in rule)
+    others = equals(rule, table)
+    text = " and ".join(
+        bracketed(c, [d for d in rule if d is not c], table) for c in rule
+    )
     exceptions = int((table.right & inside).sum())
     by_chance = int((table.lucky & inside).sum())
     within = f"{bad} of {bad + exceptions} values"
     if rule and exceptions == by_chance <= 0.2 * bad:
-        return Place(f"it fails exactly where {text}", True, True, True)
+        return Place(f"it fails exactly where {text}", True, True, True, others)
     shut_out = 1 - exceptions / max(1, right)
     dense = bad / (bad + exceptions)
     if rule and shut_out >= 0.15:
         said = f"it fails only where {text}, there at {within}"
-        return Place(said, False, True, True)
+        return Place(said, False, True, True, others)
     if exceptions <= 0.1 * bad:
         return Place(f"it fails nearly everywhere, at {within}", False, dense > 0.9)
+    if bad <= FEW:
+        return Place(f"it fails at {bad} of {bad + right} values: {named(wrong)}")
     calls = f"in {len(wrong)} of {len(judged)} calls"
     return Place(f"it fails at {within}, {calls}; {first(wrong)}")
+
+
+def named(wrong: Sequence[Judged]) -> str:
+    """Every failing element of a few."""
+    said = []
+    for one in wrong:
+        assert one.bad is not None
+        at = np.argwhere(one.bad.reshape(shape_of(one)))
+        places = ", ".join(f"{one.target}{list(map(int, p))}" for p in at)
+        said.append(f"{places} of {one.case}")
+    return "; ".join(said)
 
 
 def first(wrong: Sequence[Judged]) -> str:

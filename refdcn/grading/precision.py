@@ -38,6 +38,13 @@ def everything(u: float, kept: Roundoff) -> Roundoff:
     )
 
 
+def ranged(name: str, own: Roundoff) -> Roundoff:
+    """What is kept in another type can underflow and overflow in it."""
+    other = BY_DTYPE[name]
+    tiny, largest = max(own.tiny, other.tiny), min(own.largest, other.largest)
+    return own._replace(tiny=tiny, largest=largest)
+
+
 PRECISIONS = ("fp64", "fp32", "tf32", "bf16", "fp16")
 
 
@@ -55,7 +62,7 @@ def standard(dtype: str, precision: str | None = None) -> Standard:
     elif precision == "bf16":
         lower = everything(U_BF16, own)
     else:
-        lower = everything(U16, own)
+        lower = everything(U16, ranged("float16", own))
     return Standard(lower, lower, True, OWN.get(dtype) == precision)
 
 
@@ -88,9 +95,7 @@ def hypotheses(dtype: str) -> list[Hypothesis]:
     for name, u in single:
         # Its bound on positions would excuse half a pixel.
         short = "float16 or TF32" if u == U_TF32 and dtype not in WIDE else name
-        # What is kept in it can underflow and overflow in it.
-        small, large = BY_DTYPE[name].tiny, BY_DTYPE[name].largest
-        kept = own._replace(tiny=max(own.tiny, small), largest=min(own.largest, large))
+        kept = ranged(name, own)
         coarse = name != dtype and u > U16
         found += [
             Hypothesis(f"results are rounded to {name}", kept._replace(output=u)),
@@ -102,6 +107,6 @@ def hypotheses(dtype: str) -> list[Hypothesis]:
             found += [
                 Hypothesis(f"positions are in {name}", own._replace(coordinate=u)),
                 Hypothesis(f"sums are in {name}", sums),
-                Hypothesis(f"everything is in {name}", everything(u, own)),
+                Hypothesis(f"everything is in {name}", everything(u, kept)),
             ]
     return found

@@ -20,6 +20,9 @@ from refdcn.grading.cases import Array, Case, Sizes, base, landing, offset_shape
 Call = Callable[[Case], Array | None]
 
 
+COARSEST = 2.0**-7  # relative, of a number cut to the 8 bits of bfloat16
+
+
 class Fact(NamedTuple):
     """What one probe recovered."""
 
@@ -248,6 +251,8 @@ def one_scale(label: str, got: Array, want: Array) -> str:
             return f"{label} has no effect: any value acts as {b:.4g}"
         shift = f" {b:+.4g}" if b else ""
         return f"{label} of v acts as {a:.4g} v{shift}"
+    if (np.abs(got - want) <= COARSEST * np.maximum(np.abs(want), 0.5)).all():
+        return ""  # rounded: how much, its bits say
     order = np.argsort(want)[:: max(1, want.size // 4)]
     pairs = ", ".join(f"{want[i]:.3g} as {got[i]:.3g}" for i in order[:5])
     return f"{label} acts as another function, or others enter: {pairs}"

@@ -136,6 +136,7 @@ def plans(level: str) -> Iterator[tuple[Plan, str]]:
     yield thin._replace(H_out=700), "700 rows"
     yield thin._replace(H_out=67, W_out=71), "67 rows of 71 columns"
     yield thin._replace(c=40, K_h=1, K_w=2), "40 channels an offset group"
+    yield thin._replace(c=300), "300 channels"
 
 
 def drawn(plan: Plan, dtype: str, seed: int, note: str) -> Case:
@@ -194,6 +195,9 @@ def edges(dtype: str, seed: int) -> Iterator[Case]:
     yield pile(rng, dtype)
     yield cancelling(rng, dtype)
     yield far(rng, dtype)
+    yield large(rng, dtype)
+    yield from scaled(rng, dtype)
+    yield backwards(dtype, seed)
     yield from kinks(rng, dtype)
 
 
@@ -248,14 +252,43 @@ def cancelling(rng: np.random.Generator, dtype: str) -> Case:
 
 
 def far(rng: np.random.Generator, dtype: str) -> Case:
-    """Positions up to 2,000 with fractions of 1/4 (float16: up to 400)."""
-    n = 400 if dtype == "float16" else 2050
+    """Positions up to 4,200 with fractions of 1/4 (float16: up to 400)."""
+    n = 400 if dtype == "float16" else 4200
     z = Sizes(1, 1, 1, 1, 1, 1, 1, 1, n, stride=(1, 41))
     case = exact_case(rng, z, dtype)
     quarter = rng.integers(0, 4, z.out[1]) / 4
     offset = np.stack([0 * quarter, quarter])[None, :, None]
     note = f"positions up to {n}"
     return replace(case, offset=offset.astype(dtype), note=note)
+
+
+def large(rng: np.random.Generator, dtype: str) -> Case:
+    """An image of more than 2^16 pixels, seen in few places."""
+    z = Sizes(1, 2, 2, 1, 1, 1, 1, 270, 260, stride=(33, 31))
+    case = exact_case(rng, z, dtype)
+    offset = rng.integers(-4, 5, case.offset.shape) / 4
+    note = "an image of 70,200 pixels"
+    return replace(case, offset=offset.astype(dtype), note=note)
+
+
+def scaled(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
+    """Pixels times a power of two: beyond the range of float16, and below it."""
+    z = Sizes(2, 2, 2, 1, 1, 2, 2, 4, 5)
+    case = replace(exact_case(rng, z, dtype), bias=None)
+    for power in (18, -40) if dtype != "float16" else ():
+        x = case.x * np.asarray(2.0**power, dtype)
+        yield replace(case, x=x, note=f"pixels times 2^{power}")
+
+
+def backwards(dtype: str, seed: int) -> Case:
+    """The first call's numbers in reverse order: shapes, sums and sizes are its."""
+    case = drawn(Plan(), dtype, seed, "the same numbers in reverse order")
+    turned: dict[str, Any] = {
+        name: a.reshape(-1)[::-1].reshape(a.shape).copy()
+        for name in ("x", "offset", "weight", "mask", "bias", "grad_y")
+        if (a := getattr(case, name)) is not None
+    }
+    return replace(case, **turned)
 
 
 def kinks(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
@@ -362,32 +395,51 @@ def chosen(dtypes: Any) -> str | None:
 def run(
     runner: Runner, standard: Standard, seed: int, dtype: str, level: str = "smoke"
 ) -> Iterator[Finding]:
-    """A finding for every call; only those that differ need a bound."""
-    deaths = 0
+    """A finding for every call; only those that differ need a bound.
+
+    A companion that dies costs its own calls, not those of the forward.
+    """
+    deaths = {"y": 0, "gradients": 0}
     for sweep in prepare(seed, dtype, level):
-        found = check(runner, sweep, standard)
+        found = check(runner, sweep, standard, deaths["gradients"] < GIVE_UP)
         yield from found
-        deaths += any(f.verdict <= Verdict.TIMEOUT for f in found)
-        if deaths >= GIVE_UP:
+        for f in found:
+            which = "gradients" if f.target == "gradients" else "y"
+            deaths[which] += f.verdict <= Verdict.TIMEOUT
+        if deaths["y"] >= GIVE_UP:
             return
 
 
-def check(runner: Runner, sweep: Sweep, standard: Standard) -> list[Finding]:
+def check(
+    runner: Runner, sweep: Sweep, standard: Standard, grads: bool = True
+) -> list[Finding]:
     """y, and the gradients where the candidate has them."""
     case, outcome = sweep.case, runner.call(sweep.case)
     if sweep.right(outcome):
         found = [sweep.passed("y", standard)]
     else:
         found = [judge.forward(sweep.expected(standard), outcome)]
-    if not runner.has_grad or found[0].verdict <= Verdict.INTEGRITY:
+    if not (grads and runner.has_grad) or found[0].verdict <= Verdict.INTEGRITY:
         return found
     if sweep.plan == Plan():  # what f keeps for f_grad must not be the last call's
-        runner.call(replace(case, x=-case.x, offset=case.offset + 1))
+        runner.call(unlike(case))
     outcome = runner.call(case, "grad")
     if not sweep.right_gradients(outcome):
         return found + judge.gradients(sweep.expected(standard), outcome)
     pairs = zip(TARGETS, case.inputs, strict=True)
     return found + [sweep.passed(t, standard) for t, a in pairs if a is not None]
+
+
+def unlike(case: Case) -> Case:
+    """The same shapes, every number another."""
+    return replace(
+        case,
+        x=-case.x,
+        offset=case.offset + 1,
+        weight=-case.weight,
+        mask=None if case.mask is None else -case.mask - 1,
+        bias=None if case.bias is None else -case.bias - 1,
+    )
 
 
 def differing(
