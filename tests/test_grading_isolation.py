@@ -1,13 +1,22 @@
 """Each way to misbehave has its verdict, and the other cases are still graded."""
 
 import json
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from refdcn.grading import CannotStartError, Verdict, grade
+from refdcn.grading import (
+    CannotStartError,
+    Verdict,
+    contract,
+    grade,
+    grader,
+    isolation,
+    misbehaving_gradients,
+)
 from refdcn.grading.arena import ReplyError, shape_of, span_of
 from refdcn.grading.diagnosis import Diagnosis
 from refdcn.grading.timed import Timing, roofline, too_fast
@@ -16,49 +25,8 @@ from refdcn.grading.verdicts import EXIT_CODES
 FILE = "refdcn.grading.misbehaving"
 EXPLOITS = "refdcn.grading.exploits"
 BORROWED = Path(__file__).parent / "candidates" / "borrowed.py"
-
-WAYS = {
-    "segfault": (Verdict.CRASH, "SIGSEGV"),
-    "hang": (Verdict.TIMEOUT, "no answer in 2 s"),
-    "out_of_memory": (Verdict.CRASH, "out of memory, with 0.5 GiB allowed"),
-    "leaves": (Verdict.CRASH, "SystemExit"),
-    "leaves_at_once": (Verdict.CRASH, "exited with status 0"),
-    "prints": (Verdict.INTEGRITY, "standard output"),
-    "moves": (Verdict.INTEGRITY, "working directory"),
-    "writes_input": (Verdict.INTEGRITY, "changed its input offset"),
-    "aliases_input": (Verdict.INTEGRITY, "shares memory with x"),
-    "one_buffer": (Verdict.INTEGRITY, "an earlier"),
-    "remembers_pointer": (Verdict.INTEGRITY, "the answer to an earlier call"),
-    "random_bits": (Verdict.INTEGRITY, "gave other bits"),
-    "half": (Verdict.WRONG, "y is float16 for float32 inputs"),
-    "listed": (Verdict.WRONG, "no array"),
-    "refuses": (Verdict.UNSUPPORTED, "at least 3 channels"),
-    "first_call": (Verdict.INTEGRITY, "the answer to an earlier call"),
-    "memory_order": (Verdict.WRONG, "layout"),
-    "squeezes": (Verdict.WRONG, "it must be"),
-    "doubles": (Verdict.WRONG, "y is float64 for float32 inputs"),
-    "empty_batch": (Verdict.UNSUPPORTED, "ZeroDivisionError"),
-    "large_kernel": (Verdict.UNSUPPORTED, "larger than image"),
-    "unchecked": (Verdict.WRONG, "accepted in silence"),
-}
-TRICKS = {
-    "blinds_numpy": (Verdict.INTEGRITY, "an earlier"),
-    "blinds_hashes": (Verdict.INTEGRITY, "changed its input offset"),
-    "talks_over": (Verdict.INTEGRITY, "over the grader's channel"),
-    "answers_itself": (Verdict.INTEGRITY, "answered twice"),
-    "reads_grader": (Verdict.WRONG, "y has shape [1, 1]"),
-    "promises": (Verdict.WRONG, "Promise, no array"),
-    "pays_later": (Verdict.INTEGRITY, "an earlier result changed"),
-    "remembers_start": (Verdict.INTEGRITY, "the answer to an earlier call"),
-    "forks": (Verdict.INTEGRITY, "fork"),
-    "leaves_fork": (Verdict.INTEGRITY, "left a fork of itself running"),
-    "swells": (Verdict.CRASH, "out of memory, with 0.5 GiB allowed"),
-    "swells_unseen": (Verdict.CRASH, "out of memory, with 0.5 GiB allowed"),
-    "interrupts": (Verdict.CRASH, "left by KeyboardInterrupt"),
-    "kills_parent": (Verdict.CRASH, "killed by SIGKILL"),
-}
-ALL = [(FILE, way, *WAYS[way]) for way in WAYS]
-ALL += [(EXPLOITS, way, *TRICKS[way]) for way in TRICKS]
+FORWARD = [b for b in contract.BREACHES if not b.of_gradients]
+COMPANIONS = [b for b in contract.BREACHES if b.of_gradients]
 
 
 @cache
@@ -73,27 +41,90 @@ def undiagnosed(monkeypatch):
     monkeypatch.setattr("refdcn.grading.grader.diagnose", lambda *_: Diagnosis())
 
 
-@pytest.mark.parametrize("file, way, verdict, text", ALL)
-def test_misbehaviour_is_a_verdict_and_grading_goes_on(file, way, verdict, text):
-    report = graded(file, way)
-    if way == "reads_grader" and not report.confined:
+@pytest.mark.parametrize("breach", FORWARD, ids=lambda b: b.way)
+def test_misbehaviour_is_a_verdict_and_grading_goes_on(breach):
+    report = graded(breach.spec.rpartition(":")[0], breach.way)
+    if breach.way == "reads_grader" and not report.confined:
         pytest.skip("this system cannot keep a process from reading another's memory")
-    assert report.verdict is verdict
-    assert report.exit_code == EXIT_CODES[verdict]
-    assert text in report.headline()
+    assert report.verdict is breach.verdict
+    assert report.exit_code == EXIT_CODES[breach.verdict]
+    assert breach.text in report.headline()
     groups = {line.group for line in report.lines}
     assert {"exact", "random", "sizes", "optional", "malformed", "hostile"} <= groups
     others = [f for f in report.counted if f.verdict is Verdict.PASS]
-    assert others or way in ("half", "listed", "doubles")
+    assert others or breach.way in ("half", "listed", "doubles")
 
 
 @pytest.mark.parametrize(
     "way", ["segfault", "hang", "leaves_at_once", "refuses", "swells", "kills_parent"]
 )
 def test_other_cases_are_right(way):
-    report = graded(FILE if way in WAYS else EXPLOITS, way)
-    bad = (WAYS | TRICKS)[way][0]
+    report = graded(FILE if way in contract.WAYS else EXPLOITS, way)
+    bad = (contract.TRICKS | contract.WAYS)[way][0]
     assert {f.verdict for f in report.counted} == {bad, Verdict.PASS}
+
+
+def few(seed):
+    """Two cases of the groups that have many, all of the others."""
+    seen = Counter()
+    for expected in grader.prepare(seed, ["float32"], "smoke"):
+        group = expected.case.group
+        seen[group] += 1
+        if seen[group] <= 2 or group in ("sizes", "optional", "layout", "repeat"):
+            yield expected
+
+
+@pytest.fixture
+def companion(monkeypatch, undiagnosed):
+    """Grades a right forward and a companion on few cases, in a fork."""
+    monkeypatch.setattr("refdcn.grading.grader.sweeps.chosen", lambda _: None)
+
+    def graded(breach):
+        grad = getattr(misbehaving_gradients, breach.full_name)
+        limits = "numpy", breach.timeout, contract.MEMORY
+        runner = isolation.Forked(misbehaving_gradients.right, grad, *limits)
+        options = grader.Options(dtypes=("float32",), seed=3)
+        try:
+            return grader.examine(breach.spec, runner, options, list(few(3)))
+        finally:
+            runner.close()
+
+    return graded
+
+
+@pytest.mark.parametrize("breach", COMPANIONS, ids=lambda b: b.way)
+def test_a_companion_that_misbehaves_is_a_verdict_and_grading_goes_on(
+    breach, companion
+):
+    report = companion(breach)
+    assert report.verdict is breach.verdict
+    assert report.exit_code == EXIT_CODES[breach.verdict]
+    assert "the gradient companion: " in report.headline()
+    assert breach.text in report.headline()
+    # The forward is right, is asked in every case, and so are the other gradients.
+    y = [f for f in report.counted if not f.target.startswith("grad")]
+    assert {f.verdict for f in y} == {Verdict.PASS} and report.left_out == 0
+    assert {id(e.case) for e in few(3)} <= {id(f.case) for f in report.findings}
+    grads = [f for f in report.counted if f.target.startswith("grad")]
+    right = sum(f.verdict is Verdict.PASS for f in grads)
+    assert right > 5 or breach.way in ("nothing", "doubles", "listed", "three", "alone")
+
+
+def test_a_right_companion_passes_the_same_cases(companion):
+    report = companion(contract.Breach("misbehaving_gradients", "right", *"  "))
+    assert {f.verdict for f in report.counted} == {Verdict.PASS}
+    assert report.has_grad and report.left_out_gradients == 0
+
+
+def test_a_companion_that_dies_costs_no_forward_case():
+    (breach,) = (b for b in COMPANIONS if b.way == "segfault")
+    report = grade(breach.spec, dtypes=["float32"], seed=3)
+    assert report.exit_code == 3 and report.left_out == 0
+    n = report.left_out_gradients
+    assert n > 0
+    assert f"The gradients of {n} cases were left out" in report.sentence
+    cases = grader.prepare(3, ["float32"], "smoke")
+    assert {id(e.case) for e in cases} <= {id(f.case) for f in report.findings}
 
 
 def test_what_is_left_out_is_said():

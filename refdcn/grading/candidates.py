@@ -75,7 +75,24 @@ def load(spec: str, array: str = "numpy") -> Target:
     f = getattr(module, name, None)
     if not callable(f):
         raise SpecError(f"{place} has no function {name}")
-    if array == "torch":
-        adapter = from_file(f"{HERE}{os.sep}torch_arrays.py", "torch_arrays")
-        return Target(spec, adapter.forward_of(f), adapter.grad_of(f))
-    return Target(spec, f, getattr(module, f"{name}_grad", None))
+    return adapted(spec, f, getattr(module, f"{name}_grad", None), array)
+
+
+def adapted(
+    name: str,
+    f: Callable[..., Any],
+    grad: Callable[..., Any] | None,
+    array: str = "numpy",
+) -> Target:
+    """Functions on NumPy arrays; those on torch tensors have autograd's gradients."""
+    if array != "torch":
+        return Target(name, f, grad)
+    adapter = from_file(f"{HERE}{os.sep}torch_arrays.py", "torch_arrays")
+    return Target(name, adapter.forward_of(f), adapter.grad_of(f))
+
+
+def own(spec: str, package: str) -> bool:
+    """Whether a SPEC names a package that holds the operator, or a part of it."""
+    if spec in BUILT_IN:
+        return package == (spec if spec == "torchvision" else "refdcn")
+    return split(spec)[0].partition(".")[0] == package

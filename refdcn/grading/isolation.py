@@ -36,7 +36,7 @@ from refdcn.grading.arena import (
     sealed,
     span_of,
 )
-from refdcn.grading.candidates import Target
+from refdcn.grading.candidates import adapted
 from refdcn.grading.cases import Array, Case
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -392,12 +392,13 @@ class Forked(Process):
         self,
         forward: Callable[..., Any],
         grad: Callable[..., Any] | None = None,
+        array: str = "numpy",
         timeout: float = SECONDS,
         memory: int = MEMORY,
     ) -> None:
         name = getattr(forward, "__qualname__", "candidate")
-        self.target = Target(name, forward, grad)
-        super().__init__(name, timeout=timeout, memory=memory)
+        self.target = adapted(name, forward, grad, array)
+        super().__init__(name, array, timeout, memory)
 
     def launch(self, into: int, out: int) -> Child:
         """Fork; the child answers until the channel closes."""
@@ -471,6 +472,8 @@ class InProcess:
         ghost: bool = False,
     ) -> Outcome:
         """Call it on copies and compare the copies afterwards."""
+        if ghost:
+            return Outcome("ok", results=[np.full(case.y_shape, np.nan, case.x.dtype)])
         arrays = dict(zip(NAMES, map(case.raw, case.inputs), strict=False))
         if which == "grad":
             arrays = {"grad_y": case.raw(case.grad_y)} | arrays
@@ -478,8 +481,6 @@ class InProcess:
             k: None if a is None else relaid(a, case.layout) for k, a in arrays.items()
         }
         f = self.grad if which == "grad" else self.forward
-        if ghost:
-            return Outcome("ok", results=[np.full(case.y_shape, np.nan, case.x.dtype)])
         assert f is not None
         try:
             with np.errstate(all="ignore"):
@@ -487,17 +488,7 @@ class InProcess:
         except Exception as e:
             return Outcome("raised", f"{type(e).__name__}: {e}")
         outs = list(result) if which == "grad" else [result]
-        outcome = Outcome("ok", results=outs)
-        for name, a in arrays.items():
-            b = given[name]
-            if a is None or b is None:
-                continue
-            if a.tobytes() != b.tobytes():
-                outcome.faults.append(f"it changed its input {name}")
-            made = [o for o in outs if isinstance(o, np.ndarray)]
-            if any(np.may_share_memory(o, b) for o in made):
-                outcome.faults.append(f"the result shares memory with {name}")
-        return outcome
+        return Outcome("ok", results=outs, faults=done_to(arrays, given, outs))
 
     def close(self) -> None:
         """Nothing to release."""
@@ -508,3 +499,20 @@ def relaid(array: Array, layout: str) -> Array:
     image, strides, start = bytes_of(array, layout)
     buffer = np.frombuffer(bytearray(image), np.uint8)
     return np.ndarray(array.shape, array.dtype, buffer, start, strides)
+
+
+def done_to(
+    before: dict[str, Array | None], after: dict[str, Array | None], outs: list[Any]
+) -> list[str]:
+    """The inputs that a call changed, or whose memory it returned."""
+    faults = []
+    made = [o for o in outs if isinstance(o, np.ndarray)]
+    for name, a in before.items():
+        b = after[name]
+        if a is None or b is None:
+            continue
+        if a.tobytes() != b.tobytes():
+            faults.append(f"it changed its input {name}")
+        if any(np.may_share_memory(o, b) for o in made):
+            faults.append(f"the result shares memory with {name}")
+    return faults

@@ -14,6 +14,8 @@ from refdcn.grading.isolation import Outcome
 from refdcn.grading.suite import TARGETS, Expected, Range
 from refdcn.grading.verdicts import Verdict
 
+COMPANION = "the gradient companion: "  # before what it did
+
 
 @dataclass
 class Finding:
@@ -86,10 +88,11 @@ def gradients(expected: Expected, outcome: Outcome) -> list[Finding]:
     case = expected.case
     found = unanswered(case, outcome)
     if found is not None:
-        return [replace_target(found, "gradients")]
+        return [of_companion(found, "gradients")]
     if len(outcome.results) != 5:
         text = f"it returned {len(outcome.results)} gradients; it must return five"
-        return [Finding(case, "gradients", Verdict.WRONG, text)]
+        found = Finding(case, "gradients", Verdict.WRONG, text)
+        return [of_companion(found, "gradients")]
     findings = []
     triples = zip(
         TARGETS, outcome.results, case.inputs, expected.gradients, strict=True
@@ -98,18 +101,25 @@ def gradients(expected: Expected, outcome: Outcome) -> list[Finding]:
         if like is None or want is None:
             if got is not None:
                 text = f"{name} is no None though {name[5:]} was None"
-                findings.append(Finding(case, name, Verdict.WRONG, text))
+                found = Finding(case, name, Verdict.WRONG, text)
+                findings.append(of_companion(found, name))
             continue
         found = misshapen(case, got, name, like, like.shape)
-        findings.append(found or compare(expected, name, case.numbers(got)))
+        findings.append(
+            of_companion(found, name)
+            if found
+            else compare(expected, name, case.numbers(got))
+        )
     if findings[1].verdict is Verdict.PASS:
         findings += slopes(expected, case.numbers(outcome.results[1]))
     return findings
 
 
-def replace_target(finding: Finding, target: str) -> Finding:
-    """The same finding on another output."""
+def of_companion(finding: Finding, target: str) -> Finding:
+    """The same finding, said of the gradient companion."""
     finding.target = target
+    if finding.text:
+        finding.text = COMPANION + finding.text
     return finding
 
 

@@ -18,7 +18,7 @@ from refdcn import formula
 from refdcn.grading.cases import Array
 
 right: Any = formula.deform_conv2d
-PRIVATE: dict[Any, Array] = {}
+PRIVATE: dict[Any, Any] = {}
 
 
 def small(x: Array) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from shlex import quote
 from typing import Any
 
-from refdcn.grading.candidates import split
+from refdcn.grading.candidates import own
 from refdcn.grading.diagnosis import Diagnosis
 from refdcn.grading.judge import Finding
 from refdcn.grading.script import reproduction
@@ -43,7 +43,8 @@ class Line:
     @property
     def detail(self) -> str:
         """What stands behind the verdict."""
-        if self.verdict is Verdict.PASS:
+        verdict = self.verdict
+        if verdict is Verdict.PASS:
             values = sum(f.values for f in self.findings)
             if self.group == "malformed":
                 return "wrong shapes are refused"
@@ -51,9 +52,9 @@ class Line:
                 return f"0 of {values:,} values differ"
             ratio = max(f.ratio for f in self.findings)
             return "; ".join([f"at most {ratio:.2f} of the bound", *self.choices])
-        texts = [f.text for f in self.findings if f.verdict is self.verdict]
+        texts = [f.text for f in self.findings if f.verdict is verdict]
         distinct = list(dict.fromkeys(texts))
-        if self.verdict is Verdict.CONVENTION:
+        if verdict is Verdict.CONVENTION:
             return "; ".join(distinct)
         kept = [f.text for f in self.findings if f.verdict is Verdict.CONVENTION]
         return "; ".join([*distinct[:1], *dict.fromkeys(kept)])
@@ -66,10 +67,11 @@ class Line:
 
     def text(self) -> str:
         """One line."""
-        counted = sum(f.verdict is self.verdict for f in self.findings)
+        verdict = self.verdict
+        counted = sum(f.verdict is verdict for f in self.findings)
         cases = f"{counted}/{len(self.findings)}"
         return (
-            f"{self.dtype:<9}{self.group:<12}{str(self.verdict):<12}{cases:>8}"
+            f"{self.dtype:<9}{self.group:<12}{str(verdict):<12}{cases:>8}"
             f"  {self.detail}"
         )
 
@@ -92,6 +94,7 @@ class Report:
     imports: list[str] = field(default_factory=list)  # references it loaded
     confined: bool = False  # whether the grader's memory was closed to it
     left_out: int = 0  # cases not called after repeated deaths
+    left_out_gradients: int = 0  # cases whose gradients alone were not asked for
     timing: str = ""
     smallest: Finding | None = None
 
@@ -146,13 +149,14 @@ class Report:
 
     def uncounted_causes(self) -> Iterator[str]:
         """What is named without deciding: conventions, halves, declared gaps."""
+        wrong = self.verdict <= Verdict.WRONG
         for f in self.findings:
             name = f.case.dtype
             if f.case.kind == "hostile":
                 continue
             if f.declared:
                 yield f"Declared {'convention' if f.choice else 'gap'}: {f.text}."
-            elif self.verdict <= Verdict.WRONG:
+            elif wrong:
                 continue  # what else shows may be the same mistake's work
             elif f.verdict is Verdict.CONVENTION:
                 yield f"Convention: {f.cause or f.text}."
@@ -163,10 +167,13 @@ class Report:
     def remarks(self) -> Iterator[str]:
         """What the candidate's process did beside answering."""
         for name in self.imports:
-            if not split(self.candidate)[0].startswith(name) and name != self.candidate:
+            if not own(self.candidate, name):
                 yield f"It loads {name}, whose operator it may be calling."
         if self.left_out:
             yield f"{self.left_out} cases were left out after repeated deaths."
+        if self.left_out_gradients:
+            n = self.left_out_gradients
+            yield f"The gradients of {n} cases were left out after repeated deaths."
 
     def headline(self) -> str:
         """The counted verdict."""
@@ -241,6 +248,7 @@ class Report:
                 "imports": self.imports,
                 "confined": self.confined,
                 "left_out": self.left_out,
+                "left_out_gradients": self.left_out_gradients,
                 "timing": self.timing,
                 "groups": [
                     {

@@ -455,13 +455,20 @@ def differing(
         if sweep.plan is not None and sweep.plan != Plan():
             if not any(sweep.case.note.startswith(f"{n} =") for n in names):
                 continue
-        if "y" in targets:
-            y = runner.call(sweep.case).results
-            yield from comparable(sweep, ("y",), y, (sweep.y,))
-        if targets != ["y"] and runner.has_grad:
-            five = runner.call(sweep.case, "grad").results
-            found = comparable(sweep, TARGETS, five, sweep.gradients)
-            yield from (row for row in found if row[1] in targets)
+        yield from compared(runner, sweep, targets)
+
+
+def compared(
+    runner: Runner, sweep: Sweep, targets: Sequence[str]
+) -> Iterator[tuple[Sweep, str, Array, Array]]:
+    """What came and what must come of one call."""
+    if "y" in targets:
+        y = runner.call(sweep.case).results
+        yield from comparable(sweep, ("y",), y, (sweep.y,))
+    if targets != ["y"] and runner.has_grad:
+        five = runner.call(sweep.case, "grad").results
+        found = comparable(sweep, TARGETS, five, sweep.gradients)
+        yield from (row for row in found if row[1] in targets)
 
 
 def split_by(known: Sequence[Finding], targets: Sequence[str]) -> list[str]:

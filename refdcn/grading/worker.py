@@ -16,7 +16,7 @@ import json
 import mmap
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,7 +65,7 @@ def view(arena: mmap.mmap, entry: Message | None) -> Any:
     return np.ndarray(shape, entry["dtype"], arena, entry["at"], strides)
 
 
-def poison(shape: list[int], dtype: str, pattern: int) -> None:
+def poison(shape: Sequence[int], dtype: Any, pattern: int) -> None:
     """Fill the memory that the allocators will hand out next.
 
     What a candidate leaves unwritten in its result then differs between two
@@ -81,9 +81,15 @@ def poison(shape: list[int], dtype: str, pattern: int) -> None:
 
 def perform(target: candidates.Target, request: Message, inputs: list[Any]) -> Any:
     """The candidate's answer, or a no-op's in its place."""
-    poison(request["y_shape"], request["dtype"], request["poison"])
+    outs: list[Any] = [(request["y_shape"], request["dtype"])]
+    if request["call"] == "grad":
+        outs = [None if a is None else (a.shape, a.dtype) for a in inputs[:5]]
+    for out in outs:
+        if out is not None:
+            poison(out[0], out[1], request["poison"])
     if request["ghost"]:
-        return np.empty(request["y_shape"], request["dtype"])
+        made = [None if out is None else np.empty(*out) for out in outs]
+        return made if request["call"] == "grad" else made[0]
     windows = {k: tuple(request[k]) for k in WINDOWS}
     if request["call"] == "forward":
         return target.forward(*inputs[:5], **windows)
