@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_a_replaced_torchvision_kernel_is_refused(tmp_path):
     file = tmp_path / "replaced.py"
     file.write_text(REPLACED)
     with pytest.raises(CannotStartError, match="torchvision's own CPU kernel"):
-        grade(f"{file}:torchvision", timeout=20)
+        grade(f"{file}:torchvision")
 
 
 REPLACED = """
@@ -65,8 +66,16 @@ own_kernel()
 """
 
 
+SWAPPED = "refdcn.grading.examples:swapped"
+
+
+@cache
+def of_swapped():
+    return grade(SWAPPED, dtypes=["float32"], seed=1)
+
+
 def test_swapped_offsets_are_wrong():
-    report = grade("refdcn.grading.examples:swapped", dtypes=["float32"], seed=1)
+    report = of_swapped()
     assert report.verdict is Verdict.WRONG and report.exit_code == 1
     assert report.sentence == (
         "refdcn.grading.examples:swapped is wrong. Offsets are read as (x, y); the "
@@ -155,32 +164,25 @@ def test_other_slopes_are_conventions(name, said):
 
 def run(*arguments):
     command = [sys.executable, "-m", "refdcn", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def test_command_writes_json_and_repeats(tmp_path):
     file = tmp_path / "report.json"
-    spec = "refdcn.grading.examples:swapped"
-    done = run("grade", spec, "--dtype", "float32", "--seed", "5", "--json", str(file))
+    options = "--dtype", "float32", "--seed", "1", "--json", str(file)
+    done = run("grade", SWAPPED, *options)
     assert done.returncode == 1
     data = json.loads(file.read_text())
-    assert data["verdict"] == "wrong" and data["exit_code"] == 1 and data["seed"] == 5
+    assert data["verdict"] == "wrong" and data["exit_code"] == 1 and data["seed"] == 1
     assert data["sentence"] == done.stdout.splitlines()[0]
-    again = run("grade", spec, "--dtype", "float32", "--seed", "5")
-    assert again.stdout == done.stdout
+    # Of this process, which has graded others before.
+    assert done.stdout == of_swapped().text() + "\n"
 
 
 def test_usage_errors_exit_2():
     assert run("grade", "nonsense").returncode == 2
     assert run("grade", "no.such.module:f").returncode == 2
     assert run("grade").returncode == 2
-
-
-def test_demo_prints_both_verdicts():
-    done = run("demo")
-    assert done.returncode == 0, done.stderr
-    assert "refdcn:deform_conv2d is right" in done.stdout
-    assert "Offsets are read as (x, y); the definition is (y, x)" in done.stdout
 
 
 def reproduced(report, file, right="", wrong=""):
@@ -201,7 +203,7 @@ def reproduced(report, file, right="", wrong=""):
     "name, wrong, right",
     [
         (
-            "refdcn.grading.examples:swapped",
+            SWAPPED,
             "from refdcn.grading.examples import swapped as f",
             "from refdcn.formula import deform_conv2d as f",
         ),
@@ -217,7 +219,6 @@ def test_the_smallest_failing_case_is_a_script(
     name, wrong, right, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(grader, "diagnose", lambda *_: Diagnosis())
-    monkeypatch.setattr(reduce, "SECONDS", 3.0)
     report = grade(name, dtypes=["float32"], seed=1, smallest=True)
     bad = reproduced(report, tmp_path / "reproduce.py", right, wrong)
     assert bad.returncode == 1
@@ -248,7 +249,7 @@ def test_what_a_script_cannot_show_is_no_script(tmp_path):
 
 def test_declared_precision_and_memory_come_from_the_command_line():
     spec = f"{EXPLOITS}:swells"
-    options = "--dtype", "float32", "--memory", "0.5", "--timeout", "20"
+    options = "--dtype", "float32", "--memory", "0.5", "--timeout", "100"
     done = run("grade", spec, *options)
     assert done.returncode == 3
     assert "out of memory, with 0.5 GiB allowed" in done.stdout
