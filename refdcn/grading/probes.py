@@ -321,7 +321,8 @@ def response(coverage: Array, sweep: Array, at: Array) -> Fact:
     got, want = coverage[at], m[at]
     if not got.size:
         return Fact("mask response", True, "the mask's effect could not be traced")
-    if np.abs(got - want).max() < 1e-3:
+    rounding = COARSEST * np.maximum(np.abs(want), 0.5)  # how much, its bits say
+    if (np.abs(got - want) <= np.maximum(1e-3, rounding)).all():
         return Fact("mask response", True, "a sample is proportional to its mask")
     values = {float(w): float(got[want == w].mean()) for w in np.unique(want)}
     some = list(values)[:: max(1, len(values) // 5)]
