@@ -47,6 +47,7 @@ class Diagnosis:
     facts: list[probes.Fact] = field(default_factory=list)
     located: dict[str, location.Place] = field(default_factory=dict)
     smallest: str = ""
+    dtype: str = ""  # whose results are explained
     probed: str = ""  # the dtype of the probes
     unjudged: list[location.Judged] = field(default_factory=list, repr=False)
 
@@ -104,23 +105,34 @@ class Diagnosis:
         return text.strip()
 
     def named(self) -> str:
-        """The surviving hypotheses in words."""
-        texts = [" and ".join(m.text for m in s) for s in self.survivors]
-        said = f"{' or '.join(texts[:3])}. "
-        said += "With that changed, every element is within the bound."
-        if len(texts) > 1:
-            said += f" ({len(texts)} mistakes that no case here tells apart.)"
-        return said
+        """The surviving hypotheses in words, one wrong output after another."""
+        said = ". Also, ".join(either(p.survivors) for p in self.parts)
+        several = len(self.parts) > 1 or len(self.parts[0].survivors[0]) > 1
+        changed = "these" if several else "that"
+        return f"{said}. With {changed} changed, every element is within the bound."
 
     def text(self) -> str:
         """Every line."""
-        lines = [f"  {name}: {where}" for name, where in self.places.items()]
+        lines = [f"  {name}: {place.told}" for name, place in self.located.items()]
         lines += [f"  smallest: {self.smallest}"] if self.smallest else []
-        lines += [f"  probe: {text}" for text in self.faults]
+        few = 2 if self.survivors else None  # what is named needs no more proof
+        lines += [f"  probe: {text}" for text in self.faults[:few]]
+        if self.faults and self.probed != self.dtype:
+            lines.append(f"  the probes are in {self.probed}")
         right = [f.topic for f in self.facts if f.right][:12]
         if right:
             lines.append(f"  probes that found nothing wrong: {', '.join(right)}")
         return "\n".join(lines)
+
+
+def either(survivors: Sequence[Sequence[Mistake]]) -> str:
+    """The first explanation, and those that no case tells apart from it."""
+    texts = [". Also, ".join(m.text for m in s) for s in survivors]
+    first, *others = texts
+    if not others:
+        return first
+    more = f", or one of {len(others) - 2} more" if len(others) > 2 else ""
+    return f"{first} (or, as no case here tells apart, {' or '.join(others[:2])}{more})"
 
 
 VAGUE = "projection on", "no affine function", "no simple order"
@@ -170,6 +182,7 @@ def diagnose(
     for target in targets:
         made = [wrong_values(f) for f in wrong if usable(f, target, dtype)]
         result.facts += changes.described(target, made)
+    result.dtype = dtype
     result.probed = dtype if dtype in PROBED else "float32"
     result.facts += recovered(runner, findings, targets, result.probed)
     if not result.survivors:
@@ -257,16 +270,29 @@ def deeper(
         return
     known = [f for f in findings if f.case.dtype == dtype]
     starts: dict[sweeps.Plan, None] = {}
-    for sweep, target, got, want in sweeps.differing(runner, dtype, known, targets):
-        bad = sweeps.unequal(got, want)
-        none = None if not bad.any() else bad
-        result.unjudged.append(location.Judged(sweep.case, target, none, want))
-        if bad.any() and sweep.plan is not None:
-            starts[sweep.plan] = None
+    for row in sweeps.differing(runner, dtype, known, targets):
+        if unjudged(row, result) and row[0].plan is not None:
+            starts[row[0].plan] = None
     smallest = shrink.shrink(fails_of(runner, targets), iter([*starts][:3]), dtype)
-    if smallest is not None:
-        result.smallest = smallest.text
+    if smallest is None:
+        return
+    result.smallest = smallest.text
+    for sweep in shrink.around(smallest, dtype):
+        for row in sweeps.compared(runner, sweep, targets):
+            unjudged(row, result)
+    if known:
         findings += sweeps.check(runner, smallest.sweep, standard_of(findings, dtype))
+
+
+def unjudged(
+    row: tuple[sweeps.Sweep, str, Array, Array], result: Diagnosis
+) -> bool:
+    """Keep what came for the location; whether anything differs."""
+    sweep, target, got, want = row
+    bad = sweeps.unequal(got, want)
+    none = None if not bad.any() else bad
+    result.unjudged.append(location.Judged(sweep.case, target, none, want))
+    return none is not None
 
 
 def standard_of(findings: Sequence[Finding], dtype: str) -> Standard:

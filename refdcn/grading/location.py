@@ -7,7 +7,8 @@ right rows are the rule, and it is called exact only if it has no exception.
 
 Of many conditions one fits few failures by chance. A clause stays only if its
 failures are too many for that: units are calls where calls differ, elements of
-the failing calls where those differ, and every condition on offer counts.
+the failing calls where those differ, and every condition on offer counts. One call
+is enough where it differs in one size from another that is right.
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ FEW = 3  # failing elements that are told one by one
 PLAIN = ("N", "groups", "offset_groups", "K_h", "K_w", "H", "W", "H_out", "W_out")
 TRAIT = "call: "  # marks properties of a call, told after all others
 BLOCKS = (2, 3, 4, 8, 16, 32, 64)
+BASE = "sizes as they are"  # the call of which sweeps change one size
+SWEPT = {"c": "C_in", "o": "C_out"} | {
+    f"{name}_{axis}": f"{name} of {line}"
+    for name in ("stride", "padding", "dilation")
+    for axis, line in (("h", "rows"), ("w", "columns"))
+}
 
 
 class Judged(NamedTuple):
@@ -61,6 +68,12 @@ class Place(NamedTuple):
     holds: bool = False
     ruled: bool = False  # it says more than "everywhere"
     others: tuple[str, ...] = ()  # rules that hold of the same rows
+
+    @property
+    def told(self) -> str:
+        """The text, and the rules that no call tells apart from its own."""
+        more = f" (or where {' or '.join(self.others)}: no call tells)"
+        return self.text + (more if self.others else "")
 
 
 def shape_of(judged: Judged) -> tuple[int, ...]:
@@ -285,6 +298,7 @@ class Table(NamedTuple):
     right: Array
     lucky: Array  # right, in a call on small whole numbers that fails elsewhere
     call: Array  # which one
+    changed: tuple[str, ...]  # sizes that alone make a right call fail
 
     def values(self, name: str) -> Array | None:
         """The numbers of a column."""
@@ -341,7 +355,17 @@ def gather(judged: Sequence[Judged]) -> Table:
         join(state[1]),
         join(state[2]),
         join(state[3]),
+        changed_alone(judged),
     )
+
+
+def changed_alone(judged: Sequence[Judged]) -> tuple[str, ...]:
+    """The sizes of which another value makes a right call fail, all else equal."""
+    if not any(j.case.note == BASE and j.bad is None for j in judged):
+        return ()
+    notes = [j.case.note for j in judged if j.bad is not None and " = " in j.case.note]
+    names = dict.fromkeys(note.split(" = ")[0] for note in notes)
+    return tuple(SWEPT.get(name, name) for name in names)
 
 
 def kinds_of(one: Judged, shape: tuple[int, ...]) -> tuple[dict[str, Array], ...]:
@@ -404,6 +428,8 @@ def units(name: str, table: Table) -> Array:
 
 def told(clause: Clause, among: Array, table: Table) -> bool:
     """Whether the failures among some rows are too many to fit by chance."""
+    if any(clause[0].startswith(f"{name} ") for name in table.changed):
+        return True
     calls = by_calls(clause[1], among, table)
     least = min(calls, by_elements(clause, among, table))
     return least + log(max(1, table.tried)) < log(CHANCE)
@@ -490,8 +516,11 @@ def negated(name: str) -> str:
     return f"not ({name})"
 
 
-def shortest(table: Table) -> tuple[list[Clause], Array]:
-    """The conjunction that shuts out the most right rows, clause by clause."""
+def shortest(table: Table) -> tuple[list[Clause], list[Clause]]:
+    """The conjunction that shuts out the most right rows, clause by clause.
+
+    First of those that tell more than chance, then of the others.
+    """
     inside = np.ones(table.bad.shape, bool)
     found: list[Clause] = []
     bad = np.count_nonzero(table.bad)
@@ -500,10 +529,12 @@ def shortest(table: Table) -> tuple[list[Clause], Array]:
         left = int(np.count_nonzero(table.right & inside))
         sure = table.right & inside & ~table.lucky
         few = 0.02 if sure.any() else 0.2  # what may be right by chance
-        if left <= few * bad or not offered:
+        if left <= 0.02 * bad or not offered:
             break
         gone = [int(np.count_nonzero(table.right & inside & ~at)) for _, at in offered]
         most = max(gone)
+        if left <= few * bad and most < max(10, 0.9 * left):  # chance knows no places
+            break
         if most < max(2, (0.3 if found else 0.15) * left):
             break
         # of clauses as good as the best, the first is the plainest
@@ -514,11 +545,13 @@ def shortest(table: Table) -> tuple[list[Clause], Array]:
         rest = [c for c in found if c is not clause]
         if rest and not (table.right & met(rest, table) & ~inside).any():
             found, inside = rest, met(rest, table)
+    doubtful = []
     for clause in list(found):  # or fit by chance alone
         rest = [c for c in found if c is not clause]
         if not told(clause, met(rest, table), table):
             found = rest
-    return found, met(found, table)
+            doubtful.append(clause)
+    return found, doubtful
 
 
 def met(rule: Sequence[Clause], table: Table) -> Array:
@@ -562,7 +595,10 @@ def locate(findings: Iterable[Finding | Judged]) -> Place:
     bad, right = int(table.bad.sum()), int(table.right.sum())
     if right == 0:
         return Place("it fails everywhere", True, True)
-    rule, inside = shortest(table)
+    if bad <= FEW < right:
+        return Place(f"it fails at {bad} of {bad + right} values: {named(wrong)}")
+    rule, doubtful = shortest(table)
+    inside = met(rule, table)
     others = equals(rule, table)
     text = " and ".join(
         bracketed(c, [d for d in rule if d is not c], table) for c in rule
@@ -579,10 +615,18 @@ def locate(findings: Iterable[Finding | Judged]) -> Place:
         return Place(said, False, True, True, others)
     if exceptions <= 0.1 * bad:
         return Place(f"it fails nearly everywhere, at {within}", False, dense > 0.9)
-    if bad <= FEW:
-        return Place(f"it fails at {bad} of {bad + right} values: {named(wrong)}")
-    calls = f"in {len(wrong)} of {len(judged)} calls"
+    calls = f"in {len(wrong)} of {len(judged)} calls" + hint(doubtful, table)
     return Place(f"it fails at {within}, {calls}; {first(wrong)}")
+
+
+def hint(doubtful: Sequence[Clause], table: Table) -> str:
+    """What the calls that fail have alone, if they are too few for a rule."""
+    failing = np.unique(table.call[table.bad])
+    for clause in doubtful:
+        if np.array_equal(np.unique(table.call[clause[1]]), failing):
+            alone = bracketed(clause, (), table)
+            return f", too few for a rule: they alone have {alone}"
+    return ""
 
 
 def named(wrong: Sequence[Judged]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from textwrap import wrap
 from typing import Any
 
 from refdcn.grading.candidates import split
@@ -22,24 +23,34 @@ import numpy as np
 sys.path.insert(0, ".")
 {load}
 
+# [N, C_in, H, W]
 x = {x}
+# [N, 2 offset_groups K_h K_w, H_out, W_out]: dy, dx of every tap in turn
 offset = {offset}
+# [C_out, C_in / groups, K_h, K_w]
 weight = {weight}
+# [N, offset_groups K_h K_w, H_out, W_out]
 mask = {mask}
+# [C_out]
 bias = {bias}
 inputs = x, offset, weight, mask, bias
 windows = {windows}
 '''
-VALUES = """low = {low}
-high = {high}
+VALUES = """# What the definition gives, and how far from it rounding may lead.
+{range}
 bound = {bound}
 {call}
 assert isinstance(got, np.ndarray), f"it returned {{type(got)}}, no array"
 assert got.shape == low.shape, f"its shape is {{got.shape}}, not {{low.shape}}"
 assert got.dtype == {dtype!r}, f"its dtype is {{got.dtype}}, not {dtype}"
 ok = (low - bound <= got) & (got <= high + bound)
-print("got", got, "wanted", low, "to", high, "give or take", bound, sep="\\n")
+for at in list(map(tuple, np.argwhere(~ok).tolist()))[:10]:
+    a, b = low[at], high[at]
+    want = f"{{a}}" if a == b else f"{{a}} to {{b}}"
+    print(f"{name}{{list(at)}} = {{got[at]}}, it must be {{want}}", end="")
+    print(f", give or take {{bound[at]:.2g}}")
 assert ok.all(), f"{{np.count_nonzero(~ok)}} of {{ok.size}} values are outside"
+print(f"all {{ok.size}} values are right")
 """
 REFUSED = """try:
     got = f(*inputs, **windows)
@@ -123,8 +134,9 @@ def reproduction(spec: str, array: str, f: Finding) -> str:
     grad, case = f.target.startswith("grad"), f.case
     inputs = dict(zip(NAMES, map(listed, case.inputs), strict=True))
     title = f"{spec}: {f.text or f.target} ({case})."
+    title = title.replace("\\", "/").replace('"', "'")
     head = HEAD.format(
-        title=title.replace("\\", "/").replace('"', "'"),
+        title="\n".join(wrap(title, 80, break_long_words=False)),
         load=loading(spec, array, grad, case.bfloat16),
         windows=case.windows,
         **inputs,
@@ -134,12 +146,19 @@ def reproduction(spec: str, array: str, f: Finding) -> str:
     call = "got = f(*inputs, **windows)"
     if grad:
         at = NAMES.index(f.target[5:]) if f.target != "gradients" else slice(None)
-        call = f"grad_y = {listed(case.grad_y)}\n"
+        call = f"# [N, C_out, H_out, W_out]\ngrad_y = {listed(case.grad_y)}\n"
         call += f"got = f(grad_y, *inputs, **windows)[{at}]"
     if f.expected is None or (grad and f.target == "gradients"):
         return f"{head}{call}\nprint(got)\n"
     want = f.expected.range(f.target if f.target != "call" else "y")
     bound = want.bound if f.verdict is not Verdict.IMPRECISE else want.usual
-    ranges = {"low": want.low, "high": want.high, "bound": bound}
-    texts = {k: listed(a) for k, a in ranges.items()}
-    return head + VALUES.format(call=call, dtype=case.x.dtype.name, **texts)
+    ends = f"low = high = {listed(want.low)}"
+    if (want.low != want.high).any():
+        ends = f"low = {listed(want.low)}\nhigh = {listed(want.high)}"
+    return head + VALUES.format(
+        name="y" if f.target == "call" else f.target,
+        range=ends,
+        bound=listed(bound),
+        call=call,
+        dtype=case.x.dtype.name,
+    )

@@ -52,7 +52,7 @@ def call_of(plan: Plan, values: Values, dtype: str, seed: int) -> Case:
     return replace(case, offset=offset, mask=mask, weight=weight)
 
 
-def less(plan: Plan, name: str, value: int | bool) -> Plan:
+def changed(plan: Plan, name: str, value: int | bool) -> Plan:
     """The plan with one size changed."""
     change: dict[str, Any] = {name: value}
     return plan._replace(**change)
@@ -63,14 +63,14 @@ def smaller(plan: Plan, name: str) -> Iterator[Plan]:
     now = getattr(plan, name)
     if name in ("mask", "bias"):
         if now:
-            yield less(plan, name, False)
+            yield changed(plan, name, False)
         return
     for value in RANGES[name]:
         if value >= now:
             return
-        yield less(plan, name, value)
+        yield changed(plan, name, value)
     if now - 1 not in RANGES[name]:
-        yield less(plan, name, now - 1)
+        yield changed(plan, name, now - 1)
 
 
 def simpler(values: Values) -> Iterator[Values]:
@@ -104,6 +104,7 @@ class Smallest(NamedTuple):
     sweep: Sweep
     plan: Plan
     values: Values
+    seed: int
 
     @property
     def text(self) -> str:
@@ -145,35 +146,45 @@ def shrink(
     """Take away, in the order of ORDER, while the call still fails."""
     left = [most]
 
-    def bad(plan: Plan, values: Values) -> Sweep | None:
+    def bad(plan: Plan, values: Values) -> Smallest | None:
         for seed in SEEDS:
             left[0] -= 1
             sweep = Sweep(call_of(plan, values, dtype, seed))
             if sweep.case.offset.shape != expected_shape(sweep.case):
                 return None
             if fails(sweep):
-                return sweep
+                return Smallest(sweep, plan, values, seed)
         return None
 
-    found = next(
-        (
-            Smallest(sweep, plan, Values())
-            for plan in starts
-            if (sweep := bad(plan, Values())) is not None
-        ),
-        None,
-    )
+    tried = (bad(plan, Values()) for plan in starts)
+    found = next((one for one in tried if one is not None), None)
     while found is not None and left[0] > 0:
         before = found
         for steps in STEPS:
             for p, v in steps(found.plan, found.values):
-                sweep = bad(p, v) if left[0] > 0 else None
-                if sweep is not None:
-                    found = Smallest(sweep, p, v)
+                less = bad(p, v) if left[0] > 0 else None
+                if less is not None:
+                    found = less
                     break
         if found is before:
             break
     return found
+
+
+NEAR = 4  # values of a size that are tried on either side
+
+
+def around(found: Smallest, dtype: str) -> Iterator[Sweep]:
+    """The smallest call with one size changed: which values of it fail?"""
+    for name, values in RANGES.items():
+        now = getattr(found.plan, name)
+        below = [v for v in values if v < now][-NEAR:]
+        above = [v for v in values if v > now]
+        for value in (*below, *above[:NEAR], *above[NEAR::5]):
+            plan = changed(found.plan, name, value)
+            case = call_of(plan, found.values, dtype, found.seed)
+            if case.offset.shape == expected_shape(case):
+                yield Sweep(case)
 
 
 def expected_shape(case: Case) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from refdcn.grading import judge, oracle
 from refdcn.grading.cases import Array, Case, Sizes, exact_case, landing
 from refdcn.grading.isolation import InProcess, Outcome, Process
 from refdcn.grading.judge import Finding
+from refdcn.grading.location import BASE
 from refdcn.grading.precision import Standard
 from refdcn.grading.suite import TARGETS, Expected, Range
 from refdcn.grading.verdicts import Verdict
@@ -117,7 +118,7 @@ FEW: dict[str, tuple[int, ...]] = {
 
 def plans(level: str) -> Iterator[tuple[Plan, str]]:
     """Every call of the sweeps and what is swept in it."""
-    yield Plan(), "sizes as they are"
+    yield Plan(), BASE
     for name, values in (FEW if level == "smoke" else RANGES).items():
         for value in values:
             if value != getattr(Plan(), name):

@@ -1,0 +1,103 @@
+"""A rule of places is stated only where the failures cannot fit it by chance."""
+
+import numpy as np
+import pytest
+
+from refdcn.grading import location, shrink, sweeps
+from refdcn.grading.isolation import InProcess
+from refdcn.grading.location import Judged
+from refdcn.grading.operator import functions
+
+
+def calls():
+    return [s.case for s in sweeps.prepare(1, "float32", "smoke")]
+
+
+def judged(bad_of):
+    """Each call's y, with the elements that `bad_of` says of (case, n, o, oh, ow)."""
+    found = []
+    for case in calls():
+        bad = np.broadcast_to(bad_of(case, *np.indices(case.y_shape)), case.y_shape)
+        found.append(Judged(case, "y", bad.copy() if bad.any() else None))
+    return found
+
+
+def only_in(note, *at):
+    """One pixel of one call, in every channel."""
+
+    def bad(case, n, o, oh, ow):
+        return (case.note == note) & (n == at[0]) & (oh == at[1]) & (ow == at[2])
+
+    return bad
+
+
+@pytest.mark.parametrize("channel", [0, None])
+def test_one_failing_pixel_is_no_rule(channel):
+    found = judged(only_in("W_out = 33", 1, 2, 31))
+    for k, one in enumerate(found):
+        if one.bad is not None and channel is not None:
+            one.bad[:, channel + 1 :] = False
+            found[k] = one
+    place = location.locate(found)
+    assert " where " not in place.text and not place.ruled
+    if channel == 0:
+        assert place.text.startswith("it fails at 1 of ")
+        assert "y[1, 0, 2, 31] of N2" in place.text
+    else:
+        assert "in 1 of " in place.text and "first at y[1, 0, 2, 31]" in place.text
+
+
+def test_many_failing_pixels_are_a_rule():
+    place = location.locate(judged(lambda case, n, o, oh, ow: ow >= 31))
+    assert place.exact and place.text == "it fails exactly where ow >= 31"
+
+
+def test_two_calls_of_many_are_too_few_for_a_rule():
+    place = location.locate(judged(lambda case, *_: case.sizes.W >= 500))
+    assert not place.ruled and " where " not in place.text
+    assert "in 2 of 100 calls, too few for a rule: they alone have W >= 700" in (
+        place.text.replace(str(len(calls())), "100")
+    )
+    late = location.locate(
+        judged(lambda case, n, o, oh, ow: (case.sizes.W >= 500) & (ow > 50))
+    )
+    assert "where ow >= 51" in late.text  # the elements are many
+
+
+def test_a_call_with_one_size_changed_is_enough():
+    """All else is equal in a call that is right."""
+    place = location.locate(judged(lambda case, *_: case.note == "groups = 3"))
+    assert place.exact and place.text == "it fails exactly where groups = 3"
+    assert any("offset_groups" in other for other in place.others)
+
+
+def test_the_nearest_right_value_stands_beside_a_limit():
+    place = location.locate(judged(lambda case, *_: len(case.x) > 5))
+    assert place.text == "it fails exactly where N >= 33 (up to 5 it is right)"
+    place = location.locate(judged(lambda case, n, *_: n > 4))
+    assert place.text == "it fails exactly where n >= 5"
+
+
+def test_rules_that_no_call_tells_apart_are_told():
+    place = location.locate(judged(lambda case, n, o, oh, ow: case.sizes.K_h > 2))
+    assert place.exact and "K_h >= 3" in place.text
+    told = location.Place("it fails exactly where a", True, others=("b", "c")).told
+    assert told == "it fails exactly where a (or where b or c: no call tells)"
+
+
+def test_chance_is_that_of_drawing_the_failures():
+    assert location.log_chance(1, 1, 100) == pytest.approx(np.log(1 / 100))
+    assert location.log_chance(2, 2, 100) == pytest.approx(np.log(2 / (100 * 99)))
+    assert location.log_chance(3, 100, 100) == 0.0
+
+
+def test_calls_around_the_smallest_failing_one_find_its_limit():
+    def late(s):
+        if s.z.N > 12:
+            s.y = s.y + 1
+
+    one = InProcess(functions((("finish", late),))[0])
+    fails = lambda sweep: not sweep.right(one.call(sweep.case))  # noqa: E731
+    found = shrink.shrink(fails, iter([sweeps.Plan(N=65)]), "float32")
+    tried = {s.case.sizes.N: fails(s) for s in shrink.around(found, "float32")}
+    assert tried[12] is False and tried[15] is True and len(tried) > 5
