@@ -1,9 +1,11 @@
 """Torch's own threads as the team of a call on tensors."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 import refdcn
 from refdcn import threads
 from refdcn.torch import library
+from refdcn.torch import team as team_module
 from refdcn.torch.team import torch_team
 
 pytestmark = pytest.mark.torch
@@ -125,24 +128,62 @@ def test_several_python_threads_at_once(team):
 
 
 IN_A_FORK = """
-import os, signal, torch, refdcn
-from refdcn.torch.team import torch_team
+import multiprocessing, os, signal, torch
+
+def child(check=""):
+    signal.alarm(120)  # OpenMP would wait for ever
+    import refdcn
+    from refdcn.torch import team
+    assert team.torch_team() is None
+    exec(check)
+    y = refdcn.deform_conv2d(x, offset, weight, padding=1)
+    arrays = [t.numpy() for t in (x, offset, weight)]
+    assert (y.numpy() == refdcn.deform_conv2d(*arrays, padding=1)).all()
+    os._exit(0)
+
 torch.set_num_threads(2)
 x, offset = torch.randn(2, 64, 30, 30), torch.randn(2, 18, 30, 30)
 weight = torch.randn(64, 64, 3, 3)
-wanted = refdcn.deform_conv2d(x, offset, weight, padding=1)
-child = os.fork()
-if child == 0:
-    signal.alarm(60)  # OpenMP would wait for ever
-    y = refdcn.deform_conv2d(x, offset, weight, padding=1)
-    same = (y.numpy() == wanted.numpy()).all()  # torch.equal would wait, too
-    os._exit(0 if same and torch_team() is None else 3)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+torch.ones(1 << 20).add_(1)  # torch's threads exist from here on
+"""
+BEFORE = "import refdcn; refdcn.deform_conv2d(x, offset, weight, padding=1)\n"
+BY_OS = """
+pid = os.fork()
+if pid == 0:
+    try:
+        child()
+    finally:
+        os._exit(3)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+BY_MULTIPROCESSING = """
+told = "team._flags = lambda: 0; assert team._is_fork()"  # where no /proc tells it
+process = multiprocessing.get_context("fork").Process(target=child, args=[told])
+process.start()
+process.join()
+print(process.exitcode)
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_does_without(team):
-    code = [sys.executable, "-c", IN_A_FORK]
+@pytest.mark.parametrize(
+    "first, how", [(BEFORE, BY_OS), ("", BY_OS), ("", BY_MULTIPROCESSING)],
+    ids=["before", "after", "multiprocessing"],
+)  # fmt: skip
+def test_a_forked_child_does_without(team, first, how):
+    """Whether refdcn is imported before the fork, and sees it, or after."""
+    code = [sys.executable, "-c", IN_A_FORK + first + how]
     run = subprocess.run(code, capture_output=True, text=True, check=True)
     assert run.stdout == "0\n", run.stderr
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_of_multiprocessing_s_children_those_that_it_forks(monkeypatch, method):
+    """This process has an image of its own, as a child that was spawned has."""
+    parent, own = SimpleNamespace(), SimpleNamespace(_start_method=method)
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: parent)
+    monkeypatch.setattr(multiprocessing, "current_process", lambda: own)
+    assert team_module._is_fork() == (method == "fork")
+    own._start_method = None  # of the default
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: method)
+    assert team_module._is_fork() == (method == "fork")

@@ -8,6 +8,7 @@ more work. A second pool would share the cores with them: after a conv2d on two 
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 from collections.abc import Callable
 from functools import cache
@@ -15,14 +16,14 @@ from typing import Any
 
 from refdcn import threads
 
-_forked = False
+PF_FORKNOEXEC = 0x40  # Linux: forked, and no exec has given it a new image
 
 
 def torch_team() -> threads.Team | None:
     """A team for `threads.run`; None where torch's threads cannot be had.
 
-    So it is without OpenMP (as on macOS and Windows), and in a forked child, where
-    OpenMP waits for ever for the threads of its parent.
+    So it is without OpenMP (as on macOS and Windows), and in a forked process: its
+    OpenMP may be its parent's, and would wait for ever for threads that are not here.
     """
     return None if _forked or _parallel() is None else _team
 
@@ -70,10 +71,32 @@ def _parallel() -> Any:
     return None
 
 
+def _is_fork() -> bool:
+    """Whether torch may have come from the parent of this process, by a fork.
+
+    OpenMP itself cannot be asked whether its threads are alive.
+    """
+    if multiprocessing.parent_process() is not None:
+        own = getattr(multiprocessing.current_process(), "_start_method", None)
+        if (own or multiprocessing.get_start_method()) == "fork":
+            return True
+    return bool(_flags() & PF_FORKNOEXEC)
+
+
+def _flags() -> int:
+    """The kernel's flags of this process; 0 where it does not tell."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[6])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def _note_fork() -> None:
     global _forked
     _forked = True
 
 
+_forked = _is_fork()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
