@@ -42,7 +42,7 @@ def test_one_failing_pixel_is_no_rule(channel):
     assert " where " not in place.text and not place.ruled
     if channel == 0:
         assert place.text.startswith("it fails at 1 of ")
-        assert "y[1, 0, 2, 31] of N2" in place.text
+        assert "y[1, 0, 2, 31] of N=2 " in place.text
     else:
         assert "in 1 of " in place.text and "first at y[1, 0, 2, 31]" in place.text
 

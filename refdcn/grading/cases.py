@@ -66,12 +66,16 @@ class Sizes(NamedTuple):
         return h, w
 
     def __str__(self) -> str:
-        s, p, d = (f"{a},{b}" for a, b in (self.stride, self.padding, self.dilation))
-        return (
-            f"N{self.N} C{self.C_in}->{self.C_out} g{self.groups} "
-            f"og{self.offset_groups} {self.H}x{self.W} "
-            f"k{self.K_h}x{self.K_w} s{s} p{p} d{d}"
-        )
+        said = f"N={self.N} C_in={self.C_in} C_out={self.C_out}"
+        for name in ("groups", "offset_groups"):
+            n = getattr(self, name)
+            said += f" {name}={n}" if n != 1 else ""
+        said += f" image {self.H}x{self.W} kernel {self.K_h}x{self.K_w}"
+        usual = (("stride", (1, 1)), ("padding", (0, 0)), ("dilation", (1, 1)))
+        for name, plain in usual:
+            pair = getattr(self, name)
+            said += f" {name} {pair[0]},{pair[1]}" if pair != plain else ""
+        return said
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,8 @@ class Case:
         return len(self.x), len(self.weight), *self.offset.shape[2:]
 
     def __str__(self) -> str:
-        return f"{self.sizes} {self.dtype}" + (f": {self.note}" if self.note else "")
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.sizes} {self.dtype}{note}"
 
 
 def draw_sizes(rng: np.random.Generator, most: int = 7, **fixed: Any) -> Sizes:
