@@ -239,3 +239,57 @@ def test_a_state_kept_from_another_call_is_caught():
     one = InProcess(remember, stale)
     found = sweeps.run(one, standard("float32"), 1, "float32")
     assert any(f.verdict is Verdict.WRONG and f.target == "grad_x" for f in found)
+
+
+KEPT = {}
+
+
+@at("read")
+def earlier_weight(s):
+    """The weight is cached under its shape and its sum."""
+    key = s.w.shape, float(s.w.sum())
+    s.w = KEPT.setdefault(key, s.w)
+
+
+def test_an_argument_of_an_earlier_call_is_told():
+    KEPT.clear()
+    assert influence.remembered(call(RIGHT), grads(RIGHT), "float32") == []
+    told = said(
+        influence.remembered(call(runner(earlier_weight, grad=False)), None, "float32")
+    )
+    assert told == [
+        "y takes the weight of an earlier call with the same numbers in another order"
+    ]
+    forward, backward = functions(())
+    kept = {}
+
+    def first_windows(*inputs, **windows):
+        key = tuple(None if a is None else a.shape for a in inputs)
+        return forward(*inputs, **kept.setdefault(key, windows))
+
+    def last_mask(grad_y, x, offset, weight, mask, bias, **windows):
+        return backward(grad_y, x, offset, weight, kept["mask"], bias, **windows)
+
+    def keep(*inputs, **windows):
+        kept["mask"] = inputs[3]
+        return forward(*inputs, **windows)
+
+    one = InProcess(first_windows)
+    told = said(influence.remembered(call(one), None, "float32"))
+    assert told == ["y takes the padding of an earlier call with the same shapes"]
+    two = InProcess(keep, last_mask)
+    told = said(influence.remembered(call(two), grads(two), "float32"))
+    assert len(told) == 1
+    assert told[0].startswith("grad_x, grad_offset, grad_weight: the mask is that of")
+
+
+@at("backward")
+def late_rows_lost(s):
+    """What grad_y has from the third row on does not enter grad_bias."""
+    s.grads["bias"] = s.grad_y[:, :, :2].sum((0, 2, 3))
+
+
+def test_what_of_grad_y_enters_is_told():
+    one = runner(late_rows_lost)
+    told = said(influence.stencils(grads(one), "float32"))
+    assert told == ["grad_y does not enter grad_bias from oh = 2 on"]

@@ -145,6 +145,7 @@ RANKS = {  # of what says what happens, then that something does, then where
     "a mask of": 2,
     "a bias of": 2,
     "groups become": 2,
+    "share": 1,
     "stencil": 3,
     "adjoint": 3,
 }
@@ -156,6 +157,8 @@ def rank(fact: probes.Fact) -> int:
         return 4
     if UNCLEAR in fact.text:
         return 1
+    if fact.text.startswith("grad_y "):  # which elements, not one of them
+        return 0
     return next((r for k, r in RANKS.items() if fact.topic.startswith(k)), 0)
 
 
@@ -255,19 +258,33 @@ def deeper(
 ) -> None:
     """What no listed mistake explains: sweeps, relations, the smallest call."""
     dtype = result.probed
+    smallest = reduced(runner, findings, targets, result)
+    own = (smallest.plan,) if smallest is not None else ()
+    plans, related = (*own, *influence.PLANS), (*own, *relations.PLANS)
     grads = (lambda c: five(runner, c)) if runner.has_grad else None
     call = caller(runner)
     with np.errstate(all="ignore"):
+        result.facts += influence.remembered(call, grads, dtype)
         if "y" in targets:
             result.facts += resolution.facts(call, dtype)
-            result.facts += influence.read_sets(call, dtype)
+            result.facts += influence.read_sets(call, dtype, plans)
             result.facts += influence.taint(call, dtype)
         if grads is not None and targets != ["y"]:
             result.facts += relations.adjoint(call, grads, dtype)
-            result.facts += influence.stencils(grads, dtype)
-        result.facts += relations.contradictions(call, grads, dtype)
+            result.facts += influence.stencils(grads, dtype, plans)
+        result.facts += relations.contradictions(call, grads, dtype, related)
+
+
+def reduced(
+    runner: Runner,
+    findings: list[Finding],
+    targets: Sequence[str],
+    result: Diagnosis,
+) -> shrink.Smallest | None:
+    """The smallest failing call; what is tried on the way serves the location."""
+    dtype = result.probed
     if dtype == "float16":
-        return
+        return None
     known = [f for f in findings if f.case.dtype == dtype]
     starts: dict[sweeps.Plan, None] = {}
     for row in sweeps.differing(runner, dtype, known, targets):
@@ -275,13 +292,14 @@ def deeper(
             starts[row[0].plan] = None
     smallest = shrink.shrink(fails_of(runner, targets), iter([*starts][:3]), dtype)
     if smallest is None:
-        return
+        return None
     result.smallest = smallest.text
     for sweep in shrink.around(smallest, dtype):
         for row in sweeps.compared(runner, sweep, targets):
             unjudged(row, result)
     if known:
         findings += sweeps.check(runner, smallest.sweep, standard_of(findings, dtype))
+    return smallest
 
 
 def unjudged(

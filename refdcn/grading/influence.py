@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,10 +44,10 @@ def changed(case: Case, name: str, at: tuple[int, ...]) -> Case:
     return replace(case, **{name: a})
 
 
-def read_sets(call: Call, dtype: str) -> list[Fact]:
+def read_sets(call: Call, dtype: str, plans: Sequence[Plan] = PLANS) -> list[Fact]:
     """Outputs that follow an element they must not read, or the other way."""
     facts = {name: Fact(f"reads of {name}", True, "") for name in NAMES}
-    for plan in PLANS:
+    for plan in plans:
         case = drawn(plan, dtype, 3, "influence")
         start, right = call(case), oracle.forward(case)
         if start is None:
@@ -109,12 +110,13 @@ def taint(call: Call, dtype: str) -> list[Fact]:
     return [Fact("isolation of images", not reached.any(), text)]
 
 
-def stencils(grads: Grads, dtype: str) -> list[Fact]:
+def stencils(grads: Grads, dtype: str, plans: Sequence[Plan] = PLANS) -> list[Fact]:
     """What a single grad_y of 1 reaches in every gradient."""
     facts: dict[str, Fact] = {}
-    for plan in PLANS:
+    for plan in plans:
         case = drawn(plan, dtype, 3, "influence")
         assert case.grad_y is not None
+        seen: dict[str, list[Share]] = {}
         for flat in np.linspace(0, case.grad_y.size - 1, EACH).astype(int):
             go = np.zeros_like(case.grad_y)
             go.reshape(-1)[flat] = 1
@@ -127,10 +129,64 @@ def stencils(grads: Grads, dtype: str) -> list[Fact]:
                 topic = f"stencil of grad_{name}"
                 if got is None or want is None or topic in facts:
                     continue
-                text = stencil(name, at, got.astype(float), want, one)
-                if text:
-                    facts[topic] = Fact(topic, False, text)
+                got = got.astype(float)
+                text = stencil(name, at, got, want, one)
+                seen.setdefault(topic, []).append(Share(at, ratio(got, want), text))
+        for topic, shares in seen.items():
+            text = entering(topic.split(" ")[-1], shares, case)
+            if text:
+                told = topic.replace("stencil", "share") if "enter" in text else topic
+                facts[topic] = Fact(told, False, text)
     return list(facts.values())
+
+
+class Share(NamedTuple):
+    """How often one element of grad_y enters a gradient; None: in another way."""
+
+    at: tuple[int, ...]
+    times: float | None
+    text: str  # what is wrong, empty if nothing
+
+
+def ratio(got: Array, want: Array) -> float | None:
+    """The number of times that `want` came, None where it is no multiple."""
+    if not np.isfinite(got).all() or not want.any():
+        return None
+    k = float((got * want).sum() / (want * want).sum())
+    near = np.abs(got - k * want).max() <= 1e-3 * np.abs(want).max()
+    return round(k, 3) if near else None
+
+
+def entering(target: str, shares: Sequence[Share], case: Case) -> str:
+    """Which elements of grad_y enter a gradient too often or not at all."""
+    bad = [s for s in shares if s.text]
+    if not bad:
+        return ""
+    times = {s.times for s in bad}
+    right = [s for s in shares if not s.text]
+    if len(times) > 1 or None in times or not right:
+        return bad[0].text
+    (k,) = times
+    does = f"does not enter {target}" if k == 0 else f"enters {target} {k:g} times"
+    for label, value in numbered(case):
+        mine, others = ([value(s.at) for s in part] for part in (bad, right))
+        if min(mine) > max(others):
+            return f"grad_y {does} from {label} = {min(mine)} on"
+        if max(mine) < min(others):
+            return f"grad_y {does} up to {label} = {max(mine)}"
+    return f"grad_y[{', '.join(map(str, bad[0].at))}] {does}"
+
+
+def numbered(case: Case) -> list[tuple[str, Callable[[tuple[int, ...]], int]]]:
+    """The ways in which an element of grad_y is counted."""
+    width = case.y_shape[3]
+    return [
+        ("n", lambda at: at[0]),
+        ("o", lambda at: at[1]),
+        ("oh", lambda at: at[2]),
+        ("ow", lambda at: at[3]),
+        ("oh W_out + ow", lambda at: at[2] * width + at[3]),
+    ]
 
 
 def stencil(name: str, at: tuple[int, ...], got: Array, want: Array, case: Case) -> str:
@@ -158,4 +214,55 @@ def stencil(name: str, at: tuple[int, ...], got: Array, want: Array, case: Case)
     return f"{head} = {a:g} at {place} ({labels}); the definition gives {b:g}"
 
 
-__all__ = ["first", "read_sets", "stencils", "taint"]
+ODD = Plan(N=3, c=3, o=3, H_out=3, W_out=7)  # shapes that no other call has
+
+
+def remembered(call: Call, grads: Grads | None, dtype: str) -> list[Fact]:
+    """Arguments that are taken from an earlier call of the same shapes."""
+    facts = []
+    first = drawn(ODD, dtype, 3, "the first of these shapes")
+    if call(first) is None:
+        return []
+    for name in (*NAMES, "padding"):
+        for how, other in others(first, name):
+            if stale(call(other), [oracle.forward(a) for a in (first, other)]):
+                text = f"y takes the {name} of an earlier call with the same {how}"
+                facts.append(Fact(f"{name} of y", False, text))
+                break
+            call(first)
+            five = grads(other) if grads is not None else None
+            pairs = (oracle.gradients(a) for a in (first, other))
+            three = zip(NAMES, five or (), *pairs, strict=False)
+            moved = [n for n, got, *wants in three if stale(got, wants)]
+            if moved:
+                lost = ", ".join(f"grad_{n}" for n in moved)
+                text = f"{lost}: the {name} is that of an earlier call"
+                text += f" with the same {how}"
+                facts.append(Fact(f"{name} of gradients", False, text))
+                break
+    return facts
+
+
+def others(case: Case, name: str) -> Iterator[tuple[str, Case]]:
+    """The call with another value of one argument, and what stays the same."""
+    if name == "padding":  # and a dilation that leaves the sizes as they are
+        (p, q), (d, e) = case.padding, case.dilation
+        yield "shapes", replace(case, padding=(p, q + 1), dilation=(d, e + 1))
+        return
+    a = getattr(case, name)
+    if a is not None:
+        turned = a.reshape(-1)[::-1].reshape(a.shape).copy()
+        for how, b in (("shape", -a - 1), ("numbers in another order", turned)):
+            change: dict[str, Any] = {name: b}
+            yield how, replace(case, **change)
+
+
+def stale(got: Array | None, wants: Sequence[Array | None]) -> bool:
+    """Whether what came is right for the first of two calls, not the second."""
+    before, now = wants
+    if got is None or before is None or now is None or np.array_equal(before, now):
+        return False
+    return np.array_equal(got, before) and not np.array_equal(got, now)
+
+
+__all__ = ["first", "read_sets", "remembered", "stencils", "taint"]

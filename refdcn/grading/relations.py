@@ -235,10 +235,12 @@ def start_of(relation: Relation, case: Case) -> Case:
 PLANS = (Plan(), Plan(N=33, W_out=3, H_out=2), Plan(N=1, W_out=33, c=5))
 
 
-def contradictions(call: Call, grads: Grads | None, dtype: str) -> list[Fact]:
+def contradictions(
+    call: Call, grads: Grads | None, dtype: str, plans: Sequence[Plan] = PLANS
+) -> list[Fact]:
     """The relations that fail, each by the outputs which do not follow."""
     facts: dict[str, Fact] = {}
-    for plan in PLANS:
+    for plan in plans:
         case = drawn(plan, dtype, 3, "relations")
         starts: dict[int, dict[str, Array]] = {}
         for relation in (*permutations(case), *shifts(case), *fillers(case)):
