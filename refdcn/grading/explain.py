@@ -26,7 +26,9 @@ def explain_precision(findings: list[Finding]) -> None:
         if not bad or any(f.got is None for f in bad) or rare(bad, findings):
             continue
         bad.sort(key=lambda f: f.verdict)
-        told = [(nearness(bad, h), h) for h in hypotheses(dtype)]
+        fine = {f.target for f in findings if f.case.dtype == dtype and drawn(f)}
+        fine -= {f.target for f in bad}
+        told = [(nearness(bad, h), h) for h in hypotheses(dtype) if meets(h, bad, fine)]
         near, h = max(told, key=lambda pair: pair[0])
         if near < 0:
             continue
@@ -34,6 +36,25 @@ def explain_precision(findings: list[Finding]) -> None:
             f.verdict = Verdict.CONVENTION if h.convention else Verdict.IMPRECISE
             f.text = f"{h.name} ({f.text})"
             f.cause = h.name
+
+
+# What enters these gradients alike spoils all of them or none.
+ENTERS = {
+    "weights": {"grad_x", "grad_offset", "grad_mask"},
+    "products": {"grad_x", "grad_offset", "grad_mask"},
+    "positions": {"grad_x", "grad_offset", "grad_mask", "grad_weight"},
+}
+
+
+def meets(hypothesis: Hypothesis, bad: list[Finding], fine: set[str]) -> bool:
+    """Whether a hypothesis lies behind gradients of which others are fine."""
+    inner = ENTERS.get(hypothesis.name.split()[0], set())
+    return all(f.target == "y" for f in bad) or not inner & fine
+
+
+def drawn(finding: Finding) -> bool:
+    """Whether it is one of the cases with random data."""
+    return finding.case.group == "random" and finding.case.kind == "bound"
 
 
 def nearness(bad: list[Finding], hypothesis: Hypothesis) -> float:
@@ -71,7 +92,7 @@ def rare(bad: list[Finding], findings: list[Finding]) -> bool:
             f
             for f in findings
             if f.target == target
-            and f.case.group == "random"
+            and drawn(f)
             and f.case.dtype == bad[0].case.dtype
         ]
         if 5 * len(mine) < len(judged):
