@@ -73,7 +73,10 @@ ENDS = {  # Python in place of a check: verdict, and what the record says
     "pass": ("passed", ""),
     "raise ValueError('off')": ("failed", "off"),
     "raise cuda_child.Skip('no tool')": ("not run", "no tool"),
-    "raise torch.OutOfMemoryError('wants 80 GiB')": ("not run", "wants 80 GiB"),
+    "raise torch.OutOfMemoryError('wants 80 GiB')": ("undecided", "wants 80 GiB"),
+    "raise RuntimeError('CUDA error: out of memory')": ("undecided", "out of memory"),
+    "raise RuntimeError('CUDA_ERROR_OUT_OF_MEMORY')": ("undecided", "OUT_OF_MEMORY"),
+    "raise MemoryError": ("undecided", "MemoryError"),
     "import os; os.abort()": ("failed", "exit code -6"),
     "import os; print('dying', flush=True); os._exit(3)": ("failed", "dying"),
     "import time; time.sleep(60)": ("failed", "took longer than 2 s"),
@@ -97,7 +100,7 @@ def stub(monkeypatch, tmp_path):
 
 
 def ran(environment, folder, seconds=30.0, before=()):
-    task = Task("stub", seconds, ("stub_check:check", "a", "b"), before)
+    task = Task("stub", seconds, ("stub_check:check", "a", "b"), before=before)
     return cuda_check.child(task, folder, environment)
 
 
@@ -120,14 +123,58 @@ def test_what_was_found_before_the_time_was_up_is_kept(stub, tmp_path):
     assert check.verdict == "failed" and check.detail["parts"] == [["a", "b"], 2]
 
 
-def test_a_sanitizers_finding_fails_a_check_that_passed(stub, tmp_path):
-    """compute-sanitizer has an exit code of its own."""
+def test_what_the_limit_cuts_short_is_undecided(stub, tmp_path):
+    """Its own time is up: failed. All time is up: it had no chance."""
+    environment = stub("    import time\n    time.sleep(60)\n")
+    task = Task("stub", 2.0, ("stub_check:check",), cut=True)
+    check = cuda_check.child(task, tmp_path, environment)
+    assert check.verdict == "undecided" and "--limit" in check.detail["ended"]
+
+
+BAD = "raise ValueError('off')"
+CLEAN = "========= ERROR SUMMARY: 0 errors"
+CALM = "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)"
+WARNED = "========= RACECHECK SUMMARY: 1 hazard displayed (0 errors, 1 warning)"
+UNWATCHED = (
+    "========= Error: Target application terminated before first instrumented API call"
+)
+# What a sanitizer says, its exit code, what it runs (None: nothing), the verdict.
+SANITIZED = [
+    ([CLEAN], 0, "return 1", "passed", CLEAN),
+    ([CALM], 0, "return 1", "passed", CALM),
+    (["1 error"], 9, "return 1", "failed", "exit code 9"),
+    (["========= ERROR SUMMARY: 2 errors"], 0, "return 1", "failed", "2 errors"),
+    ([WARNED], 0, "return 1", "failed", "1 hazard displayed"),
+    ([CALM, "========= ERROR SUMMARY: 1 error"], 0, "return 1", "failed", "1 error"),
+    ([], 0, "return 1", "undecided", "no summary of its own, exit 0"),
+    (["ERROR SUMMARY"], 1, "return 1", "undecided", "no summary of its own, exit code"),
+    ([UNWATCHED], 0, "return 1", "undecided", "before first instrumented"),
+    ([UNWATCHED, CLEAN], 0, "return 1", "undecided", "before first instrumented"),
+    (["========= Internal Sanitizer Error: stops", CLEAN], 0, "return 1",
+     "undecided", "Internal Sanitizer Error: stops"),
+    ([CLEAN], 0, None, "undecided", "did not run"),
+    ([CALM], -11, None, "failed", "exit code"),
+    ([CLEAN], 0, BAD, "failed", "off"),
+    ([], 0, BAD, "failed", "off"),
+    ([UNWATCHED], 0, BAD, "failed", "off"),
+    ([CLEAN], 0, "raise MemoryError", "undecided", "MemoryError"),
+    ([CLEAN], 0, "import time; time.sleep(60)", "undecided", "longer than 2 s"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("said, code, runs, verdict, why", SANITIZED)
+def test_a_sanitizer_must_say_that_all_is_well(
+    stub, tmp_path, said, code, runs, verdict, why
+):
+    """Exit code 0 is no proof: it may have watched nothing, or run nothing."""
     program = tmp_path / "sanitizer"
-    program.write_text('#!/bin/sh\n"$@"\necho "1 error"\nexit 9\n')
+    lines = ["#!/bin/sh", '"$@"' if runs else "", *(f'echo "{line}"' for line in said)]
+    end = f"kill {code} $$" if code < 0 else f"exit {code}"
+    program.write_text("\n".join([*lines, end, ""]))
     program.chmod(0o755)
-    check = ran(stub("    return 1\n"), tmp_path, before=(str(program),))
-    assert check.verdict == "failed" and "exit code 9" in check.detail["ended"]
-    assert "1 error" in check.detail["said"]
+    seconds = 2.0 if runs and "sleep" in runs else 30.0
+    check = ran(stub(f"    {runs}\n"), tmp_path, seconds, before=(str(program),))
+    assert check.verdict == verdict and why in str(check.detail)
 
 
 def test_the_sanitizer_is_found_in_the_toolkit(monkeypatch, tmp_path):
@@ -197,7 +244,9 @@ def test_record_and_table(pretended, capsys, tmp_path):
     tools = {f"compute-sanitizer {tool}" for tool in cuda_check.SANITIZERS}
     assert absent == tools | {"CuPy arrays"}
     shown = capsys.readouterr().out
-    assert "Card: none. " in shown and "1 failed, 4 not run" in shown
+    assert "Card: none. " in shown and "1 failed, 0 undecided, 4 not run" in shown
+    assert "Verdict: failed: float16 positions. Not run here: CuPy arrays, " in shown
+    assert (record["verdict"], record["why"]) == ("failed", ["float16 positions"])
     assert "| 1x1x4x4->1 | float32 | forward | 2.000 | 4.000 | 1.000 | - |" in shown
     assert "| CuPy arrays | not run | a / b |" in shown
     assert "torchvision ms / refdcn ms, at least 1.5: 2.00, met" in shown
@@ -206,6 +255,46 @@ def test_record_and_table(pretended, capsys, tmp_path):
     assert "at most 0.25: 0.13, met" in shown
     ends.clear()
     assert cli.main([*COMMAND, "--json", str(file)]) == 0
+    assert "Verdict: passed. Not run here: compute-sanit" in capsys.readouterr().out
+    assert json.loads(file.read_text())["verdict"] == "passed"
+
+
+NEEDS_NOTHING = [task.name for task in cuda_check.tasks() if not task.needs]
+
+
+@pytest.mark.parametrize(
+    "name, how",
+    [
+        ("CuPy arrays", "undecided"), ("timings 32x64x56x56->64", "undecided"),
+        ("batch of more than 2**31", "undecided"),
+        *((name, "not run") for name in NEEDS_NOTHING),
+    ],
+)  # fmt: skip
+def test_what_proves_nothing_is_no_proof(pretended, capsys, tmp_path, name, how):
+    """One check without an answer, or one that everybody can run and was not."""
+    ends, _ = pretended
+    ends.clear()
+    ends[name] = how
+    file = tmp_path / "check.json"
+    assert cli.main([*COMMAND, "--json", str(file)]) == 3
+    record, shown = json.loads(file.read_text()), capsys.readouterr().out
+    assert (record["verdict"], record["why"]) == ("undecided", [name])
+    assert f"Verdict: undecided, which proves nothing: {name}. " in shown
+    assert f"| {name} | {how} | " in shown
+
+
+@pytest.mark.parametrize("how", ["not run", "undecided"])
+def test_nothing_at_all_is_no_proof(pretended, tmp_path, how):
+    ends, _ = pretended
+    ends.clear()
+    ends.update(dict.fromkeys((task.name for task in cuda_check.tasks()), how))
+    assert cli.main([*COMMAND, "--json", str(tmp_path / "check.json")]) == 3
+
+
+def test_a_failure_outweighs_what_is_undecided(pretended, tmp_path):
+    ends, _ = pretended
+    ends["streams, no waiting"] = "undecided"
+    assert cli.main([*COMMAND, "--json", str(tmp_path / "check.json")]) == 1
 
 
 def test_a_record_that_cannot_be_written_is_printed(pretended, capsys, tmp_path):
@@ -220,11 +309,12 @@ def test_the_time_of_all_is_limited(pretended, monkeypatch, tmp_path):
     moments = iter([0.0, 100.0])
     monkeypatch.setattr(cuda_check.time, "monotonic", lambda: next(moments, 500.0))
     file = tmp_path / "check.json"
-    cli.main([*COMMAND, "--json", str(file), "--limit", "200"])
-    assert [task.seconds for task in started] == [100.0]
+    assert cli.main([*COMMAND, "--json", str(file), "--limit", "200"]) == 3
+    assert [(task.seconds, task.cut) for task in started] == [(100.0, True)]
     checks = json.loads(file.read_text())["checks"]
-    assert {c["verdict"] for c in checks[1:]} == {"not run"}
-    assert "--limit" in checks[1]["detail"]
+    late = [c for c in checks[1:] if not c["name"].startswith("compute-sanitizer")]
+    assert {c["verdict"] for c in late} == {"undecided"}
+    assert "--limit" in late[0]["detail"]
 
 
 def test_the_machine_is_described_as_far_as_it_can_be(monkeypatch):
@@ -366,16 +456,17 @@ def test_the_watched_program(monkeypatch):
         *inputs, g = args
         window = {"stride": g.stride, "padding": g.padding, "dilation": g.dilation}
         grads = refdcn.deform_conv2d_grad(*map(np.asarray, inputs), **window)
-        return [a.view(Array) * factor for a in grads]
+        return [a.view(Array) * wrong[deterministic] for a in grads]
 
     monkeypatch.setattr(numba.cuda, "to_device", lambda a: a.view(Array))
     monkeypatch.setattr(cuda_watched.cuda, "forward", forward)
     monkeypatch.setattr(cuda_watched.cuda, "backward", backward)
-    factor = 1
+    wrong = {False: 1, True: 1}
     cuda_watched.main()
-    factor = 1.001
-    with pytest.raises(AssertionError):
-        cuda_watched.main()
+    for form in wrong:
+        wrong = {form: 1.001, not form: 1}
+        with pytest.raises(AssertionError, match=f"deterministic={form}"):
+            cuda_watched.main()
 
 
 # --- Times ---------------------------------------------------------------------------

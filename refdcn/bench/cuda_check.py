@@ -1,8 +1,17 @@
 """`refdcn bench --device cuda --check`: the proof on a card, in one JSON and a table.
 
 It runs from a checkout with what the machine has. Each check is a process of its own,
-so that one which hangs, crashes or breaks the device ends itself alone. A check is
-"passed", "failed" or "not run" with its reason; the record is written after each.
+so that one which hangs, crashes or breaks the device ends itself alone. The record is
+written after each. A check is
+
+    passed
+    failed
+    undecided   due here, without an answer: out of memory or time, a sanitizer that
+                watched nothing
+    not run     needs a package, tool, second device or more memory than there is
+
+and the last two say why. Only what needs something of its own may be left out: the
+whole has passed if nothing failed, nothing is undecided and all else has passed.
 """
 
 from __future__ import annotations
@@ -10,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -28,9 +38,10 @@ ROOT = Path(__file__).parents[2]
 NEEDED = ("numpy", "torch", "numba", "numba_cuda")
 VERSIONS = (
     "torch", "torchvision", "numba", "numba-cuda", "llvmlite", "numpy", "cupy",
-    "hypothesis",
+    "cupy-cuda12x", "cupy-cuda13x", "hypothesis",
 )  # fmt: skip
 SANITIZERS = ("memcheck", "racecheck", "initcheck")
+FOUND = 9  # their exit code where they found something
 TOOLKITS = [  # where compute-sanitizer may be, if not on the PATH
     f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/{folder}"
     for folder in ("bin", "compute-sanitizer")
@@ -41,20 +52,26 @@ CASES, TIMING = "refdcn.bench.cuda_cases", "refdcn.bench.cuda_timing"
 MODULE = "refdcn.bench.cuda_child"
 
 
+VERDICTS = ("passed", "failed", "undecided", "not run")
+EXITS = {"passed": 0, "failed": 1, "undecided": 3}  # of the whole; 2: nothing ran
+
+
 class Task(NamedTuple):
     """A check that is to run: what cuda_child is told, and for how long."""
 
     name: str
     seconds: float
     call: tuple[str, ...]  # module:function and its arguments
+    needs: str = ""  # what a machine may lack, beside a card and NEEDED
     before: tuple[str, ...] = ()  # a program that runs it
+    cut: bool = False  # fewer seconds than it should have
 
 
 class Check(NamedTuple):
     """One line of the record."""
 
     name: str
-    verdict: str  # passed, failed, not run
+    verdict: str  # of VERDICTS
     detail: Any
     seconds: float
 
@@ -64,26 +81,29 @@ def tasks() -> list[Task]:
     first = [
         Task("agreement with loops.py", 150, (f"{CASES}:agreement",)),
         Task(
-            "agreement with torchvision", 90, (f"{CASES}:agreement", "by_torchvision")
+            "agreement with torchvision", 90, (f"{CASES}:agreement", "by_torchvision"),
+            "torchvision",
         ),
         Task("float16, bfloat16 storage", 60, (f"{CASES}:half_types",)),
         Task("float16 positions", 60, (f"{CASES}:half_positions",)),
         Task("deterministic bits", 60, (f"{CASES}:deterministic",)),
         Task("streams, no waiting", 60, (f"{CASES}:streams",)),
-        Task("another device", 60, (f"{CASES}:second_device",)),
+        Task("another device", 60, (f"{CASES}:second_device",), "a second card"),
         Task("Numba arrays", 60, (f"{CASES}:other_arrays", "numba")),
-        Task("CuPy arrays", 60, (f"{CASES}:other_arrays", "cupy")),
-        Task("batch of more than 2**31", 60, (f"{CASES}:large_batch",)),
-        Task("image of more than 2**31", 60, (f"{CASES}:large_image",)),
-    ]
+        Task("CuPy arrays", 60, (f"{CASES}:other_arrays", "cupy"), "CuPy"),
+        Task("batch of more than 2**31", 60, (f"{CASES}:large_batch",), "memory"),
+        Task("image of more than 2**31", 60, (f"{CASES}:large_image",), "memory"),
+    ]  # fmt: skip
     timings = [
         Task(f"timings {shape}", 90, (f"{TIMING}:measure", shape))
         for shape in cuda_timing.SHAPES
     ]
     properties = [
         Task(f"drawn geometries, {form}, {witness}", 120,
-             (f"{CASES}:properties", form, witness))
-        for witness in ("formula", "torchvision")
+             (f"{CASES}:properties", form, witness), needs)
+        for witness, needs in (
+            ("formula", "hypothesis"), ("torchvision", "hypothesis, torchvision")
+        )
         for form in ("atomic", "deterministic")
     ]  # fmt: skip
     return first + timings + properties
@@ -108,7 +128,7 @@ def missing() -> str | None:
 
 
 def run(json_file: str | None = None, seconds: float = SECONDS) -> int:
-    """The whole check; 0 if nothing failed, 1 if something did, 2 where nothing ran."""
+    """The whole check; its exit code is of EXITS, or 2 where nothing ran."""
     reason = missing()
     if reason is not None:
         print(f"refdcn bench: no card, nothing ran: {reason}", file=sys.stderr)
@@ -118,13 +138,26 @@ def run(json_file: str | None = None, seconds: float = SECONDS) -> int:
     record: dict[str, Any] = {"machine": machine(), "checks": []}
     with tempfile.TemporaryDirectory() as folder:
         for check in checks(Path(folder), begin + seconds):
-            print(f"{check.verdict:8} {check.name} ({check.seconds:.0f} s)", flush=True)
+            print(f"{check.verdict:9} {check.name} ({check.seconds:.0f} s)", flush=True)
             record["checks"].append(check._asdict())
+            record["verdict"], record["why"] = verdict(record["checks"])
             record["aims"] = cuda_timing.aims(timings(record))
             record["seconds"] = time.monotonic() - begin
             save(path, record)
     print(table(record))
-    return int(any(c["verdict"] == "failed" for c in record["checks"]))
+    return EXITS[record["verdict"]]
+
+
+def verdict(checks: Sequence[dict[str, Any]]) -> tuple[str, list[str]]:
+    """Of the whole, and the names of the checks that make it so."""
+    for bad in ("failed", "undecided"):
+        names = [c["name"] for c in checks if c["verdict"] == bad]
+        if names:
+            return bad, names
+    passed = {c["name"] for c in checks if c["verdict"] == "passed"}
+    due = [task.name for task in tasks() if not task.needs]
+    missed = [name for name in due if name not in passed]
+    return ("undecided", missed) if missed else ("passed", [])
 
 
 def save(path: Path, record: dict[str, Any]) -> None:
@@ -138,7 +171,7 @@ def save(path: Path, record: dict[str, Any]) -> None:
 
 
 def checks(folder: Path, end: float) -> Iterator[Check]:
-    """All of them; those that the time does not reach are not run."""
+    """All of them; those that the time does not reach stay undecided."""
     environment = settings(folder)
     for task in [*tasks(), *map(sanitizer, SANITIZERS)]:
         left = end - time.monotonic()
@@ -146,19 +179,22 @@ def checks(folder: Path, end: float) -> Iterator[Check]:
             reason = f"compute-sanitizer is neither on the PATH nor in {TOOLKITS}"
             yield Check(task.name, "not run", reason, 0.0)
         elif left <= 0:
-            yield Check(task.name, "not run", "the time is used up (--limit)", 0.0)
+            yield Check(task.name, "undecided", "the time is used up (--limit)", 0.0)
         else:
-            limit = min(task.seconds, left)
-            yield child(task._replace(seconds=limit), folder, environment)
+            if left < task.seconds:
+                task = task._replace(seconds=left, cut=True)
+            yield child(task, folder, environment)
 
 
 def sanitizer(tool: str) -> Task:
     """NVIDIA's compute-sanitizer around a small forward and backward."""
     path = os.pathsep.join([os.environ.get("PATH", ""), *TOOLKITS])
     program = shutil.which("compute-sanitizer", path=path) or ""
-    before = program, f"--tool={tool}", "--error-exitcode=9"
+    # Numba asks the driver what may be an error, and raises what matters itself.
+    options = "--report-api-errors=no", "--target-processes=all"
     call = ("refdcn.bench.cuda_watched:main",)
-    return Task(f"compute-sanitizer {tool}", 150, call, before)
+    before = program, f"--tool={tool}", *options, f"--error-exitcode={FOUND}"
+    return Task(f"compute-sanitizer {tool}", 150, call, "compute-sanitizer", before)
 
 
 def settings(folder: Path) -> dict[str, str]:
@@ -224,18 +260,45 @@ def judge(
     task: Task, code: int | None, parts: list[Any], last: dict[str, Any], text: str
 ) -> tuple[str, Any]:
     """(verdict, detail): the child's, unless how it ended says otherwise."""
-    verdict = last.get("verdict", "failed")
-    detail: dict[str, Any] = {"answer": last.get("detail"), "parts": parts}
+    own = found = last.get("verdict", "")
+    why = "" if code == 0 and own else f"exit code {code}"
     if code is None:
-        verdict, detail["ended"] = "failed", f"took longer than {task.seconds:.0f} s"
-    elif code != 0 or not last:
-        verdict = "failed"
-        detail["ended"] = f"exit code {code}"
-    if "trace" in last:
-        detail["trace"] = last["trace"]
-    if verdict == "failed" or task.before:
+        why = f"took longer than {task.seconds:.0f} s"
+        why += ", the end of --limit" if task.cut else ""
+    if why and own != "failed":
+        # Watched, it is slow; cut short, it had no chance: no mistake of its own.
+        no_fault = code is None and (task.cut or task.before)
+        found = "undecided" if no_fault else "failed"
+    if task.before and code not in (None, FOUND) and own != "failed":
+        found, why = watched(found, why, bool(own), text)
+    detail: dict[str, Any] = {"answer": last.get("detail"), "parts": parts}
+    detail |= {"ended": why, "trace": last.get("trace")}
+    if found == "failed" or task.before:
         detail["said"] = text[-4000:]
-    return verdict, {name: value for name, value in detail.items() if value}
+    return found, {name: value for name, value in detail.items() if value}
+
+
+SUMMARY = re.compile(r"^=+ (?:ERROR|RACECHECK) SUMMARY: (\d+) .*", re.M)
+COMPLAINT = re.compile(r"^=+ ((?:Internal Sanitizer )?Error: .*)", re.M)
+
+
+def watched(found: str, why: str, answered: bool, text: str) -> tuple[str, str]:
+    """The verdict under compute-sanitizer, which must say itself that all is well.
+
+    It may run a program unwatched, or none at all, and exit with 0. Then there is no
+    summary, or one beside its own complaint.
+    """
+    summaries = list(SUMMARY.finditer(text))
+    if any(int(match[1]) for match in summaries):
+        return "failed", "; ".join(match[0].strip("= ") for match in summaries)
+    complaint = COMPLAINT.search(text)
+    if complaint:
+        return "undecided", f"watched nothing: {complaint[1]}"
+    if not summaries:
+        return "undecided", f"watched nothing: no summary of its own, {why or 'exit 0'}"
+    if not answered and why == "exit code 0":
+        return "undecided", "the program that it was to watch did not run"
+    return found, why
 
 
 def machine() -> dict[str, Any]:
@@ -282,9 +345,9 @@ def timings(record: dict[str, Any]) -> list[dict[str, Any]]:
 def table(record: dict[str, Any]) -> str:
     """Markdown: verdicts, the timings, the aims."""
     counts: Sequence[str] = [c["verdict"] for c in record["checks"]]
-    said = (f"{counts.count(v)} {v}" for v in ("passed", "failed", "not run"))
+    said = (f"{counts.count(v)} {v}" for v in VERDICTS)
     lines = [f"Card: {record['machine'].get('card')}. {', '.join(said)}.", ""]
-    lines += ["| check | verdict | |", "|---|---|---|"]
+    lines += [headline(record), "", "| check | verdict | |", "|---|---|---|"]
     for c in record["checks"]:
         lines.append(f"| {c['name']} | {c['verdict']} | {brief(c)} |")
     lines += ["", *cuda_timing.table(timings(record)), ""]
@@ -293,6 +356,17 @@ def table(record: dict[str, Any]) -> str:
         met = {True: "met", False: "not met", None: "unknown"}[aim["met"]]
         lines.append(f"- {aim['aim']}: {found}, {met}")
     return "\n".join(lines)
+
+
+def headline(record: dict[str, Any]) -> str:
+    """The verdict of the whole, and what it leaves open."""
+    left_out = [c["name"] for c in record["checks"] if c["verdict"] == "not run"]
+    said = f"Verdict: {record['verdict']}"
+    if record["verdict"] == "undecided":
+        said += ", which proves nothing"
+    if record["why"]:
+        said += f": {', '.join(record['why'])}"
+    return f"{said}. Not run here: {', '.join(left_out) or 'nothing'}."
 
 
 def brief(check: dict[str, Any]) -> str:

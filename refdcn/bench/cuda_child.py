@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Skip(Exception):  # noqa: N818 - a verdict, not an error
-    """A check that this machine cannot run, and why."""
+    """A check that this machine cannot run, since it lacks what the check needs."""
 
 
 def run(where: str, *arguments: str, tell: Any) -> None:
@@ -32,13 +32,17 @@ def run(where: str, *arguments: str, tell: Any) -> None:
         tell(verdict="not run", detail=str(e))
     except Exception as e:
         text = f"{type(e).__name__}: {e}"
-        verdict = "not run" if out_of_memory(e) else "failed"
+        verdict = "undecided" if out_of_memory(e) else "failed"
         tell(verdict=verdict, detail=text[-4000:], trace=traceback.format_exc()[-4000:])
 
 
 def out_of_memory(e: Exception) -> bool:
-    """torch's, CuPy's or Numba's: the card is too small or others use it."""
-    return "OutOfMemory" in type(e).__name__ or "OUT_OF_MEMORY" in str(e)
+    """torch's, CuPy's, Numba's or the host's: too little, or others use it.
+
+    It proves nothing, either way.
+    """
+    text = f"{type(e).__name__} {e}".lower().replace("_", "").replace(" ", "")
+    return "outofmemory" in text or isinstance(e, MemoryError)
 
 
 def main() -> None:

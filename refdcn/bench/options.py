@@ -68,7 +68,7 @@ def add_arguments(bench: argparse.ArgumentParser) -> None:
         "--limit",
         type=positive,
         metavar="SECONDS",
-        help="of the whole --check (570); what it does not reach is listed as not run",
+        help="of the whole --check (570); what it does not reach stays undecided",
     )
     add("--quick", action="store_true", help="seconds: tiny shapes, few rounds")
     add("--json", metavar="FILE", help="write every duration there")
