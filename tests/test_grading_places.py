@@ -1,12 +1,16 @@
-"""A rule of places is stated only where the failures cannot fit it by chance."""
+"""What a report says is true: of places, of precisions, of how few calls fail."""
 
 import numpy as np
 import pytest
 
-from refdcn.grading import location, shrink, sweeps
+from refdcn.grading import location, selftest, shrink, sweeps
+from refdcn.grading.cases import kept
 from refdcn.grading.isolation import InProcess
+from refdcn.grading.judge import Finding
 from refdcn.grading.location import Judged
 from refdcn.grading.operator import functions
+from refdcn.grading.report import Report
+from refdcn.grading.verdicts import Verdict
 
 
 def calls():
@@ -101,3 +105,28 @@ def test_calls_around_the_smallest_failing_one_find_its_limit():
     found = shrink.shrink(fails, iter([sweeps.Plan(N=65)]), "float32")
     tried = {s.case.sizes.N: fails(s) for s in shrink.around(found, "float32")}
     assert tried[12] is False and tried[15] is True and len(tried) > 5
+
+
+def test_what_is_right_with_weights_in_bfloat16_is_imprecise_and_says_so():
+    def rounded(s):
+        s.w = kept(s.w.astype(np.float32), "bfloat16").astype(np.float64)
+
+    one = InProcess(functions((("read", rounded),))[0])
+    report = selftest.grade_in_process("it", one, 4, "float32", seconds=0.5)
+    assert report.verdict is Verdict.IMPRECISE
+    assert "weights are rounded to bfloat16" in report.sentence
+    (cause,) = {f.cause for f in report.findings if f.verdict is Verdict.IMPRECISE}
+    assert cause.endswith("(weight keeps 8 of its 24 bits)")
+
+
+def test_a_verdict_is_taken_once_for_all_that_is_said(monkeypatch):
+    """Not once a finding: a report of a thousand is as quick as it is long."""
+    case = calls()[0]
+    found = [Finding(case, "y", Verdict.WRONG, str(k)) for k in range(300)]
+    report = Report("it", 1, "smoke", ("float32",), False, found)
+    asked = []
+    counts = Report.counts
+    monkeypatch.setattr(
+        Report, "counts", lambda self, f: asked.append(f) or counts(self, f)
+    )
+    assert report.text() and len(asked) < 20 * len(found)

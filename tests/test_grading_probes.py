@@ -187,10 +187,10 @@ def test_what_came_instead_is_told():
         if f.failing is not None
     ]
     (fact,) = changes.described("y", wrong)
-    assert fact.text == "what is wrong of y at ow is the right value at ow - 1"
+    assert fact.text == "each wrong value of y at ow is the right value at ow - 1"
     doubled = [(c, 2 * want, want, want != 0) for c, _, want, _ in wrong]
     (fact,) = changes.described("y", doubled)
-    assert fact.text == "what is wrong of y is 2 times the right value"
+    assert fact.text == "each wrong value of y is 2 times the right one"
     noise = np.random.default_rng(0)
     other = [(c, noise.normal(size=w.shape), w, bad) for c, _, w, bad in wrong]
     assert changes.described("y", other) == []

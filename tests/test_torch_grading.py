@@ -42,3 +42,14 @@ def test_positions_in_bfloat16_are_named():
     assert report.exit_code == 1
     y = [f for f in report.findings if f.target == "y" and f.got is not None]
     assert y and {f.verdict for f in y} <= {Verdict.IMPRECISE, Verdict.CONVENTION}
+
+
+@pytest.mark.parametrize("name", ["swapped", "swapped_in_bfloat16_alone"])
+def test_a_wrong_one_is_named_in_bfloat16(name):
+    report = graded(name)
+    assert report.exit_code == 1
+    said = "Offsets are read as (x, y); the definition is (y, x)."
+    assert said in report.sentence, report.sentence
+    assert {f.case.dtype for f in report.findings} == {"bfloat16"}
+    probed = "the probes are in float32" in report.text()
+    assert probed == (name == "swapped")  # where it takes float32

@@ -37,9 +37,9 @@ def constant(target: str, calls: list[Wrong]) -> str:
     """Always NaN, or always the same number."""
     got, _ = joined(calls)
     if np.isnan(got).all():
-        return f"what is wrong of {target} is NaN"
+        return f"each wrong value of {target} is NaN"
     if len(got) > 3 and (got == got[0]).all():
-        return f"what is wrong of {target} is {got[0]:g}"
+        return f"each wrong value of {target} is {got[0]:g}"
     return ""
 
 
@@ -53,7 +53,7 @@ def multiple(target: str, calls: list[Wrong]) -> str:
     k = float(np.median(ratio))
     if np.abs(ratio - k).max() > 1e-3 * (1 + abs(k)):
         return ""
-    return f"what is wrong of {target} is {k:.4g} times the right value"
+    return f"each wrong value of {target} is {k:.4g} times the right one"
 
 
 def bias_again(target: str, calls: list[Wrong]) -> str:
@@ -82,9 +82,8 @@ def elsewhere(target: str, calls: list[Wrong]) -> str:
         for step in (-8, -4, -3, -2, -1, 1, 2, 3, 4, 8):
             if all(moved_by(target, c, axis, step) for c in calls):
                 sign = f"{label} {'+' if step > 0 else '-'} {abs(step)}"
-                return (
-                    f"what is wrong of {target} at {label} is the right value at {sign}"
-                )
+                head = f"each wrong value of {target} at {label}"
+                return f"{head} is the right value at {sign}"
     return ""
 
 

@@ -7,6 +7,7 @@ have to fail.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -30,12 +31,16 @@ from refdcn.grading.isolation import InProcess, Outcome, Process
 from refdcn.grading.judge import Finding
 from refdcn.grading.mistakes import CATALOGUE, Mistake
 from refdcn.grading.precision import Standard, hypotheses
+from refdcn.grading.suite import TARGETS
 from refdcn.grading.verdicts import Verdict
 
 Runner = Process | InProcess
 SECONDS = 20.0  # for the search of combinations
 DTYPES = "float64", "float32", "float16", "bfloat16"
 PROBED = DTYPES[:3]  # the probes hand over NumPy's own; else float32
+OUTPUTS = "y", *TARGETS
+SEVERAL = 5  # failures that are no accident of what was drawn
+REGION = re.compile("; (?=far outside|between|inside)")
 TEXTURE = 2.0**-8  # the coarsest position step that is a precision, not a bug
 
 
@@ -47,6 +52,7 @@ class Diagnosis:
     facts: list[probes.Fact] = field(default_factory=list)
     located: dict[str, location.Place] = field(default_factory=dict)
     smallest: str = ""
+    alone: str = ""  # the only dtype that fails, if others are graded
     dtype: str = ""  # whose results are explained
     probed: str = ""  # the dtype of the probes
     unjudged: list[location.Judged] = field(default_factory=list, repr=False)
@@ -83,8 +89,17 @@ class Diagnosis:
     @property
     def place(self) -> location.Place:
         """Of the output whose place says most."""
-        places = sorted(self.located.values(), key=lambda p: (not p.exact, not p.holds))
-        return next((p for p in places if p.text), location.Place(""))
+        return self.located.get(self.placed, location.Place(""))
+
+    @property
+    def placed(self) -> str:
+        """That output: y, if there is a rule for it."""
+        names = [n for n, p in self.located.items() if p.text]
+        if "y" in names and self.located["y"].ruled:
+            return "y"
+        told = {n: self.located[n] for n in names}
+        names.sort(key=lambda n: (not told[n].exact, not told[n].holds))
+        return names[0] if names else ""
 
     @property
     def where(self) -> str:
@@ -92,17 +107,24 @@ class Diagnosis:
         return self.place.text
 
     @property
+    def whereabouts(self) -> str:
+        """With the output's name, where that is not clear."""
+        if self.placed == "y" and len(self.located) == 1:
+            return self.where
+        return self.where.replace("it fails", f"{self.placed} fails", 1)
+
+    @property
     def sentence(self) -> str:
         """The first line of a report."""
         if self.survivors:
-            return capital(self.named())
+            more = f" {capital(self.alone)}." if self.alone else ""
+            return capital(self.named()) + more
         said = [text for rank, text in self.ranked if rank == 0][:2]
         said += [p.partly for p in self.parts if p.partly and len(said) < 2]
         said = said or self.faults[:2]
-        text = " ".join(f"{capital(t)}." for t in said)
-        for more in (self.where, self.smallest):
-            text += f" {capital(more)}." if more else ""
-        return text.strip()
+        said = [brief(text) for text in said]
+        said += [more for more in (self.whereabouts, self.smallest, self.alone) if more]
+        return " ".join(f"{start(text)}." for text in said)
 
     def named(self) -> str:
         """The surviving hypotheses in words, one wrong output after another."""
@@ -167,6 +189,29 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def start(text: str) -> str:
+    """The same, but for the names of arguments and results."""
+    word = text.split("[")[0].split(" ")[0].rstrip(":,")
+    return text if word in OUTPUTS else capital(text)
+
+
+def brief(text: str) -> str:
+    """The first of several regions that a kernel is wrong in."""
+    first, *more = REGION.split(text)
+    return f"{first} (and elsewhere)" if more else text
+
+
+def alone(findings: Sequence[Finding]) -> str:
+    """Whether one dtype fails, of several that were given the same sorts of call."""
+    judged = [f for f in findings if f.case.group == "random"]
+    given = {f.case.dtype for f in judged}
+    wrong = [f.case.dtype for f in judged if f.verdict is Verdict.WRONG]
+    if len(given) < 2 or len(set(wrong)) != 1 or len(wrong) < SEVERAL:
+        return ""
+    others = " and ".join(sorted(given - set(wrong)))
+    return f"only {wrong[0]} fails, {others} {'do' if len(given) > 2 else 'does'} not"
+
+
 def diagnose(
     runner: Runner,
     findings: list[Finding],
@@ -178,6 +223,7 @@ def diagnose(
     wrong = [f for f in findings if telling(f) and f.verdict is Verdict.WRONG]
     if not wrong:
         return result
+    result.alone = alone(findings)
     dtypes = [f.case.dtype for f in wrong]
     dtype = next(d for d in DTYPES if d in dtypes)
     targets = list(dict.fromkeys(f.target for f in wrong))

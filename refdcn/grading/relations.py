@@ -277,7 +277,8 @@ def follow(
     if not lost:
         return Fact(relation.text, True, "")
     size = "" if plan == Plan() else f", at N = {plan.N}, W_out = {plan.W_out}"
-    text = f"when {relation.text}, {' and '.join(lost[:2])} does not follow{size}"
+    do = "does" if len(lost) == 1 else "do"
+    text = f"when {relation.text}, {' and '.join(lost[:2])} {do} not follow{size}"
     return Fact(relation.text, False, text)
 
 

@@ -26,3 +26,17 @@ def coarse_positions(x, offset, weight, mask, bias, stride, padding, dilation):
     y = deform_conv2d(wide[0], moved.reshape(offset.shape), *wide[1:3],
                       mask=wide[3], **windows)  # fmt: skip
     return y.to(x.dtype)
+
+
+def swapped(x, offset, *rest, **windows):
+    """Offsets are read as (x, y)."""
+    N, channels, H_out, W_out = offset.shape
+    pairs = offset.reshape(N, channels // 2, 2, H_out, W_out).flip(2)
+    return right(x, pairs.reshape(offset.shape), *rest, **windows)
+
+
+def swapped_in_bfloat16_alone(x, *rest, **windows):
+    """The same, and no other dtype is taken."""
+    if x.dtype != torch.bfloat16:
+        raise TypeError("bfloat16 only")
+    return swapped(x, *rest, **windows)
