@@ -156,7 +156,7 @@ def test_one_wrong_gradient_is_named(name, target):
     ],
 )
 def test_other_slopes_are_conventions(name, said):
-    report = grade(f"{GRADIENTS}:{name}", dtypes=["float64"], seed=1)
+    report = grade(f"{GRADIENTS}:{name}", dtypes=["float32"], seed=1)
     assert report.verdict is Verdict.CONVENTION and report.exit_code == 0
     texts = {t for f in report.counted for t in f.text.split("; ")}
     assert {t for t in texts if "slope" in t} == said

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from candidates import precisions
 
-from refdcn.grading import Verdict, grade, judge, misbehaving
+from refdcn.grading import Verdict, grade, grader, judge, misbehaving
 from refdcn.grading.cases import Sizes, draw_case, kept
 from refdcn.grading.declared import DeclarationError, parse_conventions, parse_gaps
+from refdcn.grading.diagnosis import Diagnosis
 from refdcn.grading.explain import explain_precision
 from refdcn.grading.isolation import InProcess, Outcome
 from refdcn.grading.precision import hypotheses, standard
@@ -86,7 +87,8 @@ def test_half_precision_is_named_and_counts_only_where_declared():
     assert report.verdict is Verdict.IMPRECISE and report.exit_code == 1
 
 
-def test_border_rule():
+def test_border_rule(monkeypatch):
+    monkeypatch.setattr(grader, "diagnose", lambda *_: Diagnosis())
     assert graded("inside_only").verdict is Verdict.WRONG
     report = graded("inside_only", conventions=["border=inside"])
     assert report.exit_code == 0 and "(forward only)" in report.sentence
