@@ -1,5 +1,7 @@
 """What is recovered of a mistake with no list: read sets, relations, steps, sizes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -191,6 +193,19 @@ def test_what_came_instead_is_told():
     doubled = [(c, 2 * want, want, want != 0) for c, _, want, _ in wrong]
     (fact,) = changes.described("y", doubled)
     assert fact.text == "each wrong value of y is 2 times the right one"
+    (case, _, want, _), *_ = [w for w in wrong if w[0].sizes.out[1] == 33]
+    drawn = np.random.default_rng(1).normal(size=want.shape)
+    moved = drawn.copy()
+    moved[..., 30:] = drawn[..., 29:30]
+    one = replace(case, kind="bound"), moved, drawn, moved != drawn
+    (fact,) = changes.described("y", [one])
+    assert fact.text == (
+        "each wrong value of y is the right one of another element (only ow differs): "
+        "y[0, 0, 0, 30] has that of y[0, 0, 0, 29]"
+    )
+    more = want + np.arange(want.shape[1])[:, None, None] * np.arange(33)
+    (fact,) = changes.described("y", [(case, more, want, more != want)])
+    assert fact.text == "what is added to y depends on o and ow alone"
     noise = np.random.default_rng(0)
     other = [(c, noise.normal(size=w.shape), w, bad) for c, _, w, bad in wrong]
     assert changes.described("y", other) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import combinations
 
 import numpy as np
 
@@ -18,7 +19,7 @@ def described(target: str, wrong: Iterable[Wrong]) -> list[Fact]:
     calls = [w for w in wrong if w[3].any()]
     if not calls:
         return []
-    laws = (constant, multiple, bias_again, elsewhere, limited)
+    laws = (constant, multiple, bias_again, elsewhere, limited, taken, added)
     for law in laws:
         text = law(target, calls)
         if text:
@@ -65,7 +66,10 @@ def bias_again(target: str, calls: list[Wrong]) -> str:
         assert case.bias is not None
         b = np.broadcast_to(case.bias.astype(float)[:, None, None], got.shape)
         told = bad & (np.abs(b) > 1e-2)
-        times.append((got - want)[told] / b[told])
+        k = (got - want)[told] / b[told]
+        if k.size and np.ptp(k) > 2e-3:  # sums of whole numbers are divisible by 1
+            return ""
+        times.append(k)
         if (np.abs(got - want)[bad & (b == 0)] > 1e-3).any():
             return ""
     k = np.concatenate(times)
@@ -110,3 +114,65 @@ def limited(target: str, calls: list[Wrong]) -> str:
     if len(got) > 3 and at_top.all() and beyond.all():
         return f"{target} never exceeds {top:g} in size: it saturates"
     return ""
+
+
+def taken(target: str, calls: list[Wrong]) -> str:
+    """The right values of other elements of the same call, wherever they are."""
+    told = [c for c in calls if c[0].kind == "bound"]  # small whole numbers repeat
+    axes: set[int] = set()
+    example = ""
+    for case, got, want, bad in told:
+        shape = shape_of(Judged(case, target, None))
+        found = nearest(got[bad], want.reshape(-1))
+        if found is None:
+            return ""
+        here = np.argwhere(bad.reshape(shape))
+        there = np.stack(np.unravel_index(found, shape), 1)
+        axes |= set(map(int, np.flatnonzero((here != there).any(0))))
+        one, other = (f"{target}{a[0].tolist()}" for a in (here, there))
+        example = example or f"{one} has that of {other}"
+    labels = [AXES[target][axis] for axis in sorted(axes)]
+    if not labels:
+        return ""
+    along = f" (only {' and '.join(labels)} {'differ' if labels[1:] else 'differs'})"
+    head = f"each wrong value of {target} is the right one of another element"
+    return f"{head}{along}: {example}"
+
+
+def nearest(values: Array, among: Array) -> Array | None:
+    """Which of `among` each value is; None where one is none of them."""
+    order = np.argsort(among)
+    place = np.clip(np.searchsorted(among[order], values), 1, len(among) - 1)
+    two = np.stack([order[place - 1], order[place]])
+    off = np.abs(among[two] - values)
+    found = np.where(off[0] <= off[1], two[0], two[1])
+    if not (off.min(0) <= 1e-6 * np.abs(among).max(initial=0)).all():
+        return None
+    return np.asarray(found)
+
+
+def added(target: str, calls: list[Wrong]) -> str:
+    """What the wrong values have too much is the same along all axes but one or two."""
+    labels = AXES[target]
+    errors = []
+    for case, got, want, bad in calls:
+        error = np.where(bad, got - want, 0)
+        errors.append(error.reshape(shape_of(Judged(case, target, None))))
+    if not all(np.isfinite(e).all() for e in errors):
+        return ""
+    few: list[tuple[int, ...]] = [(k,) for k in range(len(labels))]
+    few += [(j, k) for j, k in combinations(range(len(labels)), 2) if len(labels) > 2]
+    for axes in few:
+        other = tuple(k for k in range(len(labels)) if k not in axes)
+        if other and all(constant_along(e, other) for e in errors):
+            said = " and ".join(labels[k] for k in axes)
+            return f"what is added to {target} depends on {said} alone"
+    return ""
+
+
+def constant_along(error: Array, axes: tuple[int, ...]) -> bool:
+    """Whether an error is the same along some axes, and there is something to see."""
+    if np.prod([error.shape[k] for k in axes]) < 2:
+        return True
+    spread = error.max(axes) - error.min(axes)
+    return bool(spread.max(initial=0) <= 1e-3 * np.abs(error).max(initial=0))
