@@ -516,7 +516,9 @@ def negated(name: str) -> str:
     return f"not ({name})"
 
 
-def shortest(table: Table) -> tuple[list[Clause], list[Clause]]:
+def shortest(
+    table: Table, offered: Sequence[Clause]
+) -> tuple[list[Clause], list[Clause]]:
     """The conjunction that shuts out the most right rows, clause by clause.
 
     First of those that tell more than chance, then of the others.
@@ -524,7 +526,6 @@ def shortest(table: Table) -> tuple[list[Clause], list[Clause]]:
     inside = np.ones(table.bad.shape, bool)
     found: list[Clause] = []
     bad = np.count_nonzero(table.bad)
-    offered = list(clauses(table))
     for _ in range(CLAUSES):
         left = int(np.count_nonzero(table.right & inside))
         sure = table.right & inside & ~table.lucky
@@ -575,12 +576,12 @@ def bracketed(clause: Clause, rest: Sequence[Clause], table: Table) -> str:
     return f"{name} (up to {int(below.max())} it is right)"
 
 
-def equals(rule: Sequence[Clause], table: Table) -> tuple[str, ...]:
+def equals(rule: Sequence[Clause], offered: Sequence[Clause]) -> tuple[str, ...]:
     """Other conditions than a rule of one clause that no row tells apart from it."""
     if len(rule) != 1:
         return ()
     mine = rule[0]
-    same = [n for n, at in clauses(table) if n != mine[0] and (at == mine[1]).all()]
+    same = [n for n, at in offered if n != mine[0] and np.array_equal(at, mine[1])]
     return tuple(same[:3])
 
 
@@ -597,9 +598,10 @@ def locate(findings: Iterable[Finding | Judged]) -> Place:
         return Place("it fails everywhere", True, True)
     if bad <= FEW < right:
         return Place(f"it fails at {bad} of {bad + right} values: {named(wrong)}")
-    rule, doubtful = shortest(table)
+    offered = list(clauses(table))
+    rule, doubtful = shortest(table, offered)
     inside = met(rule, table)
-    others = equals(rule, table)
+    others = equals(rule, offered)
     text = " and ".join(
         bracketed(c, [d for d in rule if d is not c], table) for c in rule
     )
