@@ -99,13 +99,17 @@ def test_a_companion_that_misbehaves_is_a_verdict_and_grading_goes_on(
     report = companion(breach)
     assert report.verdict is breach.verdict
     assert report.exit_code == EXIT_CODES[breach.verdict]
-    assert "the gradient companion: " in report.headline()
-    assert breach.text in report.headline()
+    if breach.way != "memory_order":  # whose place a diagnosis says
+        assert "the gradient companion: " in report.headline()
+        assert breach.text in report.headline()
     # The forward is right, is asked in every case, and so are the other gradients.
     y = [f for f in report.counted if not f.target.startswith("grad")]
     assert {f.verdict for f in y} == {Verdict.PASS} and report.left_out == 0
     assert {id(e.case) for e in few(3)} <= {id(f.case) for f in report.findings}
     grads = [f for f in report.counted if f.target.startswith("grad")]
+    if breach.way == "memory_order":
+        wrong = {f.case.layout for f in grads if f.verdict is Verdict.WRONG}
+        assert wrong == {"channels last", "every second column"}
     right = sum(f.verdict is Verdict.PASS for f in grads)
     assert right > 5 or breach.way in ("nothing", "doubles", "listed", "three", "alone")
 

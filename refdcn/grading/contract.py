@@ -122,7 +122,7 @@ GRADIENTS = {
     "three": (WRONG, "it returned 3 gradients; it must return five"),
     "alone": (WRONG, "it returned 1 gradients; it must return five"),
     "fills_none": (WRONG, "grad_mask is no None though mask was None"),
-    "memory_order": (WRONG, "layout"),
+    "memory_order": (WRONG, "layout is not contiguous"),
 }
 ALL = {
     "misbehaving": WAYS,

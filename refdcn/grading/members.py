@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -155,7 +156,8 @@ class Evaluation:
         s = self.sizes
         x = np.pad(self.cast(self.case.x), ((0, 0), (0, 0), (1, 1), (1, 1)))
         flat = x.reshape(*self.by_offset, (s.H + 2) * (s.W + 2))
-        at = self.places(rows, columns).reshape(*self.by_offset[:2], 1, -1)
+        at = self.places(rows, columns)
+        at = at.reshape(*self.by_offset[:2], 1, prod(self.rest))
         found = np.take_along_axis(flat, at, -1)
         return np.asarray(found.reshape(*self.by_offset, *self.rest))
 
@@ -227,7 +229,7 @@ class Evaluation:
         a, b = np.broadcast_arrays(a, b)
         n = len(axes)
         a, b = (np.moveaxis(v, axes, range(n)) for v in (a, b))
-        a, b = (v.reshape(-1, *v.shape[n:]) for v in (a, b))
+        a, b = (v.reshape(prod(v.shape[:n]), *v.shape[n:]) for v in (a, b))
         if not self.style.fma:
             terms = (a * b).astype(self.sums)
             if first is not None:

@@ -1428,3 +1428,23 @@ def _other_window(s: State, **change: Any) -> Array:
     S = np.einsum("ngchw,ngkuvh,ngkuvw->ngckuv", s.x, ty, tx, optimize=True)
     col = (S * s.m[:, :, None]).reshape(s.col.shape)
     return np.asarray(np.einsum("nbouv,nbckuv->bock", s.go, col))
+
+
+# What a test proves to be one function: a gradient's mistake, and one of the forward
+# that is made in this gradient alone.
+ALIKE = {
+    name: f"{other} in the gradients"
+    for name, other in {
+        "d offset without mask": "mask missing",
+        "d offset mask squared": "mask squared",
+        "d offset zero at border": "whole sample",
+        "d x without mask": "mask missing",
+        "d x nearest": "nearest even",
+        "d x floor": "floor",
+        "d x clamped": "clamp",
+        "d x inside only": "whole sample",
+        "d weight without mask": "mask missing",
+        "d weight padding of rows": "padding of rows",
+        "d weight stride of rows": "stride of rows",
+    }.items()
+}

@@ -11,6 +11,7 @@ import numpy as np
 from refdcn.grading import declared, judge, suite
 from refdcn.grading.candidates import load
 from refdcn.grading.cases import BITS, Case, draw_case, landing
+from refdcn.grading.grader import grade
 from refdcn.grading.isolation import InProcess
 from refdcn.grading.members import Member, Style, member
 from refdcn.grading.precision import standard
@@ -45,6 +46,7 @@ PANEL = (
     Style("mean slope", slope="the mean", corner_sums=True),
     Style("no slope at -1", slope="0 at -1", fma=True, weight_first=True),
 )
+MEMBERS = [member(style) for style in PANEL]
 OTHERS = ("formula", "loops", "refdcn", "torchvision")
 
 
@@ -169,7 +171,7 @@ def alarms(
 ) -> Iterator[Alarm | judge.Finding]:
     """Grade a member on each of `n` drawn geometries; what was found, or alarms."""
     rng = np.random.default_rng(seed)
-    panel = [member(style) for style in PANEL] if members is None else list(members)
+    panel = MEMBERS if members is None else list(members)
     for k in range(n):
         dtype = dtypes[k % len(dtypes)]
         case = kinds[int(rng.integers(len(kinds)))](rng, dtype)
@@ -180,3 +182,22 @@ def alarms(
                 yield Alarm(one.name, str(case), said)
             else:
                 yield finding
+
+
+def whole(members: Sequence[Member], seed: int) -> list[Alarm]:
+    """A whole smoke grade in float32 of each, in its own process; what was alarm."""
+    found = []
+    for one in members:
+        kept = [f"{name}={value}" for name, value in one.conventions.items()]
+        by_name = one.name in OTHERS
+        report = grade(
+            one.name if by_name else one.forward,
+            grad=None if by_name else one.grad,
+            dtypes=["float32"],
+            conventions=kept,
+            seed=seed,
+        )
+        if report.exit_code or not report.has_grad:
+            bad = report.worst_of(report.counted)
+            found.append(Alarm(one.name, str(bad and bad.case), report.headline()))
+    return found

@@ -7,10 +7,13 @@ and only the time is limited.
 from __future__ import annotations
 
 import os
+import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
 CORE, LARGEST_FILE = 0, 2**30  # bytes: no core dumps, no endless output
+ENDING = 1.0  # seconds that a killed process may take
 
 
 def status(pid: int) -> dict[str, int]:
@@ -97,6 +100,15 @@ def running(pid: int) -> bool:
         text = Path(f"/proc/{pid}/stat").read_text()
         return text.rpartition(")")[2].split()[0] not in "ZX"
     return False
+
+
+def end(pid: int) -> None:
+    """Kill a process and wait until it is gone: the next call must not meet it."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+    last = time.monotonic() + ENDING
+    while running(pid) and time.monotonic() < last:
+        time.sleep(0.001)
 
 
 def accelerated(pid: int) -> bool:
