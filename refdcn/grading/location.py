@@ -393,13 +393,13 @@ def log_chance(failing: int, met: int, of: int) -> float:
 def by_calls(at: Array, among: Array, table: Table) -> float:
     """log chance of a clause over calls: those that meet it are those that fail."""
     rows = among & table.bad, among & at, among
-    return log_chance(*(len(np.unique(table.call[r])) for r in rows))
+    return log_chance(*(len(distinct(table.call[r])) for r in rows))
 
 
 def by_elements(clause: Clause, among: Array, table: Table) -> float:
     """The same over what the clause speaks of, in the calls that fail."""
     name, at = clause
-    rows = among & np.isin(table.call, np.unique(table.call[table.bad]))
+    rows = among & np.isin(table.call, distinct(table.call[table.bad]))
     unit = units(name, table)
     three = rows & table.bad, rows & at, rows
     return log_chance(*(len(np.unique(unit[r])) for r in three))
@@ -469,8 +469,8 @@ def constant(name: str, flag: Array, bad: Array) -> Iterator[Clause]:
 
 def limits(name: str, value: Array, table: Table) -> Iterator[Clause]:
     """Equal to, from, up to, and remainders, as the failing rows have them."""
-    failing, others = value[table.bad], np.unique(value[table.right])
-    low, high = int(failing.min()), int(failing.max())
+    failing, others = distinct(value[table.bad]), distinct(value[table.right])
+    low, high = int(failing[0]), int(failing[-1])
     if low == high >= 0:
         yield f"{name} = {low}", value == low
     if name == "the only tap":
@@ -478,12 +478,12 @@ def limits(name: str, value: Array, table: Table) -> Iterator[Clause]:
     if low > value.min():
         text = f"{name} > 0" if low == 1 else f"{name} >= {low}"
         yield text, value >= low
-    several = len(np.unique(failing)) > 1 and int((others > high).sum()) > 1
+    several = len(failing) > 1 and int((others > high).sum()) > 1
     if high < value.max() and (name in table.places or (several and name in PLAIN)):
         yield f"{name} <= {high}", value <= high
     for block in BLOCKS:
         rest = np.unique(failing % block)
-        if high < block or len(np.unique(failing)) < 2:
+        if high < block or len(failing) < 2:
             continue
         if len(rest) == 1 and len(others[others % block != rest[0]]) > 1:
             r = int(rest[0])
@@ -495,6 +495,14 @@ def limits(name: str, value: Array, table: Table) -> Iterator[Clause]:
             yield text, value % block == r
         elif 0 not in rest and len(others[others % block == 0]) > 1:
             yield f"{name} is no multiple of {block}", value % block != 0
+
+
+def distinct(value: Array) -> Array:
+    """The values of whole numbers, in order; np.unique sorts or hashes them all."""
+    if not value.size:
+        return value
+    low = int(value.min())
+    return np.asarray(np.flatnonzero(np.bincount(value - low)) + low)
 
 
 def negated(name: str) -> str:
@@ -623,9 +631,9 @@ def locate(findings: Iterable[Finding | Judged]) -> Place:
 
 def hint(doubtful: Sequence[Clause], table: Table) -> str:
     """What the calls that fail have alone, if they are too few for a rule."""
-    failing = np.unique(table.call[table.bad])
+    failing = distinct(table.call[table.bad])
     for clause in doubtful:
-        if np.array_equal(np.unique(table.call[clause[1]]), failing):
+        if np.array_equal(distinct(table.call[clause[1]]), failing):
             alone = bracketed(clause, (), table)
             return f", too few for a rule: they alone have {alone}"
     return ""
