@@ -85,7 +85,7 @@ def hypotheses(dtype: str) -> list[Hypothesis]:
         single = [("float32", U32)]
     elif dtype == "float32":
         single = [("float16", U16), ("bfloat16", U_BF16)]
-        tf32 = own._replace(product=U_TF32 + U32)
+        tf32 = ranged("float16", own)._replace(product=U_TF32 + U32)
         found.append(Hypothesis("products are in TF32 or float16", tf32))
     else:
         single = [(dtype, BY_DTYPE[dtype].output)]
