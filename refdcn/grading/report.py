@@ -188,8 +188,8 @@ class Report:
         if f.verdict is Verdict.WRONG and self.diagnosis.sentence:
             return f"{self.candidate} is wrong. {self.diagnosis.sentence}"
         return (
-            f"{self.candidate} is graded {f.verdict}: {f.text} "
-            f"({bad} of {n} results; first: {f.case})."
+            f"{self.candidate} is graded {f.verdict}: {f.text}, "
+            f"in {bad} of {n} results; first: {f.case}."
         )
 
     @property
