@@ -164,13 +164,15 @@ def pairs(seed: int, n: int, show: bool = False) -> Iterator[Result]:
 
 
 def sort(row: Row) -> str:
-    """Of which sort it is; a reduced self-test holds each."""
-    if isinstance(row, Coarse):
-        return f"precision of {row.dtype}{' gradients' * row.gradients}"
-    if isinstance(row, Breach):
-        return f"contract, {row.place}, {row.verdict}"
-    gradients = row.kind == "gradients"
-    return f"{row.kind}, {row.name.split()[1] if gradients else row.edits[0][0]}"
+    """Its kind, and the step that a forward's mistake is made in."""
+    if isinstance(row, Mistake) and row.kind != "gradients":
+        return f"{row.kind}, {row.edits[0][0]}"
+    return kind(row)
+
+
+def kind(row: Row) -> str:
+    """As in the table."""
+    return row.kind if isinstance(row, Mistake) else row.mistake.kind
 
 
 def chosen(every: int, turn: int) -> list[Row]:
