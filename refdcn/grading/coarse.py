@@ -152,8 +152,8 @@ def steps(made: Iterable[tuple[str, Any]], rounded: Rounding) -> tuple[Edit, ...
     return tuple((step, edit(rounded)) for step, edit in made)
 
 
-def rows() -> Iterator[Coarse]:
-    """Every lower precision that is tried."""
+def stepwise() -> Iterator[Coarse]:
+    """One step, or every step, in a lower precision."""
     for (own, low), names in LOWER.items():
         for name in names:
             made, cause = STEPS[name]
@@ -168,6 +168,10 @@ def rows() -> Iterator[Coarse]:
         edits, cause = steps(EVERYTHING, to(low)), f"everything is in {low}"
         name = f"{own}: everything in {low}"
         yield Coarse(name, cause, own, edits, declared=declared)
+
+
+def special() -> Iterator[Coarse]:
+    """What hardware does to float32, and gradients in float16."""
     for name, cause, made, rounded in (
         ("weights in TF32", "weights are rounded to float16 or TF32",
          STEPS["weights"][0], to_tf32),
@@ -186,4 +190,4 @@ def rows() -> Iterator[Coarse]:
         yield Coarse(name, cause, "float32", (("backward", edit),), gradients=True)
 
 
-COARSE = list(rows())
+COARSE = [*stepwise(), *special()]
