@@ -22,7 +22,7 @@ from numba.cuda import dispatcher as numbas
 from numba.cuda.cudadrv import devicearray, devices, driver
 
 from refdcn import loops
-from refdcn.cuda import arrays, kernels, operator
+from refdcn.cuda import arrays, device, kernels, operator
 
 from bounds import NAMES, results
 from strategies import Sizes, cases, examples, fill
@@ -157,7 +157,7 @@ def test_numba_arrays_in_and_out(monkeypatch, dtype, deterministic):
     apart = [np.repeat(a, 2, -1)[..., ::2] for a in (*case.inputs, case.grad_y)]
     *given, grad_y = kept = [device_array(a) for a in apart]
     assert {arrays.numba_device(a) for a in (*kept, kept[0][:1])} == {3}
-    assert {arrays.library(a) for a in kept} == {"numba"}
+    assert {device.library(a) for a in kept} == {"numba"}
     on, g = OnHost(), host.geometry(case)
     y = operator.forward(on, *given, g)
     grads = operator.backward(on, grad_y, *given, g, (True,) * 5, deterministic)

@@ -185,6 +185,17 @@ def test_the_sanitizer_is_found_in_the_toolkit(monkeypatch, tmp_path):
     assert cuda_check.sanitizer("memcheck").before[0] == str(program)
 
 
+def test_no_setting_of_the_machine_changes_what_is_checked(monkeypatch, tmp_path):
+    """NVIDIA's containers allow TF32, which float32's bounds do not."""
+    for name in cuda_check.UNSET:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    given = cuda_check.settings(tmp_path)
+    assert not {name for name in given if "TF32" in name or "BLOCKING" in name}
+    assert not {"NUMBA_ENABLE_CUDASIM", "NUMBA_DISABLE_JIT"} & set(given)
+    assert given["PYTHONPATH"] == f"{cuda_check.ROOT}:/elsewhere"
+
+
 def test_every_check_exists():
     for task in [*cuda_check.tasks(), cuda_check.sanitizer("memcheck")]:
         module, _, name = task.call[0].partition(":")
@@ -361,6 +372,61 @@ def test_absent_packages_are_not_run(no_card, monkeypatch):
     assert "torchvision" not in cuda_cases.half_positions()
 
 
+def test_a_torchvision_without_cuda_is_not_run(no_card, monkeypatch):
+    """Another's build decides nothing about refdcn."""
+    import torchvision.ops
+
+    def without(*args, **windows):
+        raise NotImplementedError("no kernel for 'CUDA'\nand much more")
+
+    monkeypatch.setattr(torchvision.ops, "deform_conv2d", without)
+    with pytest.raises(cuda_child.Skip, match="no kernel for 'CUDA'$"):
+        cuda_cases.agreement("by_torchvision")
+    assert "torchvision" not in cuda_cases.half_positions()
+
+
+BESIDE = ("threadpoolctl", "scipy", "matplotlib", "tqdm", "pytest", "torchvision")
+WITHOUT = f"""
+import builtins, sys
+found = builtins.__import__
+
+def find(name, *how):
+    if name.partition(".")[0] in {BESIDE}:
+        raise ImportError(name)
+    return found(name, *how)
+
+builtins.__import__ = find
+from refdcn.bench import cuda_cases, cuda_check, cuda_child, cuda_watched
+from refdcn import cuda
+import numpy, torch
+case, window = cuda_cases.inputs(cuda_cases.SHAPES[0])
+wanted = cuda_cases.by_loops(case, window)
+cuda_cases.both = lambda tensors, window: [torch.from_numpy(a) for a in wanted]
+cuda_cases.DEVICE, cuda_cases.SHAPES = "cpu", cuda_cases.SHAPES[:1]
+cuda_cases.compare(cuda_cases.both(case, window), wanted, numpy.float64, 1)
+try:
+    cuda.require_cuda()
+except (ImportError, RuntimeError) as e:
+    print(e)
+try:
+    sys.path.insert(0, str(cuda_cases.TESTS))
+    import cuda_card
+    cuda_card.COUNT = 0
+    cuda_cases.properties("atomic", "torchvision")
+except cuda_child.Skip as e:
+    print(e)
+"""
+
+
+def test_what_a_card_s_machine_may_lack_is_not_imported():
+    """Beside NEEDED and hypothesis: not by the package, and not by the tests' files."""
+    command = [sys.executable, "-c", WITHOUT]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert "numba-cuda" in done.stdout and "torchvision cannot be used" in done.stdout
+
+
 def test_half_positions_tells_refdcn_from_torchvision(no_card):
     found = cuda_cases.half_positions()
     assert abs(found["refdcn"] - 1500.3) < 0.5 and found["torchvision"] == 1500
@@ -421,22 +487,40 @@ class Stream:
     done = False
 
     def query(self):
+        EVENTS.append("asked")
         return self.done
+
+
+EVENTS = []
 
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_streams(no_card, monkeypatch, waits):
+    def noted(name):
+        return lambda *args: EVENTS.append(name)
+
+    right = refdcn.deform_conv2d
+
+    def called(*args, **windows):
+        EVENTS.append("called")
+        return right(*args, **windows)
+
     monkeypatch.setattr(Stream, "done", waits)
+    monkeypatch.setattr(refdcn, "deform_conv2d", called)
     for name, made in (
-        ("Stream", Stream), ("default_stream", Stream), ("_sleep", lambda cycles: None),
-        ("stream", lambda s: nullcontext()), ("synchronize", lambda: None),
+        ("Stream", Stream), ("default_stream", Stream), ("_sleep", noted("busy")),
+        ("stream", lambda s: nullcontext()), ("synchronize", noted("waited")),
     ):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, made)
+    EVENTS.clear()
     if waits:
         with pytest.raises(AssertionError, match="waited"):
             cuda_cases.streams()
     else:
         assert cuda_cases.streams() == "20 streams"
+        # A stream's first call may allocate, which may wait: it is not the one judged.
+        last = ["called", "waited", "busy", "called", "asked", "waited"]
+        assert EVENTS[-12:] == 2 * last
 
 
 def test_the_watched_program(monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from refdcn import cuda, ops
-from refdcn.cuda import arrays, kernels
+from refdcn.cuda import arrays, device, kernels
 from refdcn.torch import library
 
 from strategies import Sizes, fill
@@ -158,7 +158,7 @@ def test_half_types_are_widened_and_rounded():
 @pytest.mark.parametrize("installed", [False, True])
 def test_without_a_card_the_error_says_what_is_missing(monkeypatch, case, installed):
     monkeypatch.setattr(
-        arrays, "find_spec", lambda name: object() if installed else None
+        device, "find_spec", lambda name: object() if installed else None
     )
     monkeypatch.setattr("numba.cuda.is_available", lambda: False)
     error, text = (
@@ -197,7 +197,7 @@ class Exchanged(OnCuda):
 
 
 def test_other_kinds_go_through_dlpack_and_back(monkeypatch, case):
-    monkeypatch.setattr(arrays, "require_cuda", lambda: None)
+    monkeypatch.setattr(device, "require_cuda", lambda: None)
     only_torch = {"torch": True}.get
     monkeypatch.setattr("refdcn.cuda.entry.find_spec", only_torch)
     monkeypatch.setattr(cuda, "forward", lambda *args: args[0])
@@ -208,7 +208,7 @@ def test_other_kinds_go_through_dlpack_and_back(monkeypatch, case):
 
 
 def test_a_kind_that_cannot_be_made_is_refused(monkeypatch, case):
-    monkeypatch.setattr(arrays, "require_cuda", lambda: None)
+    monkeypatch.setattr(device, "require_cuda", lambda: None)
     with pytest.raises(TypeError, match="x is OnCuda.*can be read but not made"):
         ops.deform_conv2d(*map(OnCuda, case.inputs), padding=1)
 

@@ -72,8 +72,12 @@ def by_torchvision(arrays: list[Any], window: dict[str, int]) -> list[Any]:
 def torchvision() -> Any:
     try:
         from torchvision.ops import deform_conv2d
-    except Exception as e:  # absent, or built for another torch
-        raise Skip(f"torchvision cannot be used: {type(e).__name__}: {e}") from None
+
+        one = torch.ones(1, 1, 1, 1, device=DEVICE)
+        deform_conv2d(one, torch.zeros(1, 2, 1, 1, device=DEVICE), one)
+    except Exception as e:  # absent, built for another torch, or without CUDA
+        text = f"{type(e).__name__}: {e}".partition("\n")[0]
+        raise Skip(f"torchvision cannot be used: {text}") from None
     return deform_conv2d
 
 
@@ -227,6 +231,8 @@ def streams() -> str:
         raise AssertionError("a stream gave other bits")
     for stream in (torch.cuda.default_stream(), torch.cuda.Stream()):
         with torch.cuda.stream(stream):
+            both(tensors, window)  # memory and handles of the stream, once
+            torch.cuda.synchronize()
             torch.cuda._sleep(BUSY)
             both(tensors, window)
             if stream.query():

@@ -46,6 +46,13 @@ TOOLKITS = [  # where compute-sanitizer may be, if not on the PATH
     f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/{folder}"
     for folder in ("bin", "compute-sanitizer")
 ]
+UNSET = (  # what would make other numbers of the same code, or no kernels
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",  # set in NVIDIA's containers
+    "NVIDIA_TF32_OVERRIDE",
+    "CUDA_LAUNCH_BLOCKING",
+    "NUMBA_ENABLE_CUDASIM",
+    "NUMBA_DISABLE_JIT",
+)
 RECORD = "refdcn-cuda.json"
 SECONDS = 570  # of the whole run, unless told otherwise
 CASES, TIMING = "refdcn.bench.cuda_cases", "refdcn.bench.cuda_timing"
@@ -199,7 +206,7 @@ def sanitizer(tool: str) -> Task:
 
 def settings(folder: Path) -> dict[str, str]:
     """The environment of the children."""
-    given = dict(os.environ)
+    given = {name: v for name, v in os.environ.items() if name not in UNSET}
     paths = [str(ROOT), given.get("PYTHONPATH", "")]
     return given | {
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),

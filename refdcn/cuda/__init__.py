@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from refdcn.cuda.arrays import require_cuda, working_on
+from refdcn.cuda.device import require_cuda
 from refdcn.cuda.entry import deform_conv2d, deform_conv2d_grad
 from refdcn.shapes import Geometry
 
@@ -16,9 +16,10 @@ def forward(
     x: Any, offset: Any, weight: Any, mask: Any, bias: Any, geometry: Geometry
 ) -> Any:
     """Eq. (1): y [N, C_out, H_out, W_out], of the kind of x, on its device."""
-    with working_on(x) as on:
-        from refdcn.cuda import operator
+    require_cuda()
+    from refdcn.cuda import arrays, operator
 
+    with arrays.working_on(x) as on:
         return operator.forward(on, x, offset, weight, mask, bias, geometry)
 
 
@@ -28,9 +29,10 @@ def backward(
     deterministic: bool = False,
 ) -> list[Any]:  # fmt: skip
     """Eq. (1) differentiated, by each argument; None where not given or not needed."""
-    with working_on(x) as on:
-        from refdcn.cuda import operator
+    require_cuda()
+    from refdcn.cuda import arrays, operator
 
+    with arrays.working_on(x) as on:
         return operator.backward(
             on, grad_y, x, offset, weight, mask, bias, geometry, needs, deterministic
         )

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from refdcn import shapes
-from refdcn.cuda import arrays
+from refdcn.cuda import device
 from refdcn.shapes import Padding
 
 KINDS = ("torch", "cupy", "numba")  # whose arrays are taken as they are
@@ -60,9 +60,9 @@ def _taken(named: dict[str, Any]) -> tuple[dict[str, Any], Callable[[Any], Any]]
                 f"{name} is {type(a).__name__} and x is {type(x).__name__}; all "
                 "arguments need one kind, since the kind that comes in goes out"
             )
-    arrays.require_cuda()
+    device.require_cuda()
     taken, back = named, _same
-    if arrays.library(x) not in KINDS:
+    if device.library(x) not in KINDS:
         through = _through(x)
         taken = {
             n: a if a is None else through.from_dlpack(a) for n, a in named.items()
@@ -110,6 +110,8 @@ def _one_device(some: dict[str, Any]) -> None:
 
 
 def _place(a: Any) -> str:
-    if arrays.library(a) == "numba":
+    if device.library(a) == "numba":
+        from refdcn.cuda import arrays
+
         return f"device {arrays.numba_device(a)}"
     return str(a.device)

@@ -72,6 +72,27 @@ def geometry(
     )  # fmt: skip
 
 
+def _checked(
+    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None,
+    bias: Tensor | None, conv: Conv,
+) -> shapes.Geometry:  # fmt: skip
+    """The sizes of a forward, whose dtypes agree."""
+    check_dtypes(x=x, offset=offset, weight=weight, mask=mask, bias=bias)
+    return geometry(x, offset, weight, mask, bias, conv)
+
+
+def _checked_backward(
+    grad_y: Tensor, x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None,
+    conv: Conv, needs: Needs,
+) -> tuple[shapes.Geometry, Tensor | None]:  # fmt: skip
+    """The sizes of a backward, whose dtypes agree; a bias, whose values are unused."""
+    check_dtypes(x=x, grad_y=grad_y, offset=offset, weight=weight, mask=mask)
+    bias = weight.new_empty(len(weight)) if needs[4] else None
+    g = geometry(x, offset, weight, mask, bias, conv)
+    shapes.check_grad_y(grad_y.shape, g)
+    return g, bias
+
+
 def _array(tensor: Tensor | None) -> Any:
     """The same memory as a NumPy array; half types are widened."""
     return None if tensor is None else wide(tensor).numpy(force=True)
@@ -89,8 +110,7 @@ def _forward_cpu(
 ) -> Tensor:  # fmt: skip
     from refdcn import cpu
 
-    check_dtypes(x=x, offset=offset, weight=weight, mask=mask, bias=bias)
-    g = geometry(x, offset, weight, mask, bias, Conv(stride, padding, dilation))
+    g = _checked(x, offset, weight, mask, bias, Conv(stride, padding, dilation))
     y = cpu.forward(
         _array(x), _array(offset), _array(weight), _array(mask), _array(bias), g,
         thread_count=torch.get_num_threads(), team=torch_team(),
@@ -106,10 +126,8 @@ def _backward_cpu(
     """The gradients that are needed, an empty tensor for each other one."""
     from refdcn import cpu
 
-    check_dtypes(x=x, grad_y=grad_y, offset=offset, weight=weight, mask=mask)
-    bias = weight.new_empty(len(weight)) if needs[4] else None  # its values are unused
-    g = geometry(x, offset, weight, mask, bias, Conv(stride, padding, dilation))
-    shapes.check_grad_y(grad_y.shape, g)
+    conv = Conv(stride, padding, dilation)
+    g, bias = _checked_backward(grad_y, x, offset, weight, mask, conv, needs)
     gradients = cpu.backward(
         _array(grad_y), _array(x), _array(offset), _array(weight), _array(mask),
         _array(bias), g, tuple(needs), thread_count=torch.get_num_threads(),
@@ -128,8 +146,7 @@ def _forward_cuda(
 ) -> Tensor:  # fmt: skip
     from refdcn import cuda
 
-    check_dtypes(x=x, offset=offset, weight=weight, mask=mask, bias=bias)
-    g = geometry(x, offset, weight, mask, bias, Conv(stride, padding, dilation))
+    g = _checked(x, offset, weight, mask, bias, Conv(stride, padding, dilation))
     y: Tensor = cuda.forward(x, offset, weight, mask, bias, g)
     return y
 
@@ -142,10 +159,8 @@ def _backward_cuda(
     """As `_backward_cpu`; without atomics where torch asks for determinism."""
     from refdcn import cuda
 
-    check_dtypes(x=x, grad_y=grad_y, offset=offset, weight=weight, mask=mask)
-    bias = weight.new_empty(len(weight)) if needs[4] else None  # its values are unused
-    g = geometry(x, offset, weight, mask, bias, Conv(stride, padding, dilation))
-    shapes.check_grad_y(grad_y.shape, g)
+    conv = Conv(stride, padding, dilation)
+    g, bias = _checked_backward(grad_y, x, offset, weight, mask, conv, needs)
     gradients = cuda.backward(
         grad_y, x, offset, weight, mask, bias, g, tuple(needs),
         deterministic=torch.are_deterministic_algorithms_enabled(),
