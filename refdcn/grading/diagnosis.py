@@ -434,18 +434,24 @@ def recheck(runner: Runner, findings: Sequence[Finding]) -> list[probes.Fact]:
     return [probes.Fact(f"step of {s.axis}s", False, s.text) for s in coarse] + unlike
 
 
+CLOSE = {  # lower precisions whose bounds are close, by what loses its bits
+    "weights": "weights are rounded",
+    "columns": "columns are stored",
+    "products": "products are in",
+}
+
+
 def sharpen(doubtful: Sequence[Finding], limited: set[str]) -> None:
-    """Of weights and columns, whose bounds are close, the one that lost its bits."""
-    kinds = {"weight": "weights are rounded", "columns": "columns are stored"}
-    lost = "weight" if limited == {"weight"} else "columns"
-    if lost == "columns" and (not limited or "weight" in limited):
+    """Of weights, columns and products the one that lost its bits."""
+    if not limited:
         return
-    other = next(text for kind, text in kinds.items() if kind != lost)
+    lost = "products" if "weight" in limited else "columns"
+    name = CLOSE["weights" if limited == {"weight"} else lost]
     for dtype in {f.case.dtype for f in doubtful}:
         mine = [f for f in doubtful if f.case.dtype == dtype]
-        if not all(f.cause.startswith(other) for f in mine):
+        if not all(f.cause.startswith((*CLOSE.values(),)) for f in mine):
             continue
-        named = (h for h in hypotheses(dtype) if h.name.startswith(kinds[lost]))
+        named = (h for h in hypotheses(dtype) if h.name.startswith(name))
         fits = next((h for h in named if nearness(mine, h) >= 0), None)
         for f in mine if fits is not None else ():
             assert fits is not None
