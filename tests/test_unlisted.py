@@ -7,9 +7,12 @@ import pytest
 import unlisted_mistakes
 from unlisted_mistakes import KERNEL, MISTAKES, caught, examine, pairs, seeded
 
-from refdcn.grading import grade, grader
+from refdcn.grading import grade, grader, sweeps
 from refdcn.grading.diagnosis import Diagnosis
+from refdcn.grading.isolation import InProcess
 from refdcn.grading.mistakes import CATALOGUE
+from refdcn.grading.precision import standard
+from refdcn.grading.verdicts import Verdict
 
 # One seed and dtype, so that what is expected is computed once; the command in
 # unlisted_mistakes.py runs them all and reads the diagnosis.
@@ -49,6 +52,36 @@ def test_the_right_kernel_passes():
 def test_a_mistake_is_caught(name, tmp_path):
     report = examine([MISTAKES[name]], tmp_path, **HOW)
     assert caught(report), report.text()
+
+
+# What no drawn case meets: a large image, a wide range, a far column, a long sum,
+# other numbers with the same sum, another forward call before the gradients.
+REACHED = {
+    "int16_pixels": "an image of 70,200 pixels",
+    "half_range": "pixels times 2^18",
+    "half_base": "positions up to 4200",
+    "long_sums_short": "300 channels",
+    "weight_by_checksum": "the same numbers in reverse order",
+    "columns_of_last_call": sweeps.BASE,
+}
+
+
+def in_process(name):
+    """The kernel with one mistake, in this process."""
+    held = {}
+    exec(compile(seeded(MISTAKES[name]), name, "exec"), held)
+    return InProcess(held["f"], held["f_grad"])
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_a_sweep_reaches_it(name):
+    runner = in_process(name)
+    notes = {sweeps.BASE, *REACHED.values()}
+    swept = [s for s in sweeps.prepare(4, "float32", "smoke") if s.case.note in notes]
+    assert len(swept) == len(notes)
+    found = [f for s in swept for f in sweeps.check(runner, s, standard("float32"))]
+    bad = {f.case.note for f in found if f.verdict < Verdict.CONVENTION}
+    assert REACHED[name] in bad
 
 
 def test_the_command_counts(monkeypatch, capsys):

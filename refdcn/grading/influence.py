@@ -173,7 +173,8 @@ def entering(target: str, shares: Sequence[Share], case: Case) -> str:
         if min(mine) > max(others):
             return f"grad_y {does} from {label} = {min(mine)} on"
         if max(mine) < min(others):
-            return f"grad_y {does} up to {label} = {max(mine)}"
+            end = f"up to {label} =" if max(mine) else f"at {label} ="
+            return f"grad_y {does} {end} {max(mine)}"
     return f"grad_y[{', '.join(map(str, bad[0].at))}] {does}"
 
 

@@ -137,7 +137,7 @@ def plans(level: str) -> Iterator[tuple[Plan, str]]:
     yield thin._replace(H_out=700), "700 rows"
     yield thin._replace(H_out=67, W_out=71), "67 rows of 71 columns"
     yield thin._replace(c=40, K_h=1, K_w=2), "40 channels an offset group"
-    yield thin._replace(c=300), "300 channels"
+    yield thin._replace(c=300, o=4, W_out=9), "300 channels"
 
 
 def drawn(plan: Plan, dtype: str, seed: int, note: str) -> Case:
