@@ -34,7 +34,11 @@ class Target:
 
     @staticmethod
     def tensors(*arrays):
-        return [a if a is None else torch.from_numpy(a) for a in arrays]
+        """As users have them: with gradients to come, and not row-major."""
+        apart = [a if a is None else np.repeat(a, 2, -1)[..., ::2] for a in arrays]
+        return [
+            a if a is None else torch.from_numpy(a).requires_grad_() for a in apart
+        ]
 
     @classmethod
     def deform_conv2d(cls, *inputs, **windows):
@@ -69,6 +73,25 @@ def work(case):
 )
 def test_agrees_with_torchvision(case, dtype):
     cuda_card.agrees_with_torchvision(case.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_single_precision_rounded_once(dtype):
+    """Numba has no bfloat16: what is launched on is float32."""
+    case = fill(Sizes(1, 2, 2, H=2, W=3), np.random.default_rng(0), dtype=np.float32)
+    given = [torch.from_numpy(a).to(dtype) for a in (*case.inputs, case.grad_y)]
+    g = geometry(case.inputs, **case.windows)
+
+    def both(tensors):
+        *inputs, grad_y = tensors
+        y = operator.forward(Simulated(), *inputs, g)
+        needs = (True,) * 5
+        return [y, *operator.backward(Simulated(), grad_y, *inputs, g, needs, True)]
+
+    for half, single in zip(
+        both(given), both([a.float() for a in given]), strict=True
+    ):
+        assert half.dtype == dtype and torch.equal(half, single.to(dtype))
 
 
 def test_a_wrong_gradient_is_no_agreement(monkeypatch):

@@ -6,6 +6,7 @@ The launches themselves are tested in test_cuda_*.py; nothing here ran on a card
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,6 +81,74 @@ def test_backward_asks_for_the_order_that_torch_asks_for(
     assert [len(g) for g in grads] == [1, 0, 0, 0, 0]
 
 
+class Entered:
+    """A context that notes when it is entered and left."""
+
+    def __init__(self, name, events):
+        self.name, self.events = name, events
+
+    def __enter__(self):
+        self.events.append(f"in {self.name}")
+
+    def __exit__(self, *error):
+        self.events.append(f"out {self.name}")
+
+
+@pytest.fixture
+def second(monkeypatch):
+    """Arrays on device 1 while device 0 is current; the events of a call."""
+    events = []
+
+    def stream(*device):
+        events.append("stream")
+        return SimpleNamespace(cuda_stream=7, ptr=7)
+
+    gpus = {n: Entered(f"numba {n}", events) for n in (0, 1)}
+    monkeypatch.setattr(numba.cuda, "gpus", gpus)
+    monkeypatch.setattr(torch.cuda, "device", lambda d: Entered(f"torch {d}", events))
+    monkeypatch.setattr(torch.cuda, "current_stream", stream)
+    cupy = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=stream))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    return events
+
+
+def array_of(library, events):
+    """What `working_on` asks of an array on device 1."""
+    place = torch.device("cuda", 1)
+    if library == "cupy":
+        place = Entered("cupy 1", events)
+        place.id = 1
+    memory = SimpleNamespace(context=SimpleNamespace(device=SimpleNamespace(id=1)))
+    made = type("Array", (), {"__module__": f"{library}.core"})()
+    made.device, made.gpu_data, made.stream = place, memory, 7
+    return made
+
+
+@pytest.mark.parametrize(
+    "library, around, kind",
+    [
+        ("torch", "torch cuda:1", arrays.TorchArrays),
+        ("cupy", "cupy 1", arrays.CupyArrays),
+        ("numba", None, arrays.NumbaArrays),
+    ],
+)
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_device_of_the_arrays_is_current_and_the_one_before_again(
+    second, library, around, kind, fails
+):
+    """For the library, whose stream is asked then, and for Numba; errors or not."""
+    x = array_of(library, second)
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+        with arrays.working_on(x) as on:
+            assert type(on) is kind and on.stream == 7
+            second.append("work")
+            1 / (not fails)
+    theirs = [f"in {around}"] if around else []
+    asked = ["stream"] if around else []
+    back = [f"out {around}"] if around else []
+    assert second == [*theirs, "in numba 1", *asked, "work", "out numba 1", *back]
+
+
 @pytest.mark.parametrize("pointer, stream", [(77, "stream 77"), (0, "default")])
 def test_launches_on_torchs_current_stream(monkeypatch, pointer, stream):
     """Numba is given the memory and told not to wait for it."""
@@ -146,6 +215,19 @@ def test_products_are_torchs(turned, accumulate):
     assert not room[c.size :].any()
 
 
+def test_products_keep_their_digits_under_autocast():
+    """torch casts the arguments of its products, but not of those into an array."""
+    a, b = torch.randn(2, 5, 3), torch.randn(2, 3, 4)
+    wanted = a @ b
+    for accumulate in (0, 1):
+        c = torch.zeros(40)
+        sizes = kernels.Product(2, 5, 4, 3, 15, 3, 1, 12, 4, 1, accumulate)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert (a @ b).dtype == torch.bfloat16
+            on_cpu().product(a.view(-1), b.view(-1), c, sizes)
+        torch.testing.assert_close(c.view(2, 5, 4), wanted, rtol=1e-6, atol=1e-6)
+
+
 def test_half_types_are_widened_and_rounded():
     on, a = on_cpu(), torch.randn(3, 4).bfloat16()
     assert on.dtype(a) == "bfloat16"
@@ -168,6 +250,25 @@ def test_without_a_card_the_error_says_what_is_missing(monkeypatch, case, instal
     )
     with pytest.raises(error, match=text):
         library._forward_cuda(*tensors(case), *CONV)
+
+
+NUMBA_ALONE = """
+import sys
+sys.modules["numba.cuda"] = None  # as of a numba that has no CUDA target of its own
+from refdcn.cuda import device
+device.find_spec = lambda name: None
+class Array:
+    __cuda_array_interface__ = {}
+import refdcn
+refdcn.deform_conv2d(Array(), Array(), Array())
+"""
+
+
+def test_a_numba_without_cuda_gives_the_same_error():
+    command = [sys.executable, "-c", NUMBA_ALONE]
+    done = subprocess.run(command, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: the CUDA target needs the package numba-cuda")
 
 
 class OnCuda:
