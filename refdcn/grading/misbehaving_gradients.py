@@ -228,6 +228,15 @@ def memory_order_grad(grad_y: Array, x: Array, *rest: Any, **windows: Any) -> Gr
     return gradients(grad_y, x, *rest, **windows)
 
 
+def home_grad(grad_y: Array, x: Array, *rest: Any, **windows: Any) -> Grads:
+    """Is right only where x lies at the address of the first call."""
+    where = x.__array_interface__["data"][0]
+    grads = gradients(grad_y, x, *rest, **windows)
+    if PRIVATE.setdefault("home", where) != where and x.flags.c_contiguous:
+        grads[0] = np.zeros_like(x)
+    return grads
+
+
 def leaves_fork_grad(grad_y: Array, x: Array, *rest: Any, **windows: Any) -> Grads:
     """Leaves a process that goes on after the answer."""
     if small(x) and os.fork() == 0:
