@@ -22,6 +22,7 @@ from numba.cuda import dispatcher as numbas
 from numba.cuda.cudadrv import devicearray, devices, driver
 
 from refdcn import loops
+from refdcn.bench import cuda_watched
 from refdcn.cuda import arrays, device, kernels, operator
 
 from bounds import NAMES, results
@@ -163,6 +164,53 @@ def test_numba_arrays_in_and_out(monkeypatch, dtype, deterministic):
     grads = operator.backward(on, grad_y, *given, g, (True,) * 5, deterministic)
     got = [host_array(a) for a in (y, *grads)]
     checks.assert_same(got, results(host, case))
+
+
+WATCHED = {  # a mistake in one form of the backward, which the other does not have
+    "atomic": ("cuda.atomic.add(grad_image, at(i), e_y * e_x * d)",
+               "cuda.atomic.add(grad_image, at(i), e_y * d)", 1),
+    "in order": ("grad_image[at(i)] += e_y * e_x * d", "grad_image[at(i)] += e_y * d",
+                 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", WATCHED)
+def test_the_program_that_sanitizers_watch(monkeypatch, mistake):
+    """Both forms of the backward are compared: a mistake in either is found."""
+
+    def copied(a):
+        return host_array(a).copy()
+
+    monkeypatch.setattr(devices._runtime, "ensure_context", nullcontext)
+    monkeypatch.setattr(devicearray.DeviceNDArray, "copy_to_host", copied)
+    monkeypatch.setattr("numba.cuda.to_device", device_array)
+    monkeypatch.setattr("refdcn.cuda.require_cuda", lambda: None)
+    monkeypatch.setattr(arrays, "working_on", lambda x: nullcontext(OnHost()))
+    module = cuda_mistakes.mistaken(*WATCHED[mistake])
+    monkeypatch.setattr(operator, "kernels", module)
+    wrong = f"deterministic={mistake == 'in order'}"
+    with pytest.raises(AssertionError, match=wrong):
+        cuda_watched.main()
+
+
+class OnCupy(arrays.CupyArrays):
+    """What CuPy is asked for, NumPy in its place, and the processor for a device."""
+
+    def __init__(self):
+        self.cupy, self.processor = np, Processor()
+
+    def launch(self, kernel, blocks, threads, *args):
+        self.processor.launch(kernel, blocks, threads, *args)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_cupy_arrays_in_and_out(dtype):
+    """CuPy's names and arguments are NumPy's: casts, strides, products into arrays."""
+    case = fill(SMALL, np.random.default_rng(0), dtype=dtype)
+    host, cupy = Target(Processor()), Target(OnCupy())
+    checks.assert_same(results(cupy, case), results(host, case))
+    if dtype == np.float64:
+        checks.agrees_with_formula(cupy, case)
 
 
 @pytest.mark.parametrize("wanted", [0, 0x77])

@@ -31,7 +31,7 @@ def main() -> None:
     *five, grad_y = arrays = inputs(np.random.default_rng(0))
     y = loops.deform_conv2d(*five, **WINDOW)
     wanted = y, *loops.deform_conv2d_grad(grad_y, *five, **WINDOW)
-    for dtype in (np.float32, np.float16, np.float64):
+    for dtype in (np.float64, np.float32, np.float16):
         for deterministic in (False, True):
             given = [numbas.to_device(a.astype(dtype)) for a in arrays]
             got = [a.copy_to_host() for a in both(given, deterministic)]
