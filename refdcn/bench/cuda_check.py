@@ -42,10 +42,10 @@ VERSIONS = (
 )  # fmt: skip
 SANITIZERS = ("memcheck", "racecheck", "initcheck")
 FOUND = 9  # their exit code where they found something
-TOOLKITS = [  # where compute-sanitizer may be, if not on the PATH
-    f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/{folder}"
-    for folder in ("bin", "compute-sanitizer")
-]
+CUDA_HOME = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+TOOLKITS = [  # where compute-sanitizer may be, if not on the PATH; conda's last
+    f"{CUDA_HOME}/bin", f"{CUDA_HOME}/compute-sanitizer", f"{sys.prefix}/bin"
+]  # fmt: skip
 UNSET = (  # what would make other numbers of the same code, or no kernels
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",  # set in NVIDIA's containers
     "NVIDIA_TF32_OVERRIDE",
