@@ -30,7 +30,7 @@ from refdcn.grading.hypotheses import Found, clues, explain
 from refdcn.grading.isolation import InProcess, Outcome, Process
 from refdcn.grading.judge import Finding
 from refdcn.grading.mistakes import CATALOGUE, Mistake
-from refdcn.grading.precision import Standard, hypotheses
+from refdcn.grading.precision import Hypothesis, Standard, hypotheses
 from refdcn.grading.suite import TARGETS
 from refdcn.grading.verdicts import Verdict
 
@@ -39,6 +39,7 @@ SECONDS = 20.0  # for the search of combinations
 DTYPES = "float64", "float32", "float16", "bfloat16"
 PROBED = DTYPES[:3]  # the probes hand over NumPy's own; else float32
 OUTPUTS = "y", *TARGETS
+MOST = 10  # probes that are told
 SEVERAL = 5  # failures that are no accident of what was drawn
 REGION = re.compile("; (?=far outside|between|inside)")
 TEXTURE = 2.0**-8  # the coarsest position step that is a precision, not a bug
@@ -137,8 +138,11 @@ class Diagnosis:
         """Every line."""
         lines = [f"  {name}: {place.told}" for name, place in self.located.items()]
         lines += [f"  smallest: {self.smallest}"] if self.smallest else []
-        few = 2 if self.survivors else None  # what is named needs no more proof
+        few = 2 if self.survivors else MOST  # what is named needs no more proof
         lines += [f"  probe: {text}" for text in self.faults[:few]]
+        left = len(self.faults) - MOST
+        if left > 0 and not self.survivors:
+            lines.append(f"  {left} more in the JSON report")
         if self.faults and self.probed != self.dtype:
             lines.append(f"  the probes are in {self.probed}")
         right = [f.topic for f in self.facts if f.right][:12]
@@ -179,6 +183,8 @@ def rank(fact: probes.Fact) -> int:
         return 4
     if UNCLEAR in fact.text:
         return 1
+    if "does not follow at" in fact.text:
+        return 2
     if fact.text.startswith("grad_y "):  # which elements, not one of them
         return 0
     return next((r for k, r in RANKS.items() if fact.topic.startswith(k)), 0)
@@ -192,12 +198,12 @@ def capital(text: str) -> str:
 def start(text: str) -> str:
     """The same, but for the names of arguments and results."""
     word = text.split("[")[0].split(" ")[0].rstrip(":,")
-    return text if word in OUTPUTS else capital(text)
+    return text if word in (*OUTPUTS, "grad_y") else capital(text)
 
 
 def brief(text: str) -> str:
-    """The first of several regions that a kernel is wrong in."""
-    first, *more = REGION.split(text)
+    """The first of several regions that a kernel is wrong in; no example."""
+    first, *more = REGION.split(text.split(" (as ")[0])
     return f"{first} (and elsewhere)" if more else text
 
 
@@ -306,12 +312,15 @@ def deeper(
     dtype = result.probed
     smallest = reduced(runner, findings, targets, result)
     own = (smallest.plan,) if smallest is not None else ()
-    plans, related = (*own, *influence.PLANS), (*own, *relations.PLANS)
+    plans = (influence.PLANS[0], *own, *influence.PLANS[1:])
+    related = (relations.PLANS[0], *own, *relations.PLANS[1:])
     grads = (lambda c: five(runner, c)) if runner.has_grad else None
     call = caller(runner)
     with np.errstate(all="ignore"):
         result.facts += influence.remembered(call, grads, dtype)
         if "y" in targets:
+            if smallest is not None:
+                result.facts += probes.larger(call, dtype, *smallest.plan[0:1])
             result.facts += resolution.facts(call, dtype)
             result.facts += influence.read_sets(call, dtype, plans)
             result.facts += influence.taint(call, dtype)
@@ -423,7 +432,7 @@ def recheck(runner: Runner, findings: Sequence[Finding]) -> list[probes.Fact]:
         bits = [f for f in resolution.bits(call, dtype) if not f.right]
         unlike = unlike_rounding(runner, findings, doubtful, dtype)
     limited = {f.topic.removeprefix("bits of ") for f in bits}
-    sharpen(doubtful, limited)
+    sharpen(doubtful, limited, steps)
     coarse = [s for s in steps if s.fixed and max(s.at) > 1.01 * TEXTURE]
     measured = [s.text for s in steps] + [f.text for f in bits]
     for f in doubtful:
@@ -441,22 +450,33 @@ CLOSE = {  # lower precisions whose bounds are close, by what loses its bits
 }
 
 
-def sharpen(doubtful: Sequence[Finding], limited: set[str]) -> None:
-    """Of weights, columns and products the one that lost its bits."""
-    if not limited:
+def sharpen(
+    doubtful: Sequence[Finding], limited: set[str], steps: Sequence[resolution.Steps]
+) -> None:
+    """Of hypotheses whose bounds are close, the one that was measured."""
+    close: tuple[str, ...] = (*CLOSE.values(),)
+    if limited:
+        lost = "products" if "weight" in limited else "columns"
+        name = CLOSE["weights" if limited == {"weight"} else lost]
+    elif steps:  # every number kept its bits: it is the position alone
+        close = ("",)
+        name = "fractions have" if all(s.fixed for s in steps) else "positions are in"
+    else:
         return
-    lost = "products" if "weight" in limited else "columns"
-    name = CLOSE["weights" if limited == {"weight"} else lost]
     for dtype in {f.case.dtype for f in doubtful}:
         mine = [f for f in doubtful if f.case.dtype == dtype]
-        if not all(f.cause.startswith((*CLOSE.values(),)) for f in mine):
-            continue
-        named = (h for h in hypotheses(dtype) if h.name.startswith(name))
-        fits = next((h for h in named if nearness(mine, h) >= 0), None)
-        for f in mine if fits is not None else ():
-            assert fits is not None
+        if all(f.cause.startswith(close) for f in mine):
+            rename(mine, [h for h in hypotheses(dtype) if h.name.startswith(name)])
+
+
+def rename(doubtful: Sequence[Finding], measured: Sequence[Hypothesis]) -> None:
+    """The first of the hypotheses that explains all, in place of what was named."""
+    fits = next((h for h in measured if nearness([*doubtful], h) >= 0), None)
+    for f in doubtful if fits is not None else ():
+        assert fits is not None
+        if f.cause:
             f.text = f.text.replace(f.cause, fits.name, 1)
-            f.cause = fits.name
+        f.cause = fits.name
 
 
 def unlike_rounding(
