@@ -19,7 +19,7 @@ def described(target: str, wrong: Iterable[Wrong]) -> list[Fact]:
     calls = [w for w in wrong if w[3].any()]
     if not calls:
         return []
-    laws = (constant, multiple, bias_again, elsewhere, limited, taken, added)
+    laws = constant, multiple, bias_again, elsewhere, limited, taken, near, added
     for law in laws:
         text = law(target, calls)
         if text:
@@ -50,10 +50,14 @@ def multiple(target: str, calls: list[Wrong]) -> str:
     told = np.abs(want) > 1e-6 * np.abs(want).max(initial=0)
     if np.count_nonzero(told) < 4:
         return ""
+    if (np.abs(got[~told]) > 1e-6 * np.abs(got).max(initial=0)).any():
+        return ""  # something where nothing must be
     ratio = got[told] / want[told]
     k = float(np.median(ratio))
     if np.abs(ratio - k).max() > 1e-3 * (1 + abs(k)):
         return ""
+    if k == 0:
+        return f"each wrong value of {target} is 0"
     return f"each wrong value of {target} is {k:.4g} times the right one"
 
 
@@ -151,6 +155,18 @@ def nearest(values: Array, among: Array) -> Array | None:
     return np.asarray(found)
 
 
+def near(target: str, calls: list[Wrong]) -> str:
+    """Right but for the last bits: how many are right."""
+    off = 0.0
+    for _, got, want, bad in calls:
+        scale = np.abs(want).max(initial=0)
+        off = max(off, float(np.abs(got - want)[bad].max() / max(scale, 1e-300)))
+    bits = int(-np.log2(off)) if 0 < off < np.inf else 0
+    if bits < 6:
+        return ""
+    return f"each wrong value of {target} is nearly right: about {bits} bits of it are"
+
+
 def added(target: str, calls: list[Wrong]) -> str:
     """What the wrong values have too much is the same along all axes but one or two."""
     labels = AXES[target]
@@ -164,7 +180,8 @@ def added(target: str, calls: list[Wrong]) -> str:
     few += [(j, k) for j, k in combinations(range(len(labels)), 2) if len(labels) > 2]
     for axes in few:
         other = tuple(k for k in range(len(labels)) if k not in axes)
-        if other and all(constant_along(e, other) for e in errors):
+        seen = all(max(e.shape[k] for e in errors) > 1 for k in other)
+        if other and seen and all(constant_along(e, other) for e in errors):
             said = " and ".join(labels[k] for k in axes)
             return f"what is added to {target} depends on {said} alone"
     return ""

@@ -320,7 +320,8 @@ def deeper(
         result.facts += influence.remembered(call, grads, dtype)
         if "y" in targets:
             if smallest is not None:
-                result.facts += probes.larger(call, dtype, *smallest.plan[0:1])
+                plan = smallest.plan
+                result.facts += probes.larger(call, dtype, plan.N, plan.K_h, plan.K_w)
             result.facts += resolution.facts(call, dtype)
             result.facts += influence.read_sets(call, dtype, plans)
             result.facts += influence.taint(call, dtype)

@@ -15,6 +15,7 @@ from refdcn.grading.mistakes import CATALOGUE, Mistake
 from refdcn.grading.operator import predict
 
 BEAM, DEPTH = 6, 3
+EXACTLY = "it fails exactly where "
 Combination = tuple[Mistake, ...]
 
 
@@ -160,6 +161,8 @@ def residual(found: Sequence[Clue], best: Combination, given: Combination) -> st
     if not place.ruled or not (place.exact or share > 0.6):
         return ""
     text = " and ".join(m.text for m in best)
+    if right == total and place.exact:  # made in the calls that fail, not in others
+        return f"{text}, but not where {place.text.removeprefix(EXACTLY)}"
     where = place.text.replace("it fails", "something else fails")
     return (
         f"of the listed mistakes the nearest is that {text}; with that changed "

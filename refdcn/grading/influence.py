@@ -60,18 +60,40 @@ def read_sets(call: Call, dtype: str, plans: Sequence[Plan] = PLANS) -> list[Fac
             if y is None:
                 continue
             moves, must = y != start, oracle.forward(other) != right
-            fact = compare_reads(name, at, moves, must)
+            fact = compare_reads(name, at, moves, must, reached(case, name, at) | must)
             if fact is not None:
                 facts[name] = fact
     return list(facts.values())
 
 
+def reached(case: Case, name: str, at: tuple[int, ...]) -> Array:
+    """The outputs in which an element has a part, whatever other parts cancel."""
+    a = getattr(case, name)
+    one = np.zeros_like(a)
+    one[at] = 1
+    if name == "bias":
+        return np.asarray(np.broadcast_to(one[:, None, None] != 0, case.y_shape))
+    m = case.mask
+    plain = replace(
+        case,
+        x=1 + np.arange(case.x.size, dtype=case.x.dtype).reshape(case.x.shape),
+        weight=np.abs(case.weight),
+        mask=None if m is None else np.abs(m),
+        bias=None,
+    )
+    if name != "offset":
+        only: dict[str, Any] = {name: one}
+        return np.asarray(oracle.forward(replace(plain, **only)) != 0)
+    moved = replace(plain, offset=changed(case, name, at).offset)
+    return np.asarray(oracle.forward(moved) != oracle.forward(plain))
+
+
 def compare_reads(
-    name: str, at: tuple[int, ...], moves: Array, must: Array
+    name: str, at: tuple[int, ...], moves: Array, must: Array, may: Array
 ) -> Fact | None:
     """What moves with an element and must not; what must and does not."""
     where = ", ".join(map(str, at))
-    extra, lost = moves & ~must, must & ~moves
+    extra, lost = moves & ~may, must & ~moves
     if extra.any():
         n, place = int(extra.sum()), tuple(map(int, np.argwhere(extra)[0]))
         text = (
@@ -117,6 +139,8 @@ def stencils(grads: Grads, dtype: str, plans: Sequence[Plan] = PLANS) -> list[Fa
         case = drawn(plan, dtype, 3, "influence")
         assert case.grad_y is not None
         seen: dict[str, list[Share]] = {}
+        summed: list[Array | None] = [None] * len(NAMES)
+        together = np.zeros_like(case.grad_y)
         for flat in np.linspace(0, case.grad_y.size - 1, EACH).astype(int):
             go = np.zeros_like(case.grad_y)
             go.reshape(-1)[flat] = 1
@@ -124,6 +148,8 @@ def stencils(grads: Grads, dtype: str, plans: Sequence[Plan] = PLANS) -> list[Fa
             five = grads(one)
             if five is None:
                 return list(facts.values())
+            together.reshape(-1)[flat] = 1
+            summed = [plus(a, b) for a, b in zip(summed, five, strict=True)]
             at = tuple(map(int, np.unravel_index(flat, go.shape)))
             for name, got, want in zip(NAMES, five, oracle.gradients(one), strict=True):
                 topic = f"stencil of grad_{name}"
@@ -137,7 +163,27 @@ def stencils(grads: Grads, dtype: str, plans: Sequence[Plan] = PLANS) -> list[Fa
             if text:
                 told = topic.replace("stencil", "share") if "enter" in text else topic
                 facts[topic] = Fact(told, False, text)
+        five = grads(replace(case, grad_y=together))
+        for name, a, b in zip(NAMES, summed, five or (), strict=False):
+            topic = f"sum of grad_{name}"
+            if a is not None and b is not None and not np.array_equal(a, b):
+                facts.setdefault(topic, Fact(topic, False, lost(name, a, b)))
     return list(facts.values())
+
+
+def plus(a: Array | None, b: Array | None) -> Array | None:
+    """The sum of what there is."""
+    return b if a is None else a if b is None else a + b
+
+
+def lost(name: str, apart: Array, together: Array) -> str:
+    """That a gradient is not the sum of its parts; every call here is exact."""
+    at = tuple(map(int, np.argwhere(~(apart == together))[0]))
+    fewer = "some are lost" if abs(together[at]) < abs(apart[at]) else "they interfere"
+    return (
+        f"elements of grad_y together do not give the sum of what each gives alone: "
+        f"grad_{name}{list(at)} is {together[at]:g}, not {apart[at]:g}; {fewer}"
+    )
 
 
 class Share(NamedTuple):

@@ -13,6 +13,7 @@ is enough where it differs in one size from another that is right.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from math import lgamma, log
 from typing import NamedTuple
@@ -34,6 +35,7 @@ AXES = {
 MOST = 4000  # rows kept of a call in which nothing fails
 CLAUSES = 3
 CHANCE = 0.05  # of a clause that says nothing
+REMAINDER = re.compile(" (mod .*|is (odd|even|a power.*|(a|no) multiple.*))$")
 FEW = 3  # failing elements that are told one by one
 PLAIN = ("N", "groups", "offset_groups", "K_h", "K_w", "H", "W", "H_out", "W_out")
 TRAIT = "call: "  # marks properties of a call, told after all others
@@ -153,6 +155,8 @@ def traits_of(case: Case) -> dict[str, bool]:
         and s.offset_groups % max(1, s.groups) != 0,
         "H_out > W_out": s.out[0] > s.out[1],
         "C_out > C_in": s.C_out > s.C_in,
+        "C_out differs from C_in": s.C_out != s.C_in,
+        "C_out differs from W_out": s.C_out != s.out[1],
         "a stride is larger than the kernel": s.stride[0] > s.K_h
         or s.stride[1] > s.K_w,
         "the kernel is larger than the image": s.K_h > s.H or s.K_w > s.W,
@@ -430,8 +434,15 @@ def told(clause: Clause, among: Array, table: Table) -> bool:
     """Whether the failures among some rows are too many to fit by chance."""
     if any(clause[0].startswith(f"{name} ") for name in table.changed):
         return True
-    calls = by_calls(clause[1], among, table)
-    least = min(calls, by_elements(clause, among, table))
+    name, at = clause
+    label = next((k for k in table.sizes if REMAINDER.sub("", name) == k), "")
+    if label:  # a size has few values, each in many calls
+        value = table.sizes[label]
+        rows = among & table.bad, among & at, among
+        least = log_chance(*(len(distinct(value[r])) for r in rows))
+    else:
+        calls = by_calls(at, among, table)
+        least = min(calls, by_elements(clause, among, table))
     return least + log(max(1, table.tried)) < log(CHANCE)
 
 
@@ -495,6 +506,8 @@ def limits(name: str, value: Array, table: Table) -> Iterator[Clause]:
             yield text, value % block == r
         elif 0 not in rest and len(others[others % block == 0]) > 1:
             yield f"{name} is no multiple of {block}", value % block != 0
+    if name in table.sizes and low > 0 and not (failing & (failing - 1)).any():
+        yield f"{name} is a power of two", (value > 0) & (value & (value - 1) == 0)
 
 
 def distinct(value: Array) -> Array:
@@ -512,7 +525,8 @@ def negated(name: str) -> str:
         (" is the last", " is not the last"),
         (" is not the first", " = 0"),
         (" lies beyond the last multiple of ", " lies in whole blocks of "),
-        (" differ from ", " equal "),
+        (" differs from ", " equals "),
+        ("C_out > C_in", "C_out <= C_in"),
         ("an offset is not 0", "all offsets are 0"),
         ("a mask is not 1", "every mask is 1"),
     ):
@@ -524,12 +538,10 @@ def negated(name: str) -> str:
     return f"not ({name})"
 
 
-def shortest(
-    table: Table, offered: Sequence[Clause]
-) -> tuple[list[Clause], list[Clause]]:
+def shortest(table: Table, offered: Sequence[Clause]) -> list[Clause]:
     """The conjunction that shuts out the most right rows, clause by clause.
 
-    First of those that tell more than chance, then of the others.
+    Without those that tell no more than chance.
     """
     inside = np.ones(table.bad.shape, bool)
     found: list[Clause] = []
@@ -554,13 +566,11 @@ def shortest(
         rest = [c for c in found if c is not clause]
         if rest and not (table.right & met(rest, table) & ~inside).any():
             found, inside = rest, met(rest, table)
-    doubtful = []
     for clause in list(found):  # or fit by chance alone
         rest = [c for c in found if c is not clause]
         if not told(clause, met(rest, table), table):
             found = rest
-            doubtful.append(clause)
-    return found, doubtful
+    return found
 
 
 def met(rule: Sequence[Clause], table: Table) -> Array:
@@ -607,7 +617,7 @@ def locate(findings: Iterable[Finding | Judged]) -> Place:
     if bad <= FEW < right:
         return Place(f"it fails at {bad} of {bad + right} values: {named(wrong)}")
     offered = list(clauses(table))
-    rule, doubtful = shortest(table, offered)
+    rule = shortest(table, offered)
     inside = met(rule, table)
     others = equals(rule, offered)
     text = " and ".join(
@@ -625,18 +635,24 @@ def locate(findings: Iterable[Finding | Judged]) -> Place:
         return Place(said, False, True, True, others)
     if exceptions <= 0.1 * bad:
         return Place(f"it fails nearly everywhere, at {within}", False, dense > 0.9)
-    calls = f"in {len(wrong)} of {len(judged)} calls" + hint(doubtful, table)
+    calls = f"in {len(wrong)} of {len(judged)} calls" + hint(offered, table)
     return Place(f"it fails at {within}, {calls}; {first(wrong)}")
 
 
-def hint(doubtful: Sequence[Clause], table: Table) -> str:
+def hint(offered: Sequence[Clause], table: Table) -> str:
     """What the calls that fail have alone, if they are too few for a rule."""
     failing = distinct(table.call[table.bad])
-    for clause in doubtful:
+    if len(failing) > FEW:
+        return ""
+    said = []
+    for clause in offered:
+        if clause[0].split(" ")[0].removesuffix("'s") in table.places:
+            continue
         if np.array_equal(distinct(table.call[clause[1]]), failing):
-            alone = bracketed(clause, (), table)
-            return f", too few for a rule: they alone have {alone}"
-    return ""
+            said.append(bracketed(clause, (), table))
+    if not said:
+        return ""
+    return f", too few for a rule: they alone have {' and '.join(said[:2])}"
 
 
 def named(wrong: Sequence[Judged]) -> str:

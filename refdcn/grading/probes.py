@@ -55,6 +55,7 @@ def image_case(
 
 # Uneven everywhere, so that no two axes can be mistaken for each other.
 WIDE = Sizes(2, 6, 36, 1, 2, 2, 3, 24, 30, (2, 3), (1, 2), (3, 2))
+MOST_IMAGES = 8  # of an answer with all taps of all channels
 NAMES = {
     "offset": ("image", "offset group", "tap", "axis", "output row", "output column"),
     "mask": ("image", "offset group", "tap", "output row", "output column"),
@@ -258,13 +259,13 @@ def one_scale(label: str, got: Array, want: Array) -> str:
     return f"{label} acts as another function, or others enter: {pairs}"
 
 
-def offsets(call: Call, dtype: str) -> list[Fact]:
+def offsets(call: Call, dtype: str, sizes: Sizes = WIDE) -> list[Fact]:
     """Unique offsets: which element moves each sample, along each axis."""
-    zero = tomography(call, dtype)
-    shape = offset_shape(WIDE)
+    zero = tomography(call, dtype, sizes)
+    shape = offset_shape(sizes)
     sent = codes(shape, 0.05, 0.95)
     N, og, K, _, *out = shape
-    seen = tomography(call, dtype, offset=sent.reshape(N, og * K * 2, *out))
+    seen = tomography(call, dtype, sizes, offset=sent.reshape(N, og * K * 2, *out))
     if zero is None or seen is None:
         return []
     index = np.arange(sent.size).reshape(shape)
@@ -296,20 +297,20 @@ def reach(call: Call, dtype: str) -> list[Fact]:
     return [Fact("offsets up to 12 pixels", not any(said), text)]
 
 
-def masks(call: Call, dtype: str) -> list[Fact]:
+def masks(call: Call, dtype: str, sizes: Sizes = WIDE) -> list[Fact]:
     """Unique masks name their element; a sweep gives the response to m."""
-    N, og, K, _, *out = offset_shape(WIDE)
+    N, og, K, _, *out = offset_shape(sizes)
     sent = codes((N, og, K, *out), 0.5, 1.5)
-    seen = tomography(call, dtype, mask=sent.reshape(N, og * K, *out))
+    seen = tomography(call, dtype, sizes, mask=sent.reshape(N, og * K, *out))
     if seen is None:
         return []
     index = np.arange(sent.size).reshape(sent.shape)
-    inside = tomography(call, dtype)
+    inside = tomography(call, dtype, sizes)
     at = seen.safe & (inside.safe if inside is not None else seen.safe)
     facts = [read_map("mask", np.where(at, seen.coverage, 0), sent, at, index)]
     sweep = np.linspace(-2, 3, int(np.prod(out))).reshape(out)
     mask = np.broadcast_to(sweep, (N, og * K, *out))
-    seen = tomography(call, dtype, mask=mask)
+    seen = tomography(call, dtype, sizes, mask=mask)
     if seen is not None:
         facts.append(response(seen.coverage, sweep, at))
     return facts
@@ -384,10 +385,17 @@ def images(call: Call, dtype: str) -> list[Fact]:
 
 
 def kernels(call: Call, dtype: str) -> list[Fact]:
-    """The weight of every pixel for positions swept across both borders."""
+    """The weight of every pixel, in images whose size is a power of two or is not."""
+    facts = swept(call, dtype, 7)
+    wrong = [f for f in swept(call, dtype, 8) if not f.right]
+    return wrong if wrong and all(f.right for f in facts) else facts
+
+
+def swept(call: Call, dtype: str, n: int) -> list[Fact]:
+    """Positions swept across both borders of n x n images."""
     facts: list[Fact] = []
     for axis, name in enumerate(("row", "column")):
-        n, steps = 7, 8
+        steps = 8
         z = Sizes(1, n, n, 1, 1, 1, 1, *((n, 97) if axis == 0 else (97, n)))
         line = np.eye(n)[:, :, None] if axis == 0 else np.eye(n)[:, None, :]
         x = np.broadcast_to(line, (n, z.H, z.W))[None]
@@ -442,6 +450,16 @@ def run(call: Call, dtype: str) -> list[Fact]:
         for probe in order:
             facts += probe(call, dtype)
     return facts
+
+
+def larger(call: Call, dtype: str, N: int, K_h: int, K_w: int) -> list[Fact]:
+    """What is read where the batch and the kernel are those of a failing call."""
+    N, C_out = min(max(N, WIDE.N), MOST_IMAGES), WIDE.C_in * K_h * K_w
+    sizes = WIDE._replace(N=N, K_h=K_h, K_w=K_w, C_out=C_out)
+    if sizes == WIDE or min(sizes.out) < 1:
+        return []
+    facts = offsets(call, dtype, sizes) + masks(call, dtype, sizes)
+    return [f for f in facts if not f.right]
 
 
 def gradient(name: str, got: Array, case: Case) -> Fact | None:

@@ -205,6 +205,9 @@ def fillers(case: Case) -> Iterator[Relation]:
     yield Relation("a mask of ones becomes None", replace(full, mask=None), {})
     nothing = replace(case, bias=np.zeros_like(case.weight[:, 0, 0, 0]))
     yield Relation("a bias of zeros becomes None", replace(nothing, bias=None), {})
+    for layout in ("channels last", "every second column"):
+        text = f"the arrays lie otherwise in memory ({layout})"
+        yield Relation(text, replace(case, layout=layout), {})
     dense = np.zeros((s.C_out, s.C_in, s.K_h, s.K_w), case.weight.dtype)
     n, n_o = s.C_in // s.groups, s.C_out // s.groups
     for b in range(s.groups):
