@@ -15,7 +15,6 @@ from refdcn.grading.mistakes import CATALOGUE, Mistake
 from refdcn.grading.operator import predict
 
 BEAM, DEPTH = 6, 3
-EXACTLY = "it fails exactly where "
 Combination = tuple[Mistake, ...]
 
 
@@ -161,8 +160,9 @@ def residual(found: Sequence[Clue], best: Combination, given: Combination) -> st
     if not place.ruled or not (place.exact or share > 0.6):
         return ""
     text = " and ".join(m.text for m in best)
-    if right == total and place.exact:  # made in the calls that fail, not in others
-        return f"{text}, but not where {place.text.removeprefix(EXACTLY)}"
+    if right == total:  # made in the calls that fail, not in others
+        rule = place.text.split(" where ", 1)[1].split(", there at ")[0]
+        return f"{text}, but not where {rule}"
     where = place.text.replace("it fails", "something else fails")
     return (
         f"of the listed mistakes the nearest is that {text}; with that changed "
@@ -187,6 +187,8 @@ def explain(
         part = explain_one(findings, ["y"], dtype, kinds, seconds, ())
         parts.append(part)
         given = part.survivors[0] if part.survivors else ()
+        if not given:  # what it does to the gradients cannot be told from their own
+            return parts
     left = [t for t in targets if t.startswith("grad_")]
     sets = {t: clues(findings, t, dtype) for t in left}
     left = [t for t in left if sets[t] and not whole(sets[t], given)]
