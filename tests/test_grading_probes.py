@@ -7,8 +7,10 @@ import pytest
 
 from refdcn.grading import (
     changes,
+    hypotheses,
     influence,
     location,
+    oracle,
     relations,
     resolution,
     shrink,
@@ -308,3 +310,67 @@ def test_what_of_grad_y_enters_is_told():
     one = runner(late_rows_lost)
     told = said(influence.stencils(grads(one), "float32"))
     assert told == ["grad_y does not enter grad_bias from oh = 2 on"]
+
+
+def test_lost_additions_and_memory_order_are_told():
+    forward, backward = functions(())
+
+    def first_alone(grad_y, *inputs, **windows):
+        one = np.zeros_like(grad_y)
+        at = np.flatnonzero(grad_y)[:1]
+        one.flat[at] = grad_y.flat[at]
+        return backward(one, *inputs, **windows)
+
+    def as_it_lies(x, *rest, **windows):
+        return forward(x.ravel("K").reshape(x.shape), *rest, **windows)
+
+    told = said(influence.stencils(grads(InProcess(forward, first_alone)), "float32"))
+    assert any("some are lost" in t and "grad_x[" in t for t in told), told
+    told = said(
+        relations.contradictions(
+            call(InProcess(as_it_lies)), None, "float32", relations.PLANS[:1]
+        )
+    )
+    assert len(told) == 1 and "lie otherwise in memory (channels last), y" in told[0]
+
+
+def test_what_cancels_is_read_all_the_same():
+    """Two taps on one pixel with masks 1 and -1: x does not move y, and is read."""
+    case = sweeps.drawn(sweeps.Plan(), "float32", 3, "cancels")
+    parts = [case.x, case.weight, case.mask]
+    assert min(a.min() for a in parts) < 0
+    for name in ("x", "offset", "weight", "mask", "bias"):
+        a = getattr(case, name)
+        at_last = tuple(n - 1 for n in a.shape)
+        right = oracle.forward(case)
+        moves = oracle.forward(influence.changed(case, name, at_last)) != right
+        may = influence.reached(case, name, at_last)
+        assert not (moves & ~may).any() and not may.all(), name
+    two = sweeps.drawn(
+        sweeps.Plan(1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 0, 0, 1, 1, True, False),
+        "float32",
+        3,
+        "two taps on one pixel",
+    )
+    offset = np.zeros_like(two.offset)
+    offset[0, 3] = -1
+    ones = np.ones_like(two.weight)
+    mask = np.float32([1, -1]).reshape(two.mask.shape)
+    two = replace(two, offset=offset, weight=ones, mask=mask)
+    still = oracle.forward(influence.changed(two, "x", (0, 0, 0, 0)))
+    assert (still == oracle.forward(two)).all()
+    assert influence.reached(two, "x", (0, 0, 0, 0)).all()
+
+
+def test_a_listed_mistake_made_in_some_calls_only_is_named_so():
+    (edit,) = BY_NAME["weight flipped"].edits
+
+    def of_one_row(s):
+        if s.z.K_h == 1:
+            edit[1](s)
+
+    found = judged(runner((edit[0], of_one_row), grad=False))
+    some = hypotheses.clues(found, "y", "float32")
+    text = hypotheses.residual(some, (BY_NAME["weight flipped"],), ())
+    assert text.startswith(BY_NAME["weight flipped"].text)
+    assert ", but not where K_h >= 2" in text, text
