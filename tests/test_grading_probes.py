@@ -11,6 +11,7 @@ from refdcn.grading import (
     influence,
     location,
     oracle,
+    probes,
     relations,
     resolution,
     shrink,
@@ -374,3 +375,54 @@ def test_a_listed_mistake_made_in_some_calls_only_is_named_so():
     text = hypotheses.residual(some, (BY_NAME["weight flipped"],), ())
     assert text.startswith(BY_NAME["weight flipped"].text)
     assert ", but not where K_h >= 2" in text, text
+
+
+@at("position")
+def eight_bits(s):
+    """Positions wrap at 128; the last of a row is never left."""
+    s.qx = np.where(s.qx > 127, s.qx - 256, s.qx)
+
+
+@at("position")
+def at_most_20(s):
+    """Offsets saturate."""
+    s.qy = s.qy + np.clip(s.dp[:, :, :, 0], -20, 20) - s.dp[:, :, :, 0]
+
+
+def test_what_is_far_and_what_is_faint_is_probed():
+    assert probes.far(call(RIGHT), "float32") == []
+    (fact,) = probes.far(call(runner(eight_bits, grad=False)), "float32")
+    assert fact.text.startswith(
+        "the column of a sample is wrong from 130 on (right up to 125): outside where"
+    )
+    told = said(probes.reach(call(runner(at_most_20, grad=False)), "float32", 48))
+    assert told[0].startswith("dy is clipped to [-20, 20]: -48 as -20, -12 as -12, 1")
+    assert said(probes.reach(call(runner(at_most_20, grad=False)), "float32")) == []
+
+
+def test_the_mask_response_tells_the_masks_that_are_wrong():
+    def forward(x, offset, weight, mask, bias, **windows):
+        if mask is not None:
+            mask = np.where(abs(mask) < 0.0625, 0, mask)
+        return functions(())[0](x, offset, weight, mask, bias, **windows)
+
+    told = said(probes.masks(call(InProcess(forward)), "float32"))
+    assert told[0].startswith("the mask's effect is not m: m = -0.0252 acts as 0, m =")
+
+
+def test_a_power_of_two_wraps_and_one_row_is_a_line():
+    def wraps(s):
+        if s.z.W == 8:
+            s.qx = np.remainder(s.qx, 8)
+
+    one = runner(("position", wraps), grad=False)
+    told = said(probes.kernels(call(one), "float32"))
+    assert any("column 8 of 8 reads 1 x[0]" in t for t in told), told
+
+    def line(s):
+        if s.z.H == 1:
+            s.qy = np.where(abs(s.qy) < 1, 0, s.qy)
+
+    one = runner(("position", line), grad=False)
+    told = said(probes.kernels(call(one), "float32"))
+    assert any("row -0.875 of 1 reads 1 x[0]" in t for t in told), told

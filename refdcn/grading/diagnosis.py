@@ -322,6 +322,7 @@ def deeper(
             if smallest is not None:
                 plan = smallest.plan
                 result.facts += probes.larger(call, dtype, plan.N, plan.K_h, plan.K_w)
+            result.facts += probes.far(call, dtype)
             result.facts += resolution.facts(call, dtype)
             result.facts += influence.read_sets(call, dtype, plans)
             result.facts += influence.taint(call, dtype)

@@ -55,6 +55,7 @@ def image_case(
 
 # Uneven everywhere, so that no two axes can be mistaken for each other.
 WIDE = Sizes(2, 6, 36, 1, 2, 2, 3, 24, 30, (2, 3), (1, 2), (3, 2))
+NEAR = 40  # pixels from the origin
 MOST_IMAGES = 8  # of an answer with all taps of all channels
 NAMES = {
     "offset": ("image", "offset group", "tap", "axis", "output row", "output column"),
@@ -256,6 +257,9 @@ def one_scale(label: str, got: Array, want: Array) -> str:
         return ""  # rounded: how much, its bits say
     order = np.argsort(want)[:: max(1, want.size // 4)]
     pairs = ", ".join(f"{want[i]:.3g} as {got[i]:.3g}" for i in order[:5])
+    low, high = got.min(), got.max()
+    if low < high and np.abs(np.clip(want, low, high) - got).max() < 1e-3:
+        return f"{label} is clipped to [{low:.4g}, {high:.4g}]: {pairs}"
     return f"{label} acts as another function, or others enter: {pairs}"
 
 
@@ -275,26 +279,27 @@ def offsets(call: Call, dtype: str, sizes: Sizes = WIDE) -> list[Fact]:
     return [read_map("offset", np.where(both, got, 0), sent, both, index)]
 
 
-def reach(call: Call, dtype: str) -> list[Fact]:
-    """The response to offsets of up to twelve pixels, inside a large image."""
-    z = Sizes(1, 3, 3, 1, 1, 1, 1, 40, 40)
-    _, _, _, _, *out = offset_shape(z)
-    sweep = np.linspace(-12, 12, 9)
-    u, v = np.indices(out)
-    dy, dx = sweep[u % 9], sweep[v % 9]
+def reach(call: Call, dtype: str, most: int = 12) -> list[Fact]:
+    """The response to offsets of up to `most` pixels, inside a large image."""
+    n, s = 3 * most + 4, max(1, most // 12)
+    z = Sizes(1, 3, 3, 1, 1, 1, 1, n, n, stride=(s, s))
+    sweep = np.linspace(-most, most, 9)
+    at = np.indices(z.out)
+    dy, dx = sweep[at[0] % 9], sweep[at[1] % 9]
+    u, v = s * at
     y = call(image_case(z, dtype, planes(z), offset=np.stack([dy, dx])[None]))
     if y is None:
         return []
     with np.errstate(divide="ignore", invalid="ignore"):
         got = [y[0, 1] / y[0, 0] - u, y[0, 2] / y[0, 0] - v]
-    inside = (u >= 13) & (u < 26) & (v >= 13) & (v < 26)
+    inside = (u > most) & (u < n - 1 - most) & (v > most) & (v < n - 1 - most)
     said = [
         one_scale(f"d{name}", a[inside], b[inside])
         for name, a, b in zip("yx", got, (dy, dx), strict=True)
-        if np.abs(a - b)[inside].max() > 1e-3
+        if not np.abs(a - b)[inside].max() <= 1e-3
     ]
-    text = "; ".join(t for t in said if t) or "offsets of up to 12 pixels are kept"
-    return [Fact("offsets up to 12 pixels", not any(said), text)]
+    text = "; ".join(t for t in said if t) or f"offsets of up to {most} pixels are kept"
+    return [Fact(f"offsets up to {most} pixels", not any(said), text)]
 
 
 def masks(call: Call, dtype: str, sizes: Sizes = WIDE) -> list[Fact]:
@@ -325,9 +330,10 @@ def response(coverage: Array, sweep: Array, at: Array) -> Fact:
     rounding = COARSEST * np.maximum(np.abs(want), 0.5)  # how much, its bits say
     if (np.abs(got - want) <= np.maximum(1e-3, rounding)).all():
         return Fact("mask response", True, "a sample is proportional to its mask")
-    values = {float(w): float(got[want == w].mean()) for w in np.unique(want)}
-    some = list(values)[:: max(1, len(values) // 5)]
-    pairs = ", ".join(f"m = {w:.2f} acts as {values[w]:.3f}" for w in some)
+    off = ~(np.abs(got - want) <= np.maximum(1e-3, rounding))
+    values = {float(w): float(got[off & (want == w)][0]) for w in np.unique(want[off])}
+    some = list(values)[:: max(1, len(values) // 5)][:6]
+    pairs = ", ".join(f"m = {w:.3g} acts as {values[w]:.3g}" for w in some)
     return Fact("mask response", False, f"the mask's effect is not m: {pairs}")
 
 
@@ -385,10 +391,12 @@ def images(call: Call, dtype: str) -> list[Fact]:
 
 
 def kernels(call: Call, dtype: str) -> list[Fact]:
-    """The weight of every pixel, in images whose size is a power of two or is not."""
+    """The weight of every pixel: 7 of them, 8 (a power of two), or 1 in a row."""
     facts = swept(call, dtype, 7)
-    wrong = [f for f in swept(call, dtype, 8) if not f.right]
-    return wrong if wrong and all(f.right for f in facts) else facts
+    for n in (8, 1):
+        if all(f.right for f in facts):
+            facts = swept(call, dtype, n)
+    return facts
 
 
 def swept(call: Call, dtype: str, n: int) -> list[Fact]:
@@ -460,6 +468,34 @@ def larger(call: Call, dtype: str, N: int, K_h: int, K_w: int) -> list[Fact]:
         return []
     facts = offsets(call, dtype, sizes) + masks(call, dtype, sizes)
     return [f for f in facts if not f.right]
+
+
+def far(call: Call, dtype: str) -> list[Fact]:
+    """Long rows and columns, and offsets of up to 48 pixels; what is wrong there."""
+    if dtype == "float16":
+        return []
+    facts = []
+    if all(f.right for f in reach(call, dtype)):
+        wrong = [f for f in reach(call, dtype, 48) if not f.right]
+        facts = [f._replace(text=f"far offsets are not kept: {f.text}") for f in wrong]
+    for axis, name in enumerate(("row", "column")):
+        n, z = 4200, Sizes(1, 3, 3, 1, 1, 1, 1, 1, 1, stride=(5, 5))
+        z = z._replace(H=n) if axis == 0 else z._replace(W=n)
+        y = call(image_case(z, dtype, planes(z)))
+        if y is None:
+            continue
+        line, must = y[0].reshape(3, -1), 5 * np.arange(n // 5)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = line[1 + axis] / line[0]
+        bad = ~(np.abs(found - must) < 0.05)
+        k = int(np.argmax(bad))
+        if not bad.any() or must[k] < NEAR:
+            continue  # the other probes see what is near
+        there = f"{found[k]:g}" if line[0, k] else "outside"
+        text = f"the {name} of a sample is wrong from {must[k]} on (right up to "
+        text += f"{must[k - 1]}): {there} where it must be {must[k]}"
+        facts.append(Fact(f"long {name}s", False, text))
+    return facts
 
 
 def gradient(name: str, got: Array, case: Case) -> Fact | None:
