@@ -1,10 +1,10 @@
-"""One team of threads for sampling and products, with BLAS on one thread in each.
+"""One team of threads for all that a call does.
 
 Numba's own layers either die in a forked child (OpenMP) or abort the process when two
-Python threads call at once (workqueue), and a second pool inside BLAS spins against
-them. So the team is a pool of Python's, the kernels release the GIL, and BLAS is held
-to one thread while they run, which also keeps the bits the same for any number of
-threads. Where another library's threads are at hand, its own can be the team.
+Python threads call at once (workqueue). So the team is a pool of Python's, and the
+kernels release the GIL. No other library's threads compute beside it: two pools spin
+against each other as soon as the machine has something else to do. Where another
+library's threads are at hand, its own can be the team.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,8 +30,6 @@ _spare_scratch: list[dict[str, Any]] = []
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
 _count: int | None = None
-_blas_users = 0
-_blas_before: list[int] = []
 
 
 def get_num_threads() -> int:
@@ -131,56 +128,10 @@ def _executor(size: int) -> ThreadPoolExecutor:
 
 
 def _forget_pool() -> None:
-    """A forked child has the pool's object but not its threads, nor the callers."""
-    global _pool, _lock, _blas_users
+    """A forked child has the pool's object but not its threads."""
+    global _pool, _lock
     _pool, _lock = None, threading.Lock()
-    if _blas_users:
-        _blas_users = 0
-        _set_blas_threads(_blas_libraries(), _blas_before)
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pool)
-
-
-@cache
-def _blas_libraries() -> list[Any]:
-    """NumPy's own where it brings one (wheels do), else whatever is loaded."""
-    from threadpoolctl import ThreadpoolController
-
-    loaded = ThreadpoolController().lib_controllers
-    blas = [library for library in loaded if library.user_api == "blas"]
-    return [a for a in blas if "numpy.libs" in a.filepath] or blas
-
-
-class single_threaded_blas:  # noqa: N801  used as a function
-    """BLAS on one thread until the last of the calls that asked for it is done."""
-
-    def __enter__(self) -> None:
-        global _blas_users, _blas_before
-        libraries = _blas_libraries()
-        with _lock:
-            if _blas_users == 0:  # a fork may come at any time: what it needs first
-                _blas_before = [library.get_num_threads() for library in libraries]
-            _blas_users += 1
-            if _blas_users == 1:
-                _set_blas_threads(libraries, [1] * len(libraries))
-
-    def __exit__(self, *error: object) -> None:
-        global _blas_users
-        with _lock:
-            _blas_users -= 1
-            if _blas_users == 0:
-                _set_blas_threads(_blas_libraries(), _blas_before)
-
-
-def _set_blas_threads(libraries: list[Any], counts: list[int]) -> None:
-    for library, count in zip(libraries, counts, strict=True):
-        # Newer threadpoolctl ignores all threads but the first that ever set it, to
-        # keep them from fighting; here `_lock` does, and any thread may be the one.
-        give_up = getattr(library, "clear_controlling_thread", None)
-        if give_up is not None:
-            give_up(force=True)
-        library.set_num_threads(count)
-        if give_up is not None:
-            give_up()

@@ -234,11 +234,14 @@ def digest(*files):
     return hashlib.sha256(text).hexdigest()[:12]
 
 
+BELOW = ("jit.py", "cpu/vectors.py", "cpu/product.py")
+
+
 @pytest.mark.parametrize(
     "module, files",
     [
-        ("cpu/kernels.py", ("loops.py", "cpu/vectors.py", "jit.py")),
-        ("cpu/moves.py", ("cpu/vectors.py", "jit.py")),
+        ("cpu/kernels.py", (*BELOW, "cpu/moves.py", "loops.py")),
+        ("cpu/moves.py", BELOW),
         ("cuda/kernels.py", ("loops.py", "jit.py")),
     ],
 )

@@ -76,6 +76,7 @@ def fixed_cases():
     grouped = Sizes(1, 16, 4, 2, 1, 3, 4, (1, 2))
     halves = Sizes(1, 8, 1, 1, 1, 14, 15, (1, 1))
     batch = Sizes(9, 1, 1, 1, 1, 2, 3, (1, 1))
+    channels = Sizes(1, 35, 1, 1, 1, 3, 2, (2, 2))
     outputs = Sizes(1, 2, 257, 1, 1, 2, 3, (1, 1))
     for sizes, kinds in (
         (small, ("random", "edge", "beside", "zero")),
@@ -85,6 +86,7 @@ def fixed_cases():
         (grouped, ("random",)),
         (halves, ("random",)),
         (batch, ("random",)),
+        (channels, ("random",)),
         (outputs, ("random",)),
     ):
         for kind in kinds:
@@ -208,11 +210,10 @@ MISTAKES = [
      ("np.maximum(0, 1 - abs(q - r))", "(1 - abs(q - r))")),
     # bias
     ("bias missing", "loops", LOOPS, ("bias[o] + output(", "output(")),
-    ("bias by group, target", "cpu", OUTPUT,
-     ("self.bias[b * O : (b + 1) * O]", "self.bias[:O]")),
-    ("bias of planes by group, target", "cpu", OUTPUT,
-     ("self.bias.reshape(groups, O, 1)[:, rows]",
-      "self.bias.reshape(groups, O, 1)[:, :1]")),
+    ("bias by group, target", "cpu", KERNELS,
+     ("bias[b * O + o + i]", "bias[o + i]")),
+    ("bias of planes by group, target", "cpu", KERNELS,
+     ("+ bias[channel]", "+ bias[begin + o]")),
     ("first half of the outputs alone, target", "cpu", OUTPUT,
      ("for part in range(self.parts):", "for part in range(1):"),
      ("threads.run(part, self.parts,", "threads.run(part, 1,")),
@@ -266,9 +267,15 @@ MISTAKES = [
     ("grad_weight of the first share, target", "cpu", GRADIENTS,
      ("for total in totals[1:]:", "for total in totals[:0]:")),
     ("grad_weight of the last tile, target", "cpu", GRADIENTS,
-     ("np.add(total, product, out=total)", "self.sums[share][t] = product")),
+     ("self.sums[share][t], False", "self.sums[share][t], True")),
+    ("weights of the first group, target", "cpu", MOVES,
+     ("((b * O + o) * C + begin - b * C) * K", "(o * C + begin - b * C) * K")),
     ("weights of the first run, target", "cpu", MOVES,
-     ("(begin - origin) * K * O, end - begin", "0, end - begin")),
+     ("((b * O + o) * C + begin - b * C) * K", "(b * O + o) * C * K")),
+    ("weights of the first tap, target", "cpu", KERNELS,
+     ("* K * C + k * C * size", "* K * C")),
+    ("weights of the first tap in backward, target", "cpu", KERNELS,
+     ("turned, (i * O + o) * wide", "turned, o * wide")),
     ("grad_bias a mean", "loops", LOOPS, ("grad_y.sum(", "grad_y.mean(")),
     ("grad_bias a mean, target", "cpu", GRADIENTS, ("grad_y.sum(", "grad_y.mean(")),
 ]  # fmt: skip

@@ -20,9 +20,8 @@ from refdcn.cpu.layout import Array, Plan
 from refdcn.jit import compiled
 from refdcn.shapes import Geometry
 
-MOST_CHANNELS = 64  # of a run
 MOST_SHARES = 8  # of the images of a batch
-TILE_BYTES = 2 << 20  # of a run's columns
+TILE_BYTES = 1 << 19  # of a run's columns
 
 
 class Gradients(NamedTuple):
@@ -56,8 +55,7 @@ def backward(
         if not any(needs[:4]):
             return Gradients(None, None, None, None, grad_bias)
         task = _Backward(grad_y, x, offset, weight, mask, geometry, needs)
-        with threads.single_threaded_blas():
-            task.run(layout.thread_count(task.plan, thread_count), team)
+        task.run(layout.thread_count(task.plan, thread_count), team)
     return Gradients(
         task.grad_x if needs[0] else None,
         task.grad_offset.reshape(offset.shape) if needs[1] else None,
@@ -73,7 +71,7 @@ class _Run(NamedTuple):
     group: int
     begin: int
     end: int
-    rows: int  # of the weight: K * (end - begin)
+    T: int  # taps whose columns are made at once
     segments: Array
 
 
@@ -101,28 +99,30 @@ class _Backward:
     ) -> None:
         self.plan = p = layout.plan(g, x.itemsize)
         self.needs = needs
-        self.x, self.offset = x, layout.plain(offset)
+        self.wanted = needs[2], needs[0] or needs[1] or needs[3]
+        self.x, self.offset = x, layout.plain_pixels(offset, p)
         self.mask = layout.plain_mask(mask, x.dtype)
         self.weight = layout.plain(weight).reshape(-1)
-        self.grad_y = grad_y.reshape(g.N, g.groups, p.O, p.pixels)
+        self.grad_y = grad_y.reshape(g.N, g.C_out, p.pixels)
         self.grad_x = np.empty(x.shape, x.dtype)
         self.grad_offset = np.empty((*offset.shape[:2], p.pixels), x.dtype)
         self.grad_mask = np.empty(self.mask.shape, x.dtype)
         self.grad_weight = np.empty(weight.shape, x.dtype)
         self.runs = [
-            _Run(group, a, b, p.K * (b - a), layout.segments(g, a, b, a))
+            _Run(group, a, b, layout.taps(p.K, b - a), layout.segments(g, a, b, a))
             for group, a, b in layout.runs(g, _most(p)).tolist()
         ]
         self.first_part = np.cumsum([0, *(len(run.segments) for run in self.runs)])
         self.parts_group = np.concatenate([run.segments[:, 0] for run in self.runs])
         self.images, self.halves = _shares(p, len(self.runs), x.itemsize)
         # Columns are of one run, parts of all: many with many groups.
-        widest = max(run.rows for run in self.runs)
-        row_bytes = max(widest, 3 * p.K * len(self.parts_group)) * x.itemsize
+        columns = 2 * max(run.T * (run.end - run.begin) for run in self.runs)
+        parts = 3 * p.K * len(self.parts_group)
+        row_bytes = max(columns, p.width, parts) * x.itemsize
         self.P = layout.equal(p.pixels, row_bytes, TILE_BYTES, self.halves)
         self.tiles = range(0, p.pixels, self.P)
         self.once = g.N == len(self.tiles) == 1  # each run's weights are used once
-        self.w = [] if self.once else [self.laid_out(run) for run in self.runs]
+        self.w = [] if self.once else [self.turned(run) for run in self.runs]
         shares = max(self.images, self.halves)
         self.sums: list[list[Array | None]]
         self.sums = [[None] * len(self.runs) for _ in range(shares)]
@@ -190,34 +190,47 @@ class _Backward:
 
     def add(self, share: int, t: int, tile: _Tile) -> None:
         """What run t of a tile gives to each gradient."""
-        run = self.runs[t]
-        grad_y = self.grad_y[tile.n, run.group, :, tile.first : tile.first + tile.P].T
-        columns = threads.scratch("columns", tile.P * run.rows, tile.image.dtype)
-        shape = (self.plan.g.C_in, tile.P, self.plan.K, run.end - run.begin)
-        if self.needs[2]:
-            compiled(kernels.sample, "contract")(
-                tile.image, self.offset, self.mask, tile.n, tile.first,
-                self.plan.sizes, run.segments, shape, columns,
-            )  # fmt: skip
-            self.add_weight(share, t, columns.reshape(tile.P, run.rows).T @ grad_y)
-        if self.needs[0] or self.needs[1] or self.needs[3]:
-            w = self.laid_out(run) if self.once else self.w[t]
-            np.matmul(grad_y, w.T, out=columns.reshape(tile.P, run.rows))
-            parts = tile.parts[self.first_part[t] : self.first_part[t + 1]]
-            compiled(kernels.spread, "contract")(
-                tile.image, tile.grad_image, self.offset, self.mask, tile.n,
-                tile.first, self.plan.sizes, run.segments, shape, columns, parts,
-            )  # fmt: skip
+        run, p, dtype = self.runs[t], self.plan, tile.image.dtype
+        C, T = run.end - run.begin, run.T
+        buffers = (
+            threads.scratch("rows", tile.P * p.width, dtype),
+            threads.scratch("columns", tile.P * T * C, dtype),
+            threads.scratch("grad_columns", tile.P * T * p.padded(C), dtype),
+        )
+        total, fresh = self.sums[share][t], False
+        if total is None:
+            total, fresh = self.weights(run), True
+            self.sums[share][t] = None if self.once else total
+        turned = self.turned(run) if self.once else self.w[t]
+        compiled(kernels.tile_gradients, "contract")(
+            tile.image, tile.grad_image, self.grad_y, self.offset, self.mask, turned,
+            tile.n, run.group * p.O, tile.first, tile.P, p.sizes, run.segments,
+            (p.g.C_in, p.K, C, p.O, T), self.wanted, buffers, total, fresh,
+            tile.parts[self.first_part[t] : self.first_part[t + 1]],
+        )  # fmt: skip
+        if self.once and self.needs[2]:
+            self.store_weight(t, total)
 
-    def add_weight(self, share: int, t: int, product: Array) -> None:
-        """To grad_weight of run t [K * C, O]."""
-        total = self.sums[share][t]
+    def weights(self, run: _Run, use: str = "grad_w") -> Array:
+        """Room for panels [K, C, O], or [K, O, C]; of this thread if used once."""
+        p = self.plan
+        C = run.end - run.begin
+        size = p.K * max(C * p.width, p.O * p.padded(C))
         if self.once:
-            self.store_weight(t, product)
-        elif total is None:
-            self.sums[share][t] = product
-        else:
-            np.add(total, product, out=total)
+            room: Array = threads.scratch(use, size, self.weight.dtype)
+            return room
+        return np.empty(size, self.weight.dtype)
+
+    def turned(self, run: _Run) -> Array:
+        """The weights of a run, panels [K, O, C]."""
+        p, where = self.plan, run[:3]
+        w = threads.scratch(
+            "w", p.K * (run.end - run.begin) * p.width, self.weight.dtype
+        )
+        compiled(moves.weights_in)(self.weight, p.weight, where, w)
+        turned = self.weights(run, "turned")
+        compiled(moves.weights_turned)(w, p.weight, where, turned)
+        return turned
 
     def add_sums(self) -> None:
         """Those of all shares, in order."""
@@ -231,20 +244,9 @@ class _Backward:
                 np.add(totals[0], total, out=totals[0])
             self.store_weight(t, totals[0])
 
-    def laid_out(self, run: _Run) -> Array:
-        """The weights of a run, [K * C, O]."""
-        size, dtype = run.rows * self.plan.O, self.weight.dtype
-        kept = self.once
-        w: Array = threads.scratch("w", size, dtype) if kept else np.empty(size, dtype)
-        where = np.array([run[:3]])
-        compiled(moves.weights_in)(self.weight, self.plan.weight, where, run.begin, w)
-        return w.reshape(run.rows, self.plan.O)
-
     def store_weight(self, t: int, total: Array) -> None:
-        run = self.runs[t]
         compiled(moves.weights_out)(
-            total.reshape(-1), self.plan.weight, np.array([run[:3]]), run.begin,
-            self.grad_weight.reshape(-1),
+            total, self.plan.weight, self.runs[t][:3], self.grad_weight.reshape(-1)
         )  # fmt: skip
 
     def gather(self, tile: _Tile) -> None:
@@ -265,8 +267,8 @@ class _Backward:
 
 
 def _most(p: Plan) -> int:
-    """Channels of a run: all of a group, or equal parts of at most MOST_CHANNELS."""
-    parts = -(-p.C // MOST_CHANNELS)
+    """Channels of a run: all of a group, or equal parts of at most a panel."""
+    parts = -(-p.C // p.panel)
     return -(-p.C // (16 * parts)) * 16
 
 

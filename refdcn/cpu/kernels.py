@@ -10,58 +10,56 @@ Images and columns are flat here; `sizes` is Plan.sizes; `first` counts outputs.
 import numpy as np
 
 from refdcn import loops
-from refdcn.cpu.vectors import blend, exchange
+from refdcn.cpu.moves import grad_y_in, product_out, rows
+from refdcn.cpu.product import PANEL_BYTES, multiply, panelled
+from refdcn.cpu.vectors import BLOCK, blend, exchange, transpose
 from refdcn.jit import jitable
 
-# Of loops.py, vectors.py and jit.py. Numba's cache looks for changes in the file of the
+# Of the files it calls. Numba's cache looks for changes in the file of the
 # compiled function alone, so what it calls must be named here; a test compares.
-CALLED = "44fc9dc44730"
-BLOCK = 64  # outputs whose cells are found together and stay in the first cache
+CALLED = "1e7e4aafc486"
 
 
 @jitable
-def find_cells(offset, n, tap, k, first, count, sizes, slope, place, cell):
+def find_bases(first, count, sizes, bases):
+    """Eq. (1): stride * p - padding of outputs first ... first + count - 1."""
+    W_out, stride, padding = sizes[2], sizes[4], sizes[5]
+    u, v = first // W_out, first % W_out
+    for p in range(count):
+        bases[0, p] = stride[0] * u - padding[0]
+        bases[1, p] = stride[1] * v - padding[1]
+        v += 1
+        if v == W_out:
+            u, v = u + 1, 0
+
+
+@jitable
+def find_cells(offset, n, tap, k, first, count, sizes, bases, slope, place, cell):
     """Eqs. (1), (3): the cells of outputs first ... first + count - 1 at tap k.
 
     place[p] is the cell's first pixel in the padded image, cell[:, p] its tents
     e_y, f_y, e_x, f_x, NaN where a coordinate is NaN. With `slope`, q = -1 has a cell
-    too. Without a branch and row by row, since then LLVM vectorises it: 0.03 ms for
-    9 x 3136 positions, 0.31 with one.
+    too. Without a branch, since then LLVM vectorises it.
     """
-    H, W, W_out, K_w, stride, padding, dilation = sizes
+    H, W, _, K_w, _, _, dilation = sizes
     T = cell.dtype.type
-    base_y, base_x = dilation[0] * (k // K_w), dilation[1] * (k % K_w)
-    u, v = first // W_out, first % W_out
-    p = 0
-    while p < count:
-        row_y = base_y + stride[0] * u - padding[0]
-        row_x = base_x + stride[1] * v - padding[1]
-        end = min(count, p + W_out - v)
-        dy = offset[n, 2 * tap, u, v : v + end - p]
-        dx = offset[n, 2 * tap + 1, u, v : v + end - p]
-        at, e_y, f_y = place[p:end], cell[0, p:end], cell[1, p:end]
-        e_x, f_x = cell[2, p:end], cell[3, p:end]
-        for s in range(end - p):
-            q_y = loops.position(row_y, dy[s], T)
-            q_x = loops.position(row_x + stride[1] * s, dx[s], T)
-            if slope:
-                inside = loops.slope_inside(q_y, q_x, H, W, T)
-            else:
-                inside = loops.inside(q_y, q_x, H, W, T)
-            nan = T(np.nan) if (q_y != q_y) | (q_x != q_x) else T(0)
-            q_y = q_y if inside else T(H)
-            q_x = q_x if inside else T(-1)
-            r_y, r_x, a, b, c, d = loops.corners(q_y, q_x, T)
-            at[s] = (r_y + 1) * (W + 2) + r_x + 1
-            e_y[s], f_y[s], e_x[s], f_x[s] = a + nan, b + nan, c + nan, d + nan
-        p = end
-        u, v = u + 1, 0
-
-
-@jitable
-def four(rows, p):
-    """The four numbers of output p."""
-    return rows[0, p], rows[1, p], rows[2, p], rows[3, p]
+    i, j = dilation[0] * (k // K_w), dilation[1] * (k % K_w)
+    dy = offset[n, 2 * tap, first : first + count]
+    dx = offset[n, 2 * tap + 1, first : first + count]
+    for p in range(count):
+        q_y = loops.position(bases[0, p] + i, dy[p], T)
+        q_x = loops.position(bases[1, p] + j, dx[p], T)
+        if slope:
+            inside = loops.slope_inside(q_y, q_x, H, W, T)
+        else:
+            inside = loops.inside(q_y, q_x, H, W, T)
+        nan = T(np.nan) if (q_y != q_y) | (q_x != q_x) else T(0)
+        q_y = q_y if inside else T(H)
+        q_x = q_x if inside else T(-1)
+        r_y, r_x, e_y, f_y, e_x, f_x = loops.corners(q_y, q_x, T)
+        place[p] = (r_y + 1) * (W + 2) + r_x + 1
+        cell[0, p], cell[1, p] = e_y + nan, f_y + nan
+        cell[2, p], cell[3, p] = e_x + nan, f_x + nan
 
 
 @jitable
@@ -81,133 +79,277 @@ def weigh(cell, mask, n, tap, first, count, tents):
             tents[3, p] *= dm[p]
 
 
-def sample(image, offset, mask, n, first, sizes, segments, shape, columns):
-    """Eq. (2): flat columns [B, P, K, C] for the P outputs from `first` on.
+@jitable
+def sample(
+    image, offset, mask, n, first, P, sizes, segments, taps, shape, columns, apart
+):  # fmt: skip
+    """Eq. (2): flat columns [B, P, taps, C] for P outputs from `first` on.
 
     A segment (g, begin, end, b, c) says: channels begin ... end - 1 of x, which belong
-    to offset group g, go to columns[b, :, :, c:].
+    to offset group g, go to columns[b, :, :, c:]. Outputs are `apart` in memory.
     """
-    C_in, P, K, C = shape
-    row = sizes[1] + 2
-    place = np.empty((K, BLOCK), np.int64)
+    C_in, K, C = shape
+    T = taps[1] - taps[0]
+    bases = np.empty((2, BLOCK), np.int64)
+    place = np.empty((T, BLOCK), np.int64)
     cell = np.empty((4, BLOCK), image.dtype)
-    tents = np.empty((K, 4, BLOCK), image.dtype)
+    tents = np.empty((T, 4, BLOCK), image.dtype)
     for block in range(0, P, BLOCK):
-        count = min(BLOCK, P - block)
+        count, start = min(BLOCK, P - block), first + block
+        find_bases(start, count, sizes, bases)
         known = -1
         for s in range(len(segments)):
             g, begin, end, b, c = segments[s]
             if g != known:
                 known = g
-                for k in range(K):
-                    tap, start = g * K + k, first + block
+                for k in range(T):
+                    tap = g * K + taps[0] + k
                     find_cells(
-                        offset, n, tap, k, start, count, sizes, False, place[k], cell
-                    )
-                    weigh(cell, mask, n, tap, start, count, tents[k])
-            for p in range(count):
-                for k in range(K):
-                    i = place[k, p] * C_in + begin
-                    below = i + row * C_in
-                    at = ((b * P + block + p) * K + k) * C + c
-                    blend(
-                        columns, at, image, (i, i + C_in, below, below + C_in),
-                        four(tents[k], p), end - begin,
+                        offset, n, tap, taps[0] + k, start, count, sizes, bases, False,
+                        place[k], cell,
                     )  # fmt: skip
+                    weigh(cell, mask, n, tap, start, count, tents[k])
+            blend(
+                columns, (b * P + block) * apart + c, (apart, C), image, begin, place,
+                tents, (count, T), end - begin, C_in, (sizes[1] + 2) * C_in,
+            )  # fmt: skip
 
 
-def sample_planes(planes, offset, mask, n, first, sizes, segments, shape, columns):
-    """As `sample`, from flat planes [C_in, (H + 3) * (W + 2)] into [B, C, K, P].
+def tile(
+    image, offset, mask, w, bias, n, first, P, sizes, segments, shape, columns,
+    product, y,
+):  # fmt: skip
+    """Eq. (1) for P outputs from `first` on: T taps at a time, y += columns @ w_k.
+
+    So columns are multiplied while they are in the cache.
+    """
+    C_in, K, C, O, T = shape
+    panel, width = PANEL_BYTES // y.itemsize, panelled(O, y.itemsize)
+    for b in range(C_in // C):
+        for o in range(0, O, panel):
+            size = min(panel, width - o)
+            begin = (b * width + o) * P
+            for p in range(P):
+                row = product[begin + p * size : begin + (p + 1) * size]
+                for i in range(size):
+                    row[i] = bias[b * O + o + i] if o + i < O else y.dtype.type(0)
+    for k in range(0, K, T):
+        depth = min(T, K - k) * C
+        sample(
+            image, offset, mask, n, first, P, sizes, segments, (k, min(k + T, K)),
+            (C_in, K, C), columns, depth,
+        )  # fmt: skip
+        for b in range(C_in // C):
+            for o in range(0, O, panel):
+                size = min(panel, width - o)
+                multiply(
+                    columns, b * P * depth, depth, 1, P,
+                    w, (b * width + o) * K * C + k * C * size, depth, size,
+                    product, (b * width + o) * P, False,
+                )  # fmt: skip
+    for b in range(C_in // C):
+        product_out(product[b * width * P :], P, O, y, n, first, b * O)
+
+
+def sample_planes(
+    planes, offset, mask, n, first, P, sizes, segments, shape, columns
+):  # fmt: skip
+    """As `sample`, of planes [C_in, (H + 3) * (W + 2)] into panels [B, (C, K), P].
 
     For few channels, too few for a vector: the vectors run over outputs.
     """
-    C_in, P, K, C = shape
-    area = len(planes) // C_in
-    row = sizes[1] + 2
-    place = np.empty(BLOCK, np.int64)
-    cell = np.empty((4, BLOCK), planes.dtype)
-    t = np.empty((4, BLOCK), planes.dtype)
-    for block in range(0, P, BLOCK):
-        count = min(BLOCK, P - block)
+    C_in, K, C = shape
+    panel = PANEL_BYTES // planes.itemsize
+    area, row = len(planes) // C_in, sizes[1] + 2
+    bases = np.empty((2, panel), np.int64)
+    place = np.empty(panel, np.int64)
+    cell = np.empty((4, panel), planes.dtype)
+    t = np.empty((4, panel), planes.dtype)
+    for block in range(0, P, panel):
+        count, start = min(panel, P - block), first + block
+        size = panelled(count, planes.itemsize)
+        find_bases(start, count, sizes, bases)
         for k in range(K):
             known = -1
             for s in range(len(segments)):
                 g, begin, end, b, at = segments[s]
                 if g != known:
-                    known, tap, start = g, g * K + k, first + block
+                    known, tap = g, g * K + k
                     find_cells(
-                        offset, n, tap, k, start, count, sizes, False, place, cell
-                    )
+                        offset, n, tap, k, start, count, sizes, bases, False, place,
+                        cell,
+                    )  # fmt: skip
                     weigh(cell, mask, n, tap, start, count, t)
                 for c in range(end - begin):
                     plane = planes[(begin + c) * area : (begin + c + 1) * area]
-                    start = ((b * C + at + c) * K + k) * P + block
-                    column = columns[start : start + count]
+                    to = block * C_in * K + ((b * C + at + c) * K + k) * size
+                    column = columns[to : to + size]
                     for p in range(count):
                         i = place[p]
                         column[p] = (
                             t[0, p] * plane[i] + t[1, p] * plane[i + 1]
                             + t[2, p] * plane[i + row] + t[3, p] * plane[i + row + 1]
                         )
+                    column[count:] = 0
 
 
+def sample_turned(
+    image, offset, mask, n, first, P, sizes, segments, shape, rows_of, columns
+):  # fmt: skip
+    """As `sample_planes`, of the image of `sample`."""
+    C_in, K, C = shape
+    panel = PANEL_BYTES // image.itemsize
+    for block in range(0, P, panel):
+        count = min(panel, P - block)
+        size = panelled(count, image.itemsize)
+        for k in range(K):
+            sample(
+                image, offset, mask, n, first + block, count, sizes, segments,
+                (k, k + 1), shape, rows_of, C,
+            )  # fmt: skip
+            for b in range(C_in // C):
+                begin = block * C_in * K + (b * C * K + k) * size
+                target = rows(begin, K * size, C)
+                transpose(rows_of, rows(b * count * C, C, count), columns, target)
+                if count < size:
+                    for place in target:
+                        columns[place + count : place + size] = 0
+
+
+def multiply_turned(
+    weight, columns, bias, n, first, P, outputs, shape, product, y
+):  # fmt: skip
+    """Eq. (1) with the factors exchanged: weight [C_out, (C, K)], as it is, @ columns.
+
+    For some of the outputs of each group.
+    """
+    C_in, K, C, O = shape
+    panel = PANEL_BYTES // y.itemsize
+    begin, end = outputs
+    for block in range(0, P, panel):
+        count = min(panel, P - block)
+        size = panelled(count, y.itemsize)
+        for b in range(C_in // C):
+            multiply(
+                weight, (b * O + begin) * C * K, C * K, 1, end - begin,
+                columns, block * C_in * K + b * C * K * size, C * K, size,
+                product, 0, True,
+            )  # fmt: skip
+            for o in range(end - begin):
+                channel = b * O + begin + o
+                row = y[n, channel, first + block : first + block + count]
+                for p in range(count):
+                    row[p] = product[o * size + p] + bias[channel]
+
+
+@jitable
 def spread(
-    image, grad_image, offset, mask, n, first, sizes, segments, shape, columns, parts
-):
-    """Eqs. (2), (4) transposed: flat columns [P, K, C] hold d / d(x(q) dm).
+    image, grad_image, offset, mask, n, first, P, sizes, segments, taps, shape,
+    grad_columns, apart, parts, columns,
+):  # fmt: skip
+    """Eqs. (2), (4) transposed: grad_columns [taps, P, C] hold d / d(x(q) dm).
+
+    Its pixels are those of `sample`, so columns [P, taps, C] are made on the way.
 
     Adds to grad_image at the segments' channels. parts[s, k, :, p] are the channel
-    sums of segment s: d / d dm, and d / d q_y, d / d q_x without dm.
+    sums of segment s: d / d dm, and d / d q_y, d / d q_x without dm. Outputs and taps
+    are `apart` in memory.
     """
-    C_in, P, K, C = shape
-    row = sizes[1] + 2
-    place = np.empty((K, BLOCK), np.int64)
-    cells = np.empty((K, 4, BLOCK), image.dtype)
-    tents = np.empty((K, 4, BLOCK), image.dtype)
-    sums = np.empty((K, 4, BLOCK), image.dtype)
+    C_in, K, C = shape
+    T, row = taps[1] - taps[0], sizes[1] + 2
+    bases = np.empty((2, BLOCK), np.int64)
+    place = np.empty((T, BLOCK), np.int64)
+    cells = np.empty((T, 4, BLOCK), image.dtype)
+    tents = np.empty((T, 4, BLOCK), image.dtype)
+    sums = np.empty((T, BLOCK, 4), image.dtype)
     for block in range(0, P, BLOCK):
-        count = min(BLOCK, P - block)
+        count, start = min(BLOCK, P - block), first + block
+        find_bases(start, count, sizes, bases)
         known = -1
         for s in range(len(segments)):
             g, begin, end, _, c = segments[s]
             if g != known:
                 known = g
-                for k in range(K):
-                    tap, start = g * K + k, first + block
+                for k in range(T):
+                    tap = g * K + taps[0] + k
                     find_cells(
-                        offset, n, tap, k, start, count, sizes, True, place[k], cells[k]
-                    )
-                    weigh(cells[k], mask, n, tap, start, count, tents[k])
-            for p in range(count):
-                for k in range(K):
-                    i = place[k, p] * C_in + begin
-                    below = i + row * C_in
-                    at = ((block + p) * K + k) * C + c
-                    sums[k, 0, p], sums[k, 1, p], sums[k, 2, p], sums[k, 3, p] = (
-                        exchange(
-                            grad_image, image, (i, i + C_in, below, below + C_in),
-                            four(tents[k], p), columns, at, end - begin,
-                        )
+                        offset, n, tap, taps[0] + k, start, count, sizes, bases, True,
+                        place[k], cells[k],
                     )  # fmt: skip
-            for k in range(K):
-                part = parts[s, k, :, block : block + count]
-                cell_slopes(cells[k], sums[k], place[k], row, count, part)
+                    weigh(cells[k], mask, n, tap, start, count, tents[k])
+            exchange(
+                grad_image, image, begin, place, tents, grad_columns,
+                block * apart[0] + c, apart, (count, T), end - begin, C_in, row * C_in,
+                sums, columns, block * T * C + c, (T * C, C),
+            )  # fmt: skip
+            for k in range(T):
+                part = parts[s, taps[0] + k, :, block : block + count]
+                at = (block * T + k) * C + c
+                cell_slopes(
+                    cells[k], sums[k], place[k], row, count, part, columns[at:], T * C,
+                    end - begin,
+                )  # fmt: skip
 
 
 @jitable
-def cell_slopes(cell, sums, place, row, count, part):
+def cell_slopes(cell, sums, place, row, count, part, columns, apart, size):
     """Eqs. (2), (4) of the sums at a cell's four pixels: sample, slopes by q_y, q_x."""
     T = cell.dtype.type
     for p in range(count):
-        e_y, f_y, e_x, f_x = four(cell, p)
-        s_00, s_01, s_10, s_11 = four(sums, p)
+        e_y, f_y, e_x, f_x = cell[0, p], cell[1, p], cell[2, p], cell[3, p]
+        s_00, s_01, s_10, s_11 = sums[p, 0], sums[p, 1], sums[p, 2], sums[p, 3]
         part[1, p] = e_x * (s_10 - s_00) + f_x * (s_11 - s_01)
         part[2, p] = e_y * (s_01 - s_00) + f_y * (s_11 - s_10)
         sample = e_y * (e_x * s_00 + f_x * s_01) + f_y * (e_x * s_10 + f_x * s_11)
         # At q = -1 on an axis there is a slope, but the sample reads no pixel.
-        low_y = (place[p] < row) & (f_y == 0)
-        low_x = (place[p] % row == 0) & (f_x == 0)
-        part[0, p] = T(0) if low_y | low_x else sample
+        if (f_y == 0 and place[p] < row) or (f_x == 0 and place[p] % row == 0):
+            sample = T(0)
+            columns[p * apart : p * apart + size] = T(0)
+        part[0, p] = sample
+
+
+def tile_gradients(
+    image, grad_image, grad_y, offset, mask, turned, n, channel, first, P, sizes,
+    segments, shape, needs, buffers, grad_w, fresh, parts,
+):  # fmt: skip
+    """What a run of channels of P outputs from `first` on gives to each gradient.
+
+    grad_w += columns^T @ grad_y, and grad_columns = grad_y @ w_k^T is spread.
+    """
+    C_in, K, C, O, T = shape
+    rows_of, columns, grad_columns = buffers
+    itemsize = grad_y.itemsize
+    panel, width = PANEL_BYTES // itemsize, panelled(O, itemsize)
+    wide = panelled(C, itemsize)
+    grad_y_in(grad_y, n, channel, O, first, P, rows_of)
+    for k in range(0, K, T):
+        taps = k, min(k + T, K)
+        depth = (taps[1] - k) * C
+        if needs[1]:
+            for i in range(k, taps[1]):
+                for o in range(0, O, panel):
+                    size, inside = min(panel, width - o), min(panel, O - o)
+                    multiply(
+                        rows_of, o * P, size, 1, P,
+                        turned, (i * O + o) * wide, inside, wide,
+                        grad_columns, (i - k) * P * wide, o == 0,
+                    )  # fmt: skip
+            spread(
+                image, grad_image, offset, mask, n, first, P, sizes, segments, taps,
+                (C_in, K, C), grad_columns, (wide, P * wide), parts, columns,
+            )  # fmt: skip
+        else:
+            sample(
+                image, offset, mask, n, first, P, sizes, segments, taps, (C_in, K, C),
+                columns, depth,
+            )  # fmt: skip
+        if needs[0]:
+            for o in range(0, O, panel):
+                size = min(panel, width - o)
+                multiply(
+                    columns, 0, 1, depth, depth, rows_of, o * P, P, size,
+                    grad_w, (o * K + k * size) * C, fresh,
+                )  # fmt: skip
 
 
 def gather_parts(parts, groups, mask, n, first, grad_offset, grad_mask):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from refdcn import threads
 from refdcn.cpu import moves
+from refdcn.cpu.product import DEPTH, PANEL_BYTES, panelled
 from refdcn.jit import compiled
 from refdcn.shapes import Geometry
 
@@ -34,6 +35,14 @@ class Plan(NamedTuple):
     image: tuple[int, int, int]  # C_in, H, W
     weight: tuple[int, int, int]  # C, K, O
     flops: int
+    T: int  # taps whose columns are multiplied at once
+    width: int  # O, rounded up to whole vectors
+    panel: int  # columns of a panel; see product.py
+
+    def padded(self, C: int) -> int:
+        """C rounded up to whole vectors."""
+        lanes = self.panel // 4
+        return -(-C // lanes) * lanes
 
 
 @lru_cache(64)
@@ -41,12 +50,22 @@ def plan(g: Geometry, itemsize: int) -> Plan:
     """The sizes of a call that its kernels take."""
     K, C, O = g.K_h * g.K_w, g.C_in // g.groups, g.C_out // g.groups
     pixels = g.H_out * g.W_out
-    row_bytes = max(K * g.C_in, g.C_out) * itemsize  # of columns, of the product
+    T = taps(K, C)
+    width = panelled(O, itemsize)
+    row_bytes = (T * g.C_in + g.groups * width) * itemsize  # of columns, of the product
     P = tile(pixels, row_bytes, 2 * pixels * g.C_out * C * K)
     flops = 2 * g.N * pixels * g.C_out * C * K
     sizes = (g.H, g.W, g.W_out, g.K_w, g.stride, g.padding, g.dilation)
     image, weight = (g.C_in, g.H, g.W), (C, K, O)
-    return Plan(g, K, C, O, P, pixels, sizes, image, weight, flops)
+    panel = PANEL_BYTES // itemsize
+    return Plan(
+        g, K, C, O, P, pixels, sizes, image, weight, flops, T, width, panel
+    )  # fmt: skip
+
+
+def taps(K: int, C: int) -> int:
+    """How many taps of C channels have their columns made and multiplied at once."""
+    return max(1, min(K, DEPTH // C))
 
 
 def tile(pixels: int, row_bytes: int, flops: int) -> int:
@@ -86,6 +105,22 @@ def plain_mask(mask: Array | None, dtype: Any) -> Array:
     if mask is None:
         return np.empty((0, 0, 0), dtype)
     return plain(mask).reshape(*mask.shape[:2], mask.shape[2] * mask.shape[3])
+
+
+def plain_pixels(offset: Array, p: Plan) -> Array:
+    """[N, 2 * offset_groups * K, H_out * W_out]."""
+    return plain(offset).reshape(*offset.shape[:2], p.pixels)
+
+
+def panels(weight: Array, runs: Array, p: Plan) -> Array:
+    """The flat weight as panels [K, C, O] of each run, one after another."""
+    size = p.K * p.width * int((runs[:, 2] - runs[:, 1]).sum())
+    w: Array = threads.scratch("w", size, weight.dtype)
+    first = 0
+    for run in runs.tolist():
+        compiled(moves.weights_in)(weight, p.weight, tuple(run), w[first:])
+        first += p.K * p.width * (run[2] - run[1])
+    return w
 
 
 @lru_cache(256)

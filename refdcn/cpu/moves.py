@@ -1,15 +1,16 @@
 """Between the caller's layouts and ours: transpositions, which Numba compiles.
 
-Arrays are flat. Ours are an image [(H + 3) * (W + 2), C_in] with zeros around, weights
-[K * C, C_out] a group, products [P, C_out].
+Arrays are flat. Ours are an image [(H + 3) * (W + 2), C_in] with zeros around, and
+weights [K * C, C_out] and products [P, C_out] of each group in panels; see product.py.
 """
 
 import numpy as np
 
+from refdcn.cpu.product import PANEL_BYTES, panelled
 from refdcn.cpu.vectors import transpose
 from refdcn.jit import jitable
 
-CALLED = "6ab44a395997"  # as in kernels.py, of vectors.py and jit.py
+CALLED = "d4ea6a64c530"  # of what it calls, as in kernels.py
 
 
 @jitable
@@ -59,47 +60,82 @@ def planes_in(x, first, sizes, planes):
             plane[r + 1, 1 : W + 1] = x[at : at + W]
 
 
-def product_out(product, P, bias, y, channel, pixels, first):
-    """product [P, O] + bias into channels `channel` ... of y, from output `first` on.
-
-    `bias` is empty where there is none.
-    """
-    O = product.size // P
-    if bias.size > 0:
-        for p in range(P):
-            row = product[p * O : (p + 1) * O]
-            for o in range(O):  # as `row += bias` it takes 7 times as long
-                row[o] += bias[o]
-    target = rows(channel * pixels + first, pixels, O)
-    transpose(product, rows(0, O, P), y, target)
+@jitable
+def product_out(product, P, O, y, n, first, channel):
+    """A product [P, O] into O channels of y [N, C_out, pixels] from `channel` on."""
+    panel, width = PANEL_BYTES // y.itemsize, panelled(O, y.itemsize)
+    _, C_out, pixels = y.shape
+    flat = y.reshape(-1)
+    for o in range(0, O, panel):
+        size, inside = min(panel, width - o), min(panel, O - o)
+        begin = (n * C_out + channel + o) * pixels + first
+        transpose(product, rows(o * P, size, P), flat, rows(begin, pixels, inside))
 
 
 @jitable
-def weight_rows(first, C, K, O):
-    """Where the O weights of each (c, k) stand in a run of C channels from `first`."""
+def weight_rows(first, C, K, size):
+    """Where the weights of each (c, k) stand in a panel [K, C, size] from `first`."""
     places = np.empty(C * K, np.int64)
     for c in range(C):
         for k in range(K):
-            places[c * K + k] = first + (k * C + c) * O
+            places[c * K + k] = first + (k * C + c) * size
     return places
 
 
-def weights_in(weight, sizes, runs, origin, w):
-    """weight [C_out, C, K] into w: for each run (group, channels of x) [K, C, O].
-
-    w begins with channel `origin` of x.
-    """
+def weights_in(weight, sizes, run, w):
+    """weight [C_out, C, K] of a run (group, channels of x) into panels [K, C, O]."""
     C, K, O = sizes
-    for b, begin, end in runs:
-        source = rows((b * O * C + begin - b * C) * K, C * K, O)
-        target = weight_rows((begin - origin) * K * O, end - begin, K, O)
+    b, begin, end = run
+    panel, width = PANEL_BYTES // w.itemsize, panelled(O, w.itemsize)
+    for o in range(0, O, panel):
+        size, inside = min(panel, width - o), min(panel, O - o)
+        source = rows(((b * O + o) * C + begin - b * C) * K, C * K, inside)
+        target = weight_rows(o * (end - begin) * K, end - begin, K, size)
         transpose(weight, source, w, target)
+        if inside < size:
+            for place in target:
+                w[place + inside : place + size] = 0
 
 
-def weights_out(w, sizes, runs, origin, weight):
+def weights_out(w, sizes, run, weight):
     """The inverse of `weights_in`."""
     C, K, O = sizes
-    for b, begin, end in runs:
-        target = rows((b * O * C + begin - b * C) * K, C * K, O)
-        source = weight_rows((begin - origin) * K * O, end - begin, K, O)
+    b, begin, end = run
+    panel, width = PANEL_BYTES // w.itemsize, panelled(O, w.itemsize)
+    for o in range(0, O, panel):
+        size, inside = min(panel, width - o), min(panel, O - o)
+        target = rows(((b * O + o) * C + begin - b * C) * K, C * K, inside)
+        source = weight_rows(o * (end - begin) * K, end - begin, K, size)
         transpose(w, source, weight, target)
+
+
+def weights_turned(w, sizes, run, turned):
+    """Panels [K, C, O] of a run of at most a panel into [K, O, C]."""
+    _, K, O = sizes
+    C, panel = run[2] - run[1], PANEL_BYTES // w.itemsize
+    wide, width = panelled(C, w.itemsize), panelled(O, w.itemsize)
+    for k in range(K):
+        for o in range(0, O, panel):
+            size, inside = min(panel, width - o), min(panel, O - o)
+            source = rows((o * K + k * size) * C, size, C)
+            target = rows((k * O + o) * wide, wide, inside)
+            transpose(w, source, turned, target)
+            if C < wide:
+                for place in target:
+                    turned[place + C : place + wide] = 0
+
+
+@jitable
+def grad_y_in(grad_y, n, channel, O, first, P, rows_of):
+    """O channels of grad_y [N, C_out, pixels] into panels [P, O]."""
+    panel, width = PANEL_BYTES // grad_y.itemsize, panelled(O, grad_y.itemsize)
+    _, C_out, pixels = grad_y.shape
+    flat = grad_y.reshape(-1)
+    for o in range(0, O, panel):
+        size, inside = min(panel, width - o), min(panel, O - o)
+        source = rows((n * C_out + channel + o) * pixels + first, pixels, inside)
+        target = rows(o * P, size, P)
+        transpose(flat, source, rows_of, target)
+        if inside < size:
+            for place in target:
+                rows_of[place + inside : place + size] = 0

@@ -1,4 +1,4 @@
-"""Eq. (1) on the CPU: tiles of sampled columns, one matrix product a tile.
+"""Eq. (1) on the CPU: tiles of sampled columns, multiplied while they are in the cache.
 
     columns[p, (k, c)] = dm_k(p) * x_c(q)        Eq. (2)
     y[p, o]            = columns @ weight        Eq. (1)
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from refdcn import threads
-from refdcn.cpu import kernels, layout, moves
+from refdcn.cpu import kernels, layout
 from refdcn.cpu.layout import Array
 from refdcn.jit import compiled
 from refdcn.shapes import Geometry
@@ -27,9 +27,8 @@ def forward(
 ) -> Array:
     """y [N, C_out, H_out, W_out] of NumPy arrays of one dtype, float32 or float64."""
     task = _Forward(x, offset, weight, mask, bias, geometry)
-    with threads.single_threaded_blas():
-        task.run(layout.thread_count(task.plan, thread_count), team)
-    return task.y
+    task.run(layout.thread_count(task.plan, thread_count), team)
+    return task.y.reshape(*task.y.shape[:2], geometry.H_out, geometry.W_out)
 
 
 class _Forward:
@@ -43,31 +42,23 @@ class _Forward:
         g: Geometry,
     ) -> None:
         self.plan = p = layout.plan(g, x.itemsize)
-        self.x, self.offset = x, layout.plain(offset)
+        self.x, self.offset = x, layout.plain_pixels(offset, p)
         self.mask = layout.plain_mask(mask, x.dtype)
-        self.bias = np.empty(0, x.dtype) if bias is None else layout.plain(bias)
+        self.bias = np.zeros(g.C_out, x.dtype) if bias is None else layout.plain(bias)
         self.segments = layout.segments(g, 0, g.C_in)
-        self.y = np.empty((g.N, g.C_out, g.H_out, g.W_out), x.dtype)
-        # By planes where channels are too few for a vector, and where laying out the
-        # weight, which planes take as it is, would cost more than sampling.
-        widest = g.C_in // max(g.groups, g.offset_groups)
-        self.planar = widest < 8 or 3 * p.pixels < p.O
-        # Two threads share the outputs of one small tile; in halves for one, too, since
-        # the bits of a product may depend on its sizes.
-        self.parts = 2 if self.planar and p.P == p.pixels and p.O >= 256 else 1
-        weight = layout.plain(weight)
-        if self.planar:
-            self.w = weight.reshape(g.groups, p.O, p.C * p.K)
-        else:
-            self.w = np.empty((g.groups, p.K * p.C, p.O), x.dtype)
-            w = self.w.reshape(-1)
-            runs = layout.runs(g)
-            compiled(moves.weights_in)(weight.reshape(-1), p.weight, runs, 0, w)
+        self.y = np.empty((g.N, g.C_out, p.pixels), x.dtype)
+        # By planes where channels are too few for a vector.
+        self.planar = g.C_in // max(g.groups, g.offset_groups) < 8
+        # Weights as they are where to lay them out costs more than sampling; two
+        # threads then share the outputs of one small tile.
+        self.turned = self.planar or 3 * p.pixels < p.O
+        self.parts = 2 if self.turned and p.P == p.pixels and p.O >= 256 else 1
+        weight = layout.plain(weight).reshape(-1)
+        self.w = weight if self.turned else layout.panels(weight, layout.runs(g), p)
 
     def run(self, count: int, team: threads.Team | None) -> None:
         """All of it, on `count` threads."""
         g, p = self.plan.g, self.plan
-        tile = self.tile_of_planes if self.planar else self.tile
         tiles = range(0, p.pixels, p.P)
         image_bytes = (g.H + 3) * (g.W + 2) * g.C_in * self.x.itemsize
         if g.N >= 2 * count and image_bytes <= layout.TILE_BYTES:
@@ -76,14 +67,14 @@ class _Forward:
             def whole(n: int) -> None:
                 image = self.image(n)
                 for first in tiles:
-                    tile(image, n, first)
+                    self.tile(image, n, first)
 
             threads.run(whole, g.N, count, team)
             return
         for n in range(g.N):
             image = self.image(n, count, team)
             if self.parts > 1:
-                columns = self.sampled_planes(image, n, 0)
+                columns = self.turned_columns(image, n, 0)
 
                 def part(i: int, n: int = n, columns: Array = columns) -> None:
                     self.multiply(columns, n, 0, i)
@@ -92,7 +83,7 @@ class _Forward:
                 continue
 
             def one(t: int, n: int = n, image: Array = image) -> None:
-                tile(image, n, tiles[t])
+                self.tile(image, n, tiles[t])
 
             threads.run(one, len(tiles), count, team)
 
@@ -103,44 +94,50 @@ class _Forward:
 
     def tile(self, image: Array, n: int, first: int) -> None:
         """Outputs first ... first + P - 1 of image n."""
+        if self.turned:
+            columns = self.turned_columns(image, n, first)
+            for part in range(self.parts):
+                self.multiply(columns, n, first, part)
+            return
         g, K, C, O, P, pixels = self.plan[:6]
         P = min(P, pixels - first)
-        columns = threads.scratch("columns", g.groups * P * K * C, image.dtype)
-        compiled(kernels.sample, "contract")(
-            image, self.offset, self.mask, n, first, self.plan.sizes, self.segments,
-            (g.C_in, P, K, C), columns,
+        T, width = self.plan.T, self.plan.width
+        columns = threads.scratch("columns", P * T * g.C_in, image.dtype)
+        product = threads.scratch("product", g.groups * P * width, image.dtype)
+        compiled(kernels.tile, "contract")(
+            image, self.offset, self.mask, self.w, self.bias, n, first, P,
+            self.plan.sizes, self.segments, (g.C_in, K, C, O, T), columns, product,
+            self.y,
         )  # fmt: skip
-        product = threads.scratch("product", g.groups * P * O, image.dtype)
-        product = product.reshape(g.groups, P, O)
-        np.matmul(columns.reshape(g.groups, P, K * C), self.w, out=product)
-        for b in range(g.groups):
-            compiled(moves.product_out)(
-                product[b].reshape(-1), P, self.bias[b * O : (b + 1) * O],
-                self.y.reshape(-1), n * g.C_out + b * O, pixels, first,
-            )  # fmt: skip
 
-    def tile_of_planes(self, planes: Array, n: int, first: int) -> None:
-        """The same with the columns turned: [(c, k), p]."""
-        columns = self.sampled_planes(planes, n, first)
-        for part in range(self.parts):
-            self.multiply(columns, n, first, part)
-
-    def sampled_planes(self, planes: Array, n: int, first: int) -> Array:
-        """Columns [groups, (c, k), p]."""
+    def turned_columns(self, image: Array, n: int, first: int) -> Array:
+        """Panels [groups, (C, K), P]."""
         g, K, C, _, P, pixels = self.plan[:6]
         P = min(P, pixels - first)
-        columns: Array = threads.scratch("columns", g.groups * P * K * C, planes.dtype)
-        compiled(kernels.sample_planes, "contract")(
-            planes, self.offset, self.mask, n, first, self.plan.sizes, self.segments,
-            (g.C_in, P, K, C), columns,
-        )  # fmt: skip
-        return columns.reshape(g.groups, C * K, P)
+        size = -(-P // self.plan.panel) * self.plan.panel * g.C_in * K
+        columns: Array = threads.scratch("columns", size, image.dtype)
+        shape = (g.C_in, K, C)
+        if self.planar:
+            compiled(kernels.sample_planes, "contract")(
+                image, self.offset, self.mask, n, first, P, self.plan.sizes,
+                self.segments, shape, columns,
+            )  # fmt: skip
+        else:
+            rows = threads.scratch("product", P * g.C_in, image.dtype)
+            compiled(kernels.sample_turned, "contract")(
+                image, self.offset, self.mask, n, first, P, self.plan.sizes,
+                self.segments, shape, rows, columns,
+            )  # fmt: skip
+        return columns
 
     def multiply(self, columns: Array, n: int, first: int, part: int) -> None:
         """One of `parts` of the output channels of each group."""
-        groups, O, P = self.plan.g.groups, self.plan.O, columns.shape[2]
-        rows = slice(part * O // self.parts, (part + 1) * O // self.parts)
-        y = self.y[n].reshape(groups, O, -1)[:, rows, first : first + P]
-        np.matmul(self.w[:, rows], columns, out=y)
-        if self.bias.size:
-            np.add(y, self.bias.reshape(groups, O, 1)[:, rows], out=y)
+        g, K, C, O, P, pixels = self.plan[:6]
+        P = min(P, pixels - first)
+        outputs = part * O // self.parts, (part + 1) * O // self.parts
+        size = (outputs[1] - outputs[0]) * self.plan.panel
+        product = threads.scratch("product", size, self.y.dtype)
+        compiled(kernels.multiply_turned, "contract")(
+            self.w, columns, self.bias, n, first, P, outputs, (g.C_in, K, C, O),
+            product, self.y,
+        )  # fmt: skip

@@ -13,7 +13,8 @@ Arrays are flat; positions in them are counted in elements.
 # Numba wants overloads with the very signature of what they compile, bare of types.
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -22,33 +23,53 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 VECTOR_BYTES = 64
+BLOCK = 64  # outputs whose cells are found together
 
 
 def blend(
-    target: Any, at: int, source: Any, places: Any, weights: Any, size: int
-) -> None:
-    """target[at + c] = sum_t weights[t] * source[places[t] + c],  c < size."""
-    for c in range(size):
-        total = weights[0] * source[places[0] + c]
-        for t in range(1, 4):
-            total += weights[t] * source[places[t] + c]
-        target[at + c] = total
+    target: Any, at: int, steps: Any, source: Any, begin: int, places: Any,
+    weights: Any, counts: Any, size: int, pixel: int, row: int,
+) -> None:  # fmt: skip
+    """Each tap k of each output p < counts from its four pixels: for c < size
+
+    target[at + (p, k) . steps + c] = sum_t weights[k, t, p] * source[i_t + c] ,
+    i_t = begin + places[k, p] * pixel + (0, pixel, row, row + pixel)[t].
+    """
+    for p in range(counts[0]):
+        for k in range(counts[1]):
+            i = begin + places[k, p] * pixel
+            corners = i, i + pixel, i + row, i + row + pixel
+            to = at + p * steps[0] + k * steps[1]
+            for c in range(size):
+                total = weights[k, 0, p] * source[corners[0] + c]
+                for t in range(1, 4):
+                    total += weights[k, t, p] * source[corners[t] + c]
+                target[to + c] = total
 
 
 def exchange(
-    target: Any, source: Any, places: Any, weights: Any, column: Any, at: int, size: int
-) -> Any:
-    """The transpose of `blend`, and what each place gives to it; t < 4, c < size.
+    target: Any, source: Any, begin: int, places: Any, weights: Any, columns: Any,
+    at: int, steps: Any, counts: Any, size: int, pixel: int, row: int, sums: Any,
+    samples: Any, to: int, apart: Any,
+) -> None:  # fmt: skip
+    """`blend` into samples, its transpose, and what each pixel gives to it.
 
-    target[places[t] + c] += weights[t] * column[at + c]; returns the four sums
-    over c of column[at + c] * source[places[t] + c].
+    samples[to + (p, k) . apart + c] = as in `blend`
+    target[i_t + c] += weights[k, t, p] * columns[at + (p, k) . steps + c]
+    sums[k, p, t]    = sum_c columns[at + (p, k) . steps + c] * source[i_t + c]
     """
-    sums = [column.dtype.type(0)] * 4
-    for c in range(size):
-        for t in range(4):
-            sums[t] += column[at + c] * source[places[t] + c]
-            target[places[t] + c] += weights[t] * column[at + c]
-    return sums[0], sums[1], sums[2], sums[3]
+    for p in range(counts[0]):
+        for k in range(counts[1]):
+            i = begin + places[k, p] * pixel
+            of = at + p * steps[0] + k * steps[1]
+            out = to + p * apart[0] + k * apart[1]
+            sums[k, p] = 0
+            for c in range(size):
+                samples[out + c] = 0
+                for t, corner in enumerate((i, i + pixel, i + row, i + row + pixel)):
+                    samples[out + c] += weights[k, t, p] * source[corner + c]
+                    sums[k, p, t] += columns[of + c] * source[corner + c]
+                    target[corner + c] += weights[k, t, p] * columns[of + c]
 
 
 def transpose(source: Any, source_rows: Any, target: Any, target_rows: Any) -> None:
@@ -85,6 +106,9 @@ class Vectors:
         store = self.builder.store(value, self.place(pointer, index, lanes))
         store.align = self.bytes
 
+    def ahead(self, index: Any, distance: int) -> Any:
+        return self.builder.add(index, ir.Constant(index.type, distance))
+
     def all(self, value: Any, lanes: int) -> Any:
         if lanes == 1:
             return value
@@ -100,29 +124,57 @@ class Vectors:
         product = self.builder.fmul(a, b, flags=flags)
         return self.builder.fadd(product, total, flags=flags)
 
-    def total(self, value: Any, lanes: int) -> Any:
+    def totals(self, vectors: list[Any], lanes: int) -> Any:
+        """The sums of four vectors, as a vector of four."""
+        b = self.builder
+
+        def pick(a: Any, c: Any, index: list[int]) -> Any:
+            kind = ir.VectorType(ir.IntType(32), len(index))
+            return b.shuffle_vector(a, c, ir.Constant(kind, index))
+
         if lanes == 1:
-            return value
-        name = f"llvm.vector.reduce.fadd.v{lanes}f{8 * self.bytes}"
-        kind = ir.FunctionType(self.element, [self.element, self.of(lanes)])
-        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        zero = ir.Constant(self.element, 0.0)
-        return self.builder.call(function, [zero, value], fastmath=("reassoc",))
+            four = ir.Constant(self.of(4), ir.Undefined)
+            for t, value in enumerate(vectors):
+                four = b.insert_element(four, value, ir.Constant(ir.IntType(32), t))
+            return four
+        while lanes > 4:
+            lanes //= 2
+            low, high = list(range(lanes)), list(range(lanes, 2 * lanes))
+            vectors = [b.fadd(pick(a, a, low), pick(a, a, high)) for a in vectors]
+        first, second = (
+            b.fadd(pick(a, c, [0, 1, 4, 5]), pick(a, c, [2, 3, 6, 7]))
+            for a, c in (vectors[:2], vectors[2:])
+        )
+        low, high = [0, 2, 4, 6], [1, 3, 5, 7]
+        return b.fadd(pick(first, second, low), pick(first, second, high))
 
-    def loop(self, size: Any, body: Callable[[Any, int], None]) -> None:
-        """body(index, lanes): whole vectors first, then one by one."""
-        kind = size.type
-        whole = self.builder.and_(size, ir.Constant(kind, -self.lanes))
-        for begin, end, lanes in (
-            (ir.Constant(kind, 0), whole, self.lanes),
-            (whole, size, 1),
+    @contextmanager
+    def samples(
+        self, counts: Any, place: Any, begin: Any, strides: Any, weight: Any, lanes: int
+    ) -> Iterator[Any]:
+        """A loop over outputs and taps: p, k, its four pixels and their weights."""
+        b, kind = self.builder, begin.type
+        count, taps = cgutils.unpack_tuple(b, counts)
+        pixel, row = strides
+        aside = (pixel, row, b.add(row, pixel))
+        with (
+            cgutils.for_range(b, count, intp=kind) as outputs,
+            cgutils.for_range(b, taps, intp=kind) as tap,
         ):
-            step = ir.Constant(kind, lanes)
-            with cgutils.for_range_slice(self.builder, begin, end, step, kind) as at:
-                body(at[0], lanes)
+            p, k = outputs.index, tap.index
+            cell = b.add(b.mul(k, ir.Constant(kind, BLOCK)), p)
+            first = b.mul(b.load(b.gep(place, [cell])), pixel)
+            first = b.add(begin, first)
+            corners = [first, *(b.add(first, a) for a in aside)]
+            start = b.add(b.mul(k, ir.Constant(kind, 4 * BLOCK)), p)
+            w = [
+                self.all(self.load(weight, self.ahead(start, t * BLOCK), 1), lanes)
+                for t in range(4)
+            ]
+            yield p, k, corners, w
 
 
-def _pointers(context: Any, builder: Any, kinds: Any, arrays: Any) -> list[Any]:
+def pointers(context: Any, builder: Any, kinds: Any, arrays: Any) -> list[Any]:
     return [
         cgutils.create_struct_proxy(kind)(context, builder, array).data
         for kind, array in zip(kinds, arrays, strict=True)
@@ -130,86 +182,178 @@ def _pointers(context: Any, builder: Any, kinds: Any, arrays: Any) -> list[Any]:
 
 
 @overload(blend, jit_options={"forceinline": True})
-def _compiled_blend(target, at, source, places, weights, size):
-    return lambda target, at, source, places, weights, size: _blend(
-        target, at, source, places, weights, size
-    )
+def _compiled_blend(
+    target, at, steps, source, begin, places, weights, counts, size, pixel, row
+):  # fmt: skip
+    lanes = VECTOR_BYTES // (target.dtype.bitwidth // 8)
+    pieces = tuple(_blend(v) for v in (4, 2, 1))
+    four, two, one = pieces
+    single = _blend(0)
+
+    def blends(
+        target, at, steps, source, begin, places, weights, counts, size, pixel, row
+    ):  # fmt: skip
+        c = 0
+        while c < size:
+            i, j, left = at + c, begin + c, size - c
+            if left >= 4 * lanes:
+                four(target, i, steps, source, j, places, weights, counts, pixel, row)
+                c += 4 * lanes
+            elif left >= 2 * lanes:
+                two(target, i, steps, source, j, places, weights, counts, pixel, row)
+                c += 2 * lanes
+            elif left >= lanes:
+                one(target, i, steps, source, j, places, weights, counts, pixel, row)
+                c += lanes
+            else:
+                single(target, i, steps, source, j, places, weights, counts, pixel, row)
+                c += 1
+
+    return blends
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _blend(
-    typing: Any, target: Any, at: Any, source: Any, places: Any, weights: Any, size: Any
-) -> Any:
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds, (target, at, source, places, weights, size) = signature.args, arguments
-        to, of = _pointers(context, builder, (kinds[0], kinds[2]), (target, source))
-        vectors = Vectors(context, builder, to.type.pointee)
-        begin = cgutils.unpack_tuple(builder, places)
-        t = cgutils.unpack_tuple(builder, weights)
+def _blend(vectors: int) -> Any:
+    """`blend` for so many vectors of channels, or for one channel."""
 
-        def body(c: Any, lanes: int) -> None:
-            def pixel(corner: int) -> Any:
-                return vectors.load(of, builder.add(begin[corner], c), lanes)
+    @intrinsic
+    def blends(
+        typing, target, at, steps, source, begin, places, weights, counts, pixel, row
+    ):  # fmt: skip
+        def emit(context, builder, signature, arguments):
+            target, at, steps, source, begin, places, weights, counts, pixel, row = (
+                arguments
+            )
+            kinds = signature.args
+            to, of, place, weight = pointers(
+                context, builder, (kinds[0], kinds[3], kinds[5], kinds[6]),
+                (target, source, places, weights),
+            )  # fmt: skip
+            v = Vectors(context, builder, to.type.pointee)
+            lanes = v.lanes if vectors else 1
+            step, tap_step = cgutils.unpack_tuple(builder, steps)
+            with v.samples(counts, place, begin, (pixel, row), weight, lanes) as found:
+                p, k, corners, w = found
+                out = builder.add(at, builder.mul(p, step))
+                out = builder.add(out, builder.mul(k, tap_step))
+                for i in range(max(1, vectors)):
+                    pixels = [
+                        v.load(of, v.ahead(corner, i * lanes), lanes)
+                        for corner in corners
+                    ]
+                    total = builder.fmul(w[0], pixels[0])
+                    for t in (1, 2, 3):
+                        total = v.multiply_add(w[t], pixels[t], total)
+                    v.store(total, to, v.ahead(out, i * lanes), lanes)
+            return context.get_dummy_value()
 
-            w = [vectors.all(weight, lanes) for weight in t]
-            total = builder.fmul(w[0], pixel(0))
-            for corner in (1, 2, 3):
-                total = vectors.multiply_add(w[corner], pixel(corner), total)
-            vectors.store(total, to, builder.add(at, c), lanes)
+        kinds = (
+            target, at, steps, source, begin, places, weights, counts, pixel, row
+        )  # fmt: skip
+        return types.void(*kinds), emit
 
-        vectors.loop(size, body)
-        return context.get_dummy_value()
-
-    return types.void(target, at, source, places, weights, size), emit
+    return blends
 
 
 @overload(exchange, jit_options={"forceinline": True})
-def _compiled_exchange(target, source, places, weights, column, at, size):
-    return lambda target, source, places, weights, column, at, size: _exchange(
-        target, source, places, weights, column, at, size
-    )
+def _compiled_exchange(
+    target, source, begin, places, weights, columns, at, steps, counts, size, pixel,
+    row, sums, samples, to, apart,
+):  # fmt: skip
+    lanes = VECTOR_BYTES // (target.dtype.bitwidth // 8)
+    four, one, single = (_exchange(v) for v in (4, 1, 0))
+
+    def exchanges(
+        target, source, begin, places, weights, columns, at, steps, counts, size, pixel,
+        row, sums, samples, to, apart,
+    ):  # fmt: skip
+        c = 0
+        while c < size:
+            i, j, left = begin + c, at + c, size - c
+            if left >= 4 * lanes:
+                four(
+                    target, source, i, places, weights, columns, j, steps, counts,
+                    pixel, row, sums, c == 0, samples, to + c, apart,
+                )  # fmt: skip
+                c += 4 * lanes
+            elif left >= lanes:
+                one(
+                    target, source, i, places, weights, columns, j, steps, counts,
+                    pixel, row, sums, c == 0, samples, to + c, apart,
+                )  # fmt: skip
+                c += lanes
+            else:
+                single(
+                    target, source, i, places, weights, columns, j, steps, counts,
+                    pixel, row, sums, c == 0, samples, to + c, apart,
+                )  # fmt: skip
+                c += 1
+
+    return exchanges
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _exchange(
-    typing: Any, target: Any, source: Any, places: Any, weights: Any, column: Any,
-    at: Any, size: Any,
-) -> Any:  # fmt: skip
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        target, source, places, weights, column, at, size = arguments
-        kinds = (*signature.args[:2], signature.args[4])
-        to, of, new = _pointers(context, builder, kinds, (target, source, column))
-        vectors = Vectors(context, builder, to.type.pointee)
-        begin = cgutils.unpack_tuple(builder, places)
-        t = cgutils.unpack_tuple(builder, weights)
-        sums: dict[int, list[Any]] = {}
-        for lanes in (vectors.lanes, 1):
-            kind = vectors.of(lanes)
-            sums[lanes] = [cgutils.alloca_once(builder, kind) for _ in begin]
-            for total in sums[lanes]:
-                builder.store(ir.Constant(kind, None), total)
+def _exchange(vectors: int) -> Any:
+    """`exchange` for so many vectors of channels, or for one channel."""
 
-        def body(c: Any, lanes: int) -> None:
-            value = vectors.load(new, builder.add(at, c), lanes)
-            for total, place, weight in zip(sums[lanes], begin, t, strict=True):
-                where = builder.add(place, c)
-                pixel = vectors.load(of, where, lanes)
-                now = vectors.multiply_add(value, pixel, builder.load(total))
-                builder.store(now, total)
-                before = vectors.load(to, where, lanes)
-                now = vectors.multiply_add(vectors.all(weight, lanes), value, before)
-                vectors.store(now, to, where, lanes)
+    @intrinsic
+    def exchanges(
+        typing, target, source, begin, places, weights, columns, at, steps, counts,
+        pixel, row, sums, fresh, samples, out, apart,
+    ):  # fmt: skip
+        def emit(context, builder, signature, arguments):
+            (
+                target, source, begin, places, weights, columns, at, steps, counts,
+                pixel, row, sums, fresh, samples, out, apart,
+            ) = arguments  # fmt: skip
+            kinds = signature.args
+            to, of, place, weight, new, total, blended = pointers(
+                context, builder, (*kinds[:2], *kinds[3:6], kinds[11], kinds[13]),
+                (target, source, places, weights, columns, sums, samples),
+            )  # fmt: skip
+            v = Vectors(context, builder, to.type.pointee)
+            lanes = v.lanes if vectors else 1
+            with v.samples(counts, place, begin, (pixel, row), weight, lanes) as found:
+                p, k, corners, w = found
+                step, tap_step = cgutils.unpack_tuple(builder, steps)
+                here = builder.add(at, builder.mul(p, step))
+                here = builder.add(here, builder.mul(k, tap_step))
+                step, tap_step = cgutils.unpack_tuple(builder, apart)
+                there = builder.add(out, builder.mul(p, step))
+                there = builder.add(there, builder.mul(k, tap_step))
+                found = [ir.Constant(v.of(lanes), None) for _ in range(4)]
+                for i in range(max(1, vectors)):
+                    value = v.load(new, v.ahead(here, i * lanes), lanes)
+                    sample = None
+                    for t in range(4):
+                        where = v.ahead(corners[t], i * lanes)
+                        pixels = v.load(of, where, lanes)
+                        found[t] = v.multiply_add(value, pixels, found[t])
+                        sample = (
+                            v.multiply_add(w[t], pixels, sample)
+                            if sample is not None
+                            else builder.fmul(w[t], pixels)
+                        )
+                        before = v.load(to, where, lanes)
+                        now = v.multiply_add(w[t], value, before)
+                        v.store(now, to, where, lanes)
+                    v.store(sample, blended, v.ahead(there, i * lanes), lanes)
+                four = v.totals(found, lanes)
+                cell = builder.mul(k, ir.Constant(at.type, BLOCK))
+                cell = builder.mul(
+                    builder.add(cell, p), ir.Constant(at.type, 4)
+                )  # fmt: skip
+                before = v.load(total, cell, 4)
+                zero = ir.Constant(v.of(4), None)
+                before = builder.select(fresh, zero, before)
+                v.store(builder.fadd(before, four), total, cell, 4)
+            return context.get_dummy_value()
 
-        vectors.loop(size, body)
-        whole, rest = (
-            [vectors.total(builder.load(total), lanes) for total in sums[lanes]]
-            for lanes in (vectors.lanes, 1)
-        )
-        totals = [builder.fadd(a, b) for a, b in zip(whole, rest, strict=True)]
-        return context.make_tuple(builder, signature.return_type, totals)
+        kinds = (
+            target, source, begin, places, weights, columns, at, steps, counts, pixel,
+            row, sums, fresh, samples, out, apart,
+        )  # fmt: skip
+        return types.void(*kinds), emit
 
-    result = types.UniTuple(column.dtype, 4)
-    return result(target, source, places, weights, column, at, size), emit
+    return exchanges
 
 
 @overload(transpose)
@@ -240,8 +384,9 @@ def _transpose_block(
     """An n x n block: n vector loads, n log2(n) shuffles, n vector stores."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointers = _pointers(context, builder, signature.args[:4], arguments[:4])
-        of, of_rows, to, to_rows = pointers
+        of, of_rows, to, to_rows = pointers(
+            context, builder, signature.args[:4], arguments[:4]
+        )
         i, j = arguments[4:]
         vectors = Vectors(context, builder, of.type.pointee)
 
