@@ -48,30 +48,7 @@ def test_agrees_with_formula(dtype):
     check()
 
 
-# --- Transforms ----------------------------------------------------------------------
-
-REFUSED = {  # what torch would answer wrongly or not at all
-    "forward mode of forward mode": "no forward-mode derivative of a forward-mode",
-    "torch.compile of torch.func.grad": "outside torch.compile",
-    "torch.compile of torch.func.jvp": "call torch.func.jvp or jacfwd outside",
-    "torch.jit.script": "keyword-only arguments",
-}
-
-
-@pytest.mark.parametrize(
-    "name",
-    [n for n in transforms.CHECKS if n not in REFUSED.keys() | transforms.OTHERS],
-)
-def test_supports(name):
-    verdict, error = transforms.outcome(name, "refdcn")
-    if verdict != "yes":
-        raise error
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_refuses(name):
-    verdict, error = transforms.outcome(name, "refdcn")
-    assert verdict == "no" and REFUSED[name] in str(error), error
+# --- Transforms, the others in test_torch_op_table.py ---------------------------------
 
 
 @pytest.mark.parametrize("needs", [(True,) * 5, (False, True, False, False, False)])

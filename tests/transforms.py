@@ -2,6 +2,7 @@
 
     python tests/transforms.py            writes the table of docs/torch.md anew
     python tests/transforms.py --print    shows the page as it would be
+    python tests/transforms.py --json     that and what happened to refdcn's operator
 
 A check is given `op(x, offset, weight, mask, bias)`, float64 arguments in its domain,
 and passes, raises, or finds a wrong answer. The table is made of what happened.
@@ -9,9 +10,11 @@ and passes, raises, or finds a wrong answer. The table is made of what happened.
 
 import copy
 import io
+import json
 import pickle
 import sys
 import threading
+import traceback
 import warnings
 from functools import cache, partial
 from pathlib import Path
@@ -655,9 +658,18 @@ def page(text):
     return "\n".join([f"{before}{BEGIN}", *table(), f"{END}{after}"])
 
 
+def told(name):
+    """What happened to refdcn's operator, and the error in words."""
+    verdict, error = outcome(name, "refdcn")
+    return verdict, "".join(traceback.format_exception(error)) if error else ""
+
+
 if __name__ == "__main__":
+    warnings.simplefilter("error")  # as in the tests
     text = page(PAGE.read_text(encoding="utf-8"))
     if sys.argv[1:] == ["--print"]:
         sys.stdout.write(text)
+    elif sys.argv[1:] == ["--json"]:
+        json.dump({"page": text} | {name: told(name) for name in CHECKS}, sys.stdout)
     else:
         PAGE.write_text(text, encoding="utf-8")
