@@ -384,6 +384,12 @@ def eight_bits(s):
 
 
 @at("position")
+def sixteen_bits(s):
+    """Pixels from 2^15 on are not found."""
+    s.qy = np.where(np.round(s.qy) * s.z.W + s.qx >= 2**15, -9, s.qy)
+
+
+@at("position")
 def at_most_20(s):
     """Offsets saturate."""
     s.qy = s.qy + np.clip(s.dp[:, :, :, 0], -20, 20) - s.dp[:, :, :, 0]
@@ -395,6 +401,8 @@ def test_what_is_far_and_what_is_faint_is_probed():
     assert fact.text.startswith(
         "the column of a sample is wrong from 130 on (right up to 125): outside where"
     )
+    (fact,) = probes.late(call(runner(sixteen_bits, grad=False)), "float32")
+    assert "from pixel 32774 of an image of 270x260 on (right up to 32767)" in fact.text
     told = said(probes.reach(call(runner(at_most_20, grad=False)), "float32", 48))
     assert told[0].startswith("dy is clipped to [-20, 20]: -48 as -20, -12 as -12, 1")
     assert said(probes.reach(call(runner(at_most_20, grad=False)), "float32")) == []

@@ -74,7 +74,9 @@ class Diagnosis:
     @property
     def ranked(self) -> list[tuple[int, str]]:
         """What the probes recovered, the most telling first."""
-        found = {f.text: rank(f) for f in self.facts if not f.right and f.text}
+        wrong = [f for f in self.facts if not f.right and f.text]
+        first = {f.topic: f for f in reversed(wrong)}  # one probe may run twice
+        found = {f.text: rank(f) for f in wrong if first[f.topic] is f}
         return sorted(((r, text) for text, r in found.items()), key=lambda p: p[0])
 
     @property
@@ -204,7 +206,7 @@ def start(text: str) -> str:
 def brief(text: str) -> str:
     """The first of several regions that a kernel is wrong in; no example."""
     first, *more = REGION.split(text.split(" (as ")[0])
-    return f"{first} (and elsewhere)" if more else text
+    return f"{first} (and elsewhere)" if more else first
 
 
 def alone(findings: Sequence[Finding]) -> str:

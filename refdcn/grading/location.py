@@ -113,6 +113,7 @@ def sizes_of(case: Case) -> dict[str, int]:
         "W_out": s.out[1],
         "H": s.H,
         "W": s.W,
+        "H W": s.H * s.W,
         "H_out W_out": s.out[0] * s.out[1],
         "N H_out W_out": s.N * s.out[0] * s.out[1],
         "K_h K_w C_in / groups": s.K_h * s.K_w * s.C_in // max(1, s.groups),
@@ -632,10 +633,14 @@ def locate(findings: Iterable[Finding | Judged]) -> Place:
     dense = bad / (bad + exceptions)
     if rule and shut_out >= 0.15:
         said = f"it fails only where {text}, there at {within}"
+        alone = hint(offered, table)
+        if alone:
+            said += f", in {len(wrong)} of {len(judged)} calls: they alone have {alone}"
         return Place(said, False, True, True, others)
     if exceptions <= 0.1 * bad:
         return Place(f"it fails nearly everywhere, at {within}", False, dense > 0.9)
-    calls = f"in {len(wrong)} of {len(judged)} calls" + hint(offered, table)
+    calls, alone = f"in {len(wrong)} of {len(judged)} calls", hint(offered, table)
+    calls += f", too few for a rule: they alone have {alone}" if alone else ""
     return Place(f"it fails at {within}, {calls}; {first(wrong)}")
 
 
@@ -650,9 +655,7 @@ def hint(offered: Sequence[Clause], table: Table) -> str:
             continue
         if np.array_equal(distinct(table.call[clause[1]]), failing):
             said.append(bracketed(clause, (), table))
-    if not said:
-        return ""
-    return f", too few for a rule: they alone have {' and '.join(said[:2])}"
+    return " and ".join(said[:2])
 
 
 def named(wrong: Sequence[Judged]) -> str:

@@ -495,7 +495,24 @@ def far(call: Call, dtype: str) -> list[Fact]:
         text = f"the {name} of a sample is wrong from {must[k]} on (right up to "
         text += f"{must[k - 1]}): {there} where it must be {must[k]}"
         facts.append(Fact(f"long {name}s", False, text))
-    return facts
+    return facts + late(call, dtype)
+
+
+def late(call: Call, dtype: str) -> list[Fact]:
+    """From which pixel of a large image on samples are wrong, if it is one pixel."""
+    z = Sizes(1, 3, 3, 1, 1, 1, 1, 270, 260, stride=(7, 7))
+    y = call(image_case(z, dtype, planes(z)))
+    if y is None:
+        return []
+    h, w = 7 * np.indices(z.out)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = np.abs(y[0, 1] / y[0, 0] - h) + np.abs(y[0, 2] / y[0, 0] - w)
+    flat, bad = (h * z.W + w).reshape(-1), ~(off < 0.05).reshape(-1)
+    k = int(np.argmax(bad))
+    if k == 0 or not bad[k:].mean() > 0.9:
+        return []
+    text = f"samples are wrong from pixel {flat[k]} of an image of {z.H}x{z.W} on "
+    return [Fact("late pixels", False, f"{text}(right up to {flat[k - 1]})")]
 
 
 def gradient(name: str, got: Array, case: Case) -> Fact | None:
