@@ -87,7 +87,10 @@ def test_a_right_operator_fails_no_sweep_and_no_relation():
     facts += relations.adjoint(call(RIGHT), grads(RIGHT), "float32")
     facts += influence.read_sets(call(RIGHT), "float32")
     facts += influence.taint(call(RIGHT), "float32")
-    facts += influence.stencils(grads(RIGHT), "float32")
+    few = sweeps.Plan(N=1, c=1, o=1, groups=1, H_out=1, W_out=2)  # less than EACH
+    plans = (*influence.PLANS, few)
+    facts += influence.stencils(grads(RIGHT), "float32", plans)
+    facts += influence.read_sets(call(RIGHT), "float32", (few,))
     facts += resolution.facts(call(RIGHT), "float32")
     assert len(facts) > 60 and said(facts) == []
 
