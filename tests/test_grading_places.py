@@ -59,7 +59,7 @@ def test_many_failing_pixels_are_a_rule():
 def test_two_calls_of_many_are_too_few_for_a_rule():
     place = location.locate(judged(lambda case, *_: case.sizes.W >= 500))
     assert not place.ruled and " where " not in place.text
-    assert "in 2 of 100 calls, too few for a rule: they alone have W >= 700" in (
+    assert "in 2 of 100 calls, too few for a rule: in them alone W >= 700" in (
         place.text.replace(str(len(calls())), "100")
     )
     late = location.locate(

@@ -635,12 +635,12 @@ def locate(findings: Iterable[Finding | Judged]) -> Place:
         said = f"it fails only where {text}, there at {within}"
         alone = hint(offered, table)
         if alone:
-            said += f", in {len(wrong)} of {len(judged)} calls: they alone have {alone}"
+            said += f", in {len(wrong)} of {len(judged)} calls: in them alone {alone}"
         return Place(said, False, True, True, others)
     if exceptions <= 0.1 * bad:
         return Place(f"it fails nearly everywhere, at {within}", False, dense > 0.9)
     calls, alone = f"in {len(wrong)} of {len(judged)} calls", hint(offered, table)
-    calls += f", too few for a rule: they alone have {alone}" if alone else ""
+    calls += f", too few for a rule: in them alone {alone}" if alone else ""
     return Place(f"it fails at {within}, {calls}; {first(wrong)}")
 
 
@@ -655,6 +655,7 @@ def hint(offered: Sequence[Clause], table: Table) -> str:
             continue
         if np.array_equal(distinct(table.call[clause[1]]), failing):
             said.append(bracketed(clause, (), table))
+    said.sort(key=lambda text: any(c.isdigit() for c in text))  # what is plain first
     return " and ".join(said[:2])
 
 
