@@ -48,18 +48,19 @@ def backward(
 ) -> Gradients:
     """The gradients by x, offset, weight, mask and bias that `needs` names."""
     grad_y = layout.plain(grad_y)  # so that each layout is summed in one order
-    grad_bias = None
+    grad_bias, C = None, weight.shape[1]
     with np.errstate(invalid="ignore", over="ignore"):
         if bias is not None and needs[4]:
             grad_bias = grad_y.sum((0, 2, 3), dtype=x.dtype)
         if not any(needs[:4]):
             return Gradients(None, None, None, None, grad_bias)
-        task = _Backward(grad_y, x, offset, weight, mask, geometry, needs)
+        weight, g = layout.filled(weight, geometry)
+        task = _Backward(grad_y, x, offset, weight, mask, g, needs)
         task.run(layout.thread_count(task.plan, thread_count), team)
     return Gradients(
         task.grad_x if needs[0] else None,
         task.grad_offset.reshape(offset.shape) if needs[1] else None,
-        task.grad_weight if needs[2] else None,
+        layout.plain(task.grad_weight[:, :C]) if needs[2] else None,
         task.grad_mask.reshape(mask.shape) if mask is not None and needs[3] else None,
         grad_bias,
     )
@@ -260,9 +261,9 @@ class _Backward:
     def store(self, n: int, grad_image: Array) -> None:
         """The middle of a padded image into grad_x[n]."""
         if self.needs[0]:
-            C_in, H, W = self.plan.image
+            C, (_, H, W) = self.grad_x.shape[1], self.plan.image
             compiled(moves.image_out)(
-                grad_image, self.plan.image, self.grad_x.reshape(-1), n * C_in * H * W
+                grad_image, self.plan.image, C, self.grad_x.reshape(-1), n * C * H * W
             )
 
 

@@ -17,7 +17,7 @@ from refdcn.jit import jitable
 
 # Of the files it calls. Numba's cache looks for changes in the file of the
 # compiled function alone, so what it calls must be named here; a test compares.
-CALLED = "1e7e4aafc486"
+CALLED = "281e207bae80"
 
 
 @jitable
@@ -37,9 +37,9 @@ def find_bases(first, count, sizes, bases):
 def find_cells(offset, n, tap, k, first, count, sizes, bases, slope, place, cell):
     """Eqs. (1), (3): the cells of outputs first ... first + count - 1 at tap k.
 
-    place[p] is the cell's first pixel in the padded image, cell[:, p] its tents
-    e_y, f_y, e_x, f_x, NaN where a coordinate is NaN. With `slope`, q = -1 has a cell
-    too. Without a branch, since then LLVM vectorises it.
+    place[p] is the cell's first pixel in the padded image, cell[:, p] the tents f_y,
+    f_x of its last, NaN where a coordinate is NaN. With `slope`, q = -1 has a cell too.
+    Without a branch, since then LLVM vectorises it.
     """
     H, W, _, K_w, _, _, dilation = sizes
     T = cell.dtype.type
@@ -56,27 +56,25 @@ def find_cells(offset, n, tap, k, first, count, sizes, bases, slope, place, cell
         nan = T(np.nan) if (q_y != q_y) | (q_x != q_x) else T(0)
         q_y = q_y if inside else T(H)
         q_x = q_x if inside else T(-1)
-        r_y, r_x, e_y, f_y, e_x, f_x = loops.corners(q_y, q_x, T)
+        r_y, r_x, _, f_y, _, f_x = loops.corners(q_y, q_x, T)
         place[p] = (r_y + 1) * (W + 2) + r_x + 1
-        cell[0, p], cell[1, p] = e_y + nan, f_y + nan
-        cell[2, p], cell[3, p] = e_x + nan, f_x + nan
+        cell[0, p], cell[1, p] = f_y + nan, f_x + nan
 
 
 @jitable
 def weigh(cell, mask, n, tap, first, count, tents):
     """The weights of a cell's four pixels times dm: tents [4, count]."""
+    T = cell.dtype.type
     for p in range(count):
-        tents[0, p] = cell[0, p] * cell[2, p]
-        tents[1, p] = cell[0, p] * cell[3, p]
-        tents[2, p] = cell[1, p] * cell[2, p]
-        tents[3, p] = cell[1, p] * cell[3, p]
+        f_y, f_x = cell[0, p], cell[1, p]
+        e_y, e_x = T(1) - f_y, T(1) - f_x
+        tents[0, p], tents[1, p] = e_y * e_x, e_y * f_x
+        tents[2, p], tents[3, p] = f_y * e_x, f_y * f_x
     if mask.size > 0:
         dm = mask[n, tap, first : first + count]
-        for p in range(count):
-            tents[0, p] *= dm[p]
-            tents[1, p] *= dm[p]
-            tents[2, p] *= dm[p]
-            tents[3, p] *= dm[p]
+        for t in range(4):
+            for p in range(count):
+                tents[t, p] *= dm[p]
 
 
 @jitable
@@ -92,7 +90,7 @@ def sample(
     T = taps[1] - taps[0]
     bases = np.empty((2, BLOCK), np.int64)
     place = np.empty((T, BLOCK), np.int64)
-    cell = np.empty((4, BLOCK), image.dtype)
+    cell = np.empty((2, BLOCK), image.dtype)
     tents = np.empty((T, 4, BLOCK), image.dtype)
     for block in range(0, P, BLOCK):
         count, start = min(BLOCK, P - block), first + block
@@ -145,7 +143,7 @@ def tile(
                 multiply(
                     columns, b * P * depth, depth, 1, P,
                     w, (b * width + o) * K * C + k * C * size, depth, size,
-                    product, (b * width + o) * P, False,
+                    product, (b * width + o) * P, size, False,
                 )  # fmt: skip
     for b in range(C_in // C):
         product_out(product[b * width * P :], P, O, y, n, first, b * O)
@@ -163,7 +161,7 @@ def sample_planes(
     area, row = len(planes) // C_in, sizes[1] + 2
     bases = np.empty((2, panel), np.int64)
     place = np.empty(panel, np.int64)
-    cell = np.empty((4, panel), planes.dtype)
+    cell = np.empty((2, panel), planes.dtype)
     t = np.empty((4, panel), planes.dtype)
     for block in range(0, P, panel):
         count, start = min(panel, P - block), first + block
@@ -224,22 +222,31 @@ def multiply_turned(
     For some of the outputs of each group.
     """
     C_in, K, C, O = shape
-    panel = PANEL_BYTES // y.itemsize
+    panel, pixels = PANEL_BYTES // y.itemsize, y.shape[2]
     begin, end = outputs
+    flat = y.reshape(-1)
     for block in range(0, P, panel):
         count = min(panel, P - block)
         size = panelled(count, y.itemsize)
         for b in range(C_in // C):
-            multiply(
-                weight, (b * O + begin) * C * K, C * K, 1, end - begin,
-                columns, block * C_in * K + b * C * K * size, C * K, size,
-                product, 0, True,
-            )  # fmt: skip
+            channel = b * O + begin
+            out = (n * y.shape[1] + channel) * pixels + first + block
+            if count == size:  # straight into y
+                target, to, apart = flat, out, pixels
+            else:
+                target, to, apart = product, 0, size
             for o in range(end - begin):
-                channel = b * O + begin + o
-                row = y[n, channel, first + block : first + block + count]
                 for p in range(count):
-                    row[p] = product[o * size + p] + bias[channel]
+                    target[to + o * apart + p] = bias[channel + o]
+            multiply(
+                weight, channel * C * K, C * K, 1, end - begin,
+                columns, block * C_in * K + b * C * K * size, C * K, size,
+                target, to, apart, False,
+            )  # fmt: skip
+            if count < size:
+                for o in range(end - begin):
+                    for p in range(count):
+                        flat[out + o * pixels + p] = product[o * size + p]
 
 
 @jitable
@@ -259,7 +266,7 @@ def spread(
     T, row = taps[1] - taps[0], sizes[1] + 2
     bases = np.empty((2, BLOCK), np.int64)
     place = np.empty((T, BLOCK), np.int64)
-    cells = np.empty((T, 4, BLOCK), image.dtype)
+    cells = np.empty((T, 2, BLOCK), image.dtype)
     tents = np.empty((T, 4, BLOCK), image.dtype)
     sums = np.empty((T, BLOCK, 4), image.dtype)
     for block in range(0, P, BLOCK):
@@ -296,7 +303,8 @@ def cell_slopes(cell, sums, place, row, count, part, columns, apart, size):
     """Eqs. (2), (4) of the sums at a cell's four pixels: sample, slopes by q_y, q_x."""
     T = cell.dtype.type
     for p in range(count):
-        e_y, f_y, e_x, f_x = cell[0, p], cell[1, p], cell[2, p], cell[3, p]
+        f_y, f_x = cell[0, p], cell[1, p]
+        e_y, e_x = T(1) - f_y, T(1) - f_x
         s_00, s_01, s_10, s_11 = sums[p, 0], sums[p, 1], sums[p, 2], sums[p, 3]
         part[1, p] = e_x * (s_10 - s_00) + f_x * (s_11 - s_01)
         part[2, p] = e_y * (s_01 - s_00) + f_y * (s_11 - s_10)
@@ -332,7 +340,7 @@ def tile_gradients(
                     multiply(
                         rows_of, o * P, size, 1, P,
                         turned, (i * O + o) * wide, inside, wide,
-                        grad_columns, (i - k) * P * wide, o == 0,
+                        grad_columns, (i - k) * P * wide, wide, o == 0,
                     )  # fmt: skip
             spread(
                 image, grad_image, offset, mask, n, first, P, sizes, segments, taps,
@@ -348,7 +356,7 @@ def tile_gradients(
                 size = min(panel, width - o)
                 multiply(
                     columns, 0, 1, depth, depth, rows_of, o * P, P, size,
-                    grad_w, (o * K + k * size) * C, fresh,
+                    grad_w, (o * K + k * size) * C, size, fresh,
                 )  # fmt: skip
 
 

@@ -93,6 +93,15 @@ def thread_count(p: Plan, wanted: int | None) -> int:
     return wanted or threads.get_num_threads()
 
 
+def filled(weight: Array, g: Geometry) -> tuple[Array, Geometry]:
+    """An RGB image and the like get channels of zeros, up to a short vector of four."""
+    if not 3 <= g.C_in < 8 or g.C_in % 4 == 0 or g.groups * g.offset_groups > 1:
+        return weight, g
+    more = -g.C_in % 4
+    weight = np.pad(weight, ((0, 0), (0, more), (0, 0), (0, 0)))
+    return weight, g._replace(C_in=g.C_in + more)
+
+
 def plain(a: Array) -> Array:
     """The layout that the kernels are compiled for; a copy only where it differs."""
     if a.flags.carray:  # all three of them; np.require takes 3 us to see that
@@ -155,25 +164,28 @@ def runs(g: Geometry, most: int | None = None) -> Array:
 def padded_image(
     x: Array, p: Plan, count: int = 1, team: threads.Team | None = None
 ) -> Array:
-    """x [C_in, H, W] in zeros, flat [(H + 3) * (W + 2), C_in]."""
+    """x in zeros, flat [(H + 3) * (W + 2), C_in]."""
     C_in, H, W = p.image
+    C = len(x)
     image: Array = threads.scratch("image", (H + 3) * (W + 2) * C_in, x.dtype)
+    if C < C_in:
+        image.fill(0)
     if x.transpose(1, 2, 0).flags.c_contiguous:  # channels last already
         rows = image.reshape(H + 3, W + 2, C_in)
         rows[0], rows[-2:], rows[:, 0], rows[:, -1] = 0, 0, 0, 0
-        rows[1:-2, 1:-1] = x.transpose(1, 2, 0)
+        rows[1:-2, 1:-1, :C] = x.transpose(1, 2, 0)
         return image
     source = plain(x).reshape(-1)
 
     def channels(t: int) -> None:
         begin = t * SERIAL_CHANNELS
-        end = min(begin + SERIAL_CHANNELS, C_in)
+        end = min(begin + SERIAL_CHANNELS, C)
         compiled(moves.image_in)(source, 0, p.image, begin, end, image)
 
     if count > 1:
-        threads.run(channels, -(-C_in // SERIAL_CHANNELS), count, team)
+        threads.run(channels, -(-C // SERIAL_CHANNELS), count, team)
     else:
-        compiled(moves.image_in)(source, 0, p.image, 0, C_in, image)
+        compiled(moves.image_in)(source, 0, p.image, 0, C, image)
     return image
 
 

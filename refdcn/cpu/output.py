@@ -26,7 +26,8 @@ def forward(
     team: threads.Team | None = None,
 ) -> Array:
     """y [N, C_out, H_out, W_out] of NumPy arrays of one dtype, float32 or float64."""
-    task = _Forward(x, offset, weight, mask, bias, geometry)
+    weight, g = layout.filled(weight, geometry)
+    task = _Forward(x, offset, weight, mask, bias, g)
     task.run(layout.thread_count(task.plan, thread_count), team)
     return task.y.reshape(*task.y.shape[:2], geometry.H_out, geometry.W_out)
 
@@ -48,7 +49,7 @@ class _Forward:
         self.segments = layout.segments(g, 0, g.C_in)
         self.y = np.empty((g.N, g.C_out, p.pixels), x.dtype)
         # By planes where channels are too few for a vector.
-        self.planar = g.C_in // max(g.groups, g.offset_groups) < 8
+        self.planar = g.C_in // max(g.groups, g.offset_groups) < 4
         # Weights as they are where to lay them out costs more than sampling; two
         # threads then share the outputs of one small tile.
         self.turned = self.planar or 3 * p.pixels < p.O

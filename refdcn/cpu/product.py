@@ -43,19 +43,22 @@ def panelled(columns, itemsize):
 def multiply(
     a: Any, at: int, row: int, step: int, rows: int,
     b: Any, begin: int, depth: int, n: int,
-    target: Any, to: int, fresh: bool,
+    target: Any, to: int, apart: int, fresh: bool,
 ) -> None:  # fmt: skip
-    """target[to + r * n + j] += sum_d a[at + r * row + d * step] * b[begin + d * n + j]
+    """For r < rows, j < n, with d < depth
 
-    for r < rows, j < n, d < depth; `fresh` begins with 0. n is of whole vectors, and
+        target[to + r * apart + j] += sum_d a[at + r * row + d * step]
+                                            * b[begin + d * n + j] ;
+
+    `fresh` begins with 0. n is of whole vectors, and
     at most PANEL_BYTES.
     """
     for r in range(rows):
         for j in range(n):
-            total = target.dtype.type(0) if fresh else target[to + r * n + j]
+            total = target.dtype.type(0) if fresh else target[to + r * apart + j]
             for d in range(depth):
                 total += a[at + r * row + d * step] * b[begin + d * n + j]
-            target[to + r * n + j] = total
+            target[to + r * apart + j] = total
 
 
 # --- Compiled ------------------------------------------------------------------------
@@ -71,31 +74,38 @@ def _is_wide() -> bool:
 
 @overload(multiply)
 def _compiled_multiply(
-    a, at, row, step, rows, b, begin, depth, n, target, to, fresh
+    a, at, row, step, rows, b, begin, depth, n, target, to, apart, fresh
 ):  # fmt: skip
     lanes = VECTOR_BYTES // (a.dtype.bitwidth // 8)
     rows_of = ROWS[_is_wide()]
     width = max(rows_of)
     four, three, two, one = (_strip(rows_of.get(v, 1), v) for v in (4, 3, 2, 1))
 
-    def strips(a, at, row, step, rows, b, begin, depth, n, target, to, fresh):
+    def strips(
+        a, at, row, step, rows, b, begin, depth, n, target, to, apart, fresh
+    ):  # fmt: skip
         j = 0
         while j < n:
             v = min(4, (n - j) // lanes)
             k, q = begin + j, to + j
             if v == 4:
-                four(a, at, row, step, rows, b, k, depth, n, target, q, fresh)
+                four(a, at, row, step, rows, b, k, depth, n, target, q, apart, fresh)
             elif v == 3:
-                three(a, at, row, step, rows, b, k, depth, n, target, q, fresh)
+                three(a, at, row, step, rows, b, k, depth, n, target, q, apart, fresh)
             elif v == 2:
-                two(a, at, row, step, rows, b, k, depth, n, target, q, fresh)
+                two(a, at, row, step, rows, b, k, depth, n, target, q, apart, fresh)
             else:
-                one(a, at, row, step, rows, b, k, depth, n, target, q, fresh)
+                one(a, at, row, step, rows, b, k, depth, n, target, q, apart, fresh)
             j += v * lanes
 
-    def slim(a, at, row, step, rows, b, begin, depth, n, target, to, fresh):
+    def slim(
+        a, at, row, step, rows, b, begin, depth, n, target, to, apart, fresh
+    ):  # fmt: skip
         for j in range(0, n, lanes):
-            one(a, at, row, step, rows, b, begin + j, depth, n, target, to + j, fresh)
+            one(
+                a, at, row, step, rows, b, begin + j, depth, n, target, to + j, apart,
+                fresh,
+            )  # fmt: skip
 
     return strips if width == 4 else slim
 
@@ -105,13 +115,16 @@ def _strip(height: int, vectors: int) -> Any:
     block = _block(height, vectors)
 
     @jitable
-    def strip(a, at, row, step, rows, b, begin, depth, n, target, to, fresh):
+    def strip(
+        a, at, row, step, rows, b, begin, depth, n, target, to, apart, fresh
+    ):  # fmt: skip
         for d in range(0, depth, DEPTH):
             most = min(DEPTH, depth - d)
             for r in range(0, rows, height):
                 block(
                     a, at + r * row + d * step, row, step, rows - r - 1,
-                    b, begin + d * n, most, n, target, to + r * n, fresh and d == 0,
+                    b, begin + d * n, most, n, target, to + r * apart, apart,
+                    fresh and d == 0,
                 )  # fmt: skip
 
     return strip
@@ -121,10 +134,14 @@ def _block(rows: int, vectors: int) -> Any:
     """`multiply` for rows x vectors sums, all in registers."""
 
     @intrinsic
-    def block(typing, a, at, row, step, last, b, begin, depth, n, target, to, fresh):
+    def block(
+        typing, a, at, row, step, last, b, begin, depth, n, target, to, apart, fresh
+    ):  # fmt: skip
         def emit(context, builder, signature, arguments):
             kinds = signature.args
-            a, at, row, step, last, b, begin, depth, n, target, to, fresh = arguments
+            (
+                a, at, row, step, last, b, begin, depth, n, target, to, apart, fresh
+            ) = arguments  # fmt: skip
             of, by, out = pointers(
                 context, builder, (kinds[0], kinds[5], kinds[9]), (a, b, target)
             )
@@ -143,7 +160,7 @@ def _block(rows: int, vectors: int) -> Any:
             starts = [builder.add(at, builder.mul(r, row)) for r in row_of]
             ends = {
                 (r, c): builder.add(
-                    builder.add(to, builder.mul(row_of[r], n)), number(c * v.lanes)
+                    builder.add(to, builder.mul(row_of[r], apart)), number(c * v.lanes)
                 )
                 for r, c in places
             }
@@ -175,7 +192,7 @@ def _block(rows: int, vectors: int) -> Any:
                         v.store(now, out, ends[p], v.lanes)
             return context.get_dummy_value()
 
-        kinds = a, at, row, step, last, b, begin, depth, n, target, to, fresh
+        kinds = a, at, row, step, last, b, begin, depth, n, target, to, apart, fresh
         return types.void(*kinds), emit
 
     return block

@@ -186,9 +186,8 @@ def _compiled_blend(
     target, at, steps, source, begin, places, weights, counts, size, pixel, row
 ):  # fmt: skip
     lanes = VECTOR_BYTES // (target.dtype.bitwidth // 8)
-    pieces = tuple(_blend(v) for v in (4, 2, 1))
-    four, two, one = pieces
-    single = _blend(0)
+    four, two, one = (_blend(vectors, lanes) for vectors in (4, 2, 1))
+    few, single = _blend(1, 4), _blend(1, 1)
 
     def blends(
         target, at, steps, source, begin, places, weights, counts, size, pixel, row
@@ -205,6 +204,9 @@ def _compiled_blend(
             elif left >= lanes:
                 one(target, i, steps, source, j, places, weights, counts, pixel, row)
                 c += lanes
+            elif left >= 4:
+                few(target, i, steps, source, j, places, weights, counts, pixel, row)
+                c += 4
             else:
                 single(target, i, steps, source, j, places, weights, counts, pixel, row)
                 c += 1
@@ -212,8 +214,8 @@ def _compiled_blend(
     return blends
 
 
-def _blend(vectors: int) -> Any:
-    """`blend` for so many vectors of channels, or for one channel."""
+def _blend(vectors: int, lanes: int) -> Any:
+    """`blend` for so many vectors of channels."""
 
     @intrinsic
     def blends(
@@ -229,13 +231,12 @@ def _blend(vectors: int) -> Any:
                 (target, source, places, weights),
             )  # fmt: skip
             v = Vectors(context, builder, to.type.pointee)
-            lanes = v.lanes if vectors else 1
             step, tap_step = cgutils.unpack_tuple(builder, steps)
             with v.samples(counts, place, begin, (pixel, row), weight, lanes) as found:
                 p, k, corners, w = found
                 out = builder.add(at, builder.mul(p, step))
                 out = builder.add(out, builder.mul(k, tap_step))
-                for i in range(max(1, vectors)):
+                for i in range(vectors):
                     pixels = [
                         v.load(of, v.ahead(corner, i * lanes), lanes)
                         for corner in corners
@@ -260,7 +261,8 @@ def _compiled_exchange(
     row, sums, samples, to, apart,
 ):  # fmt: skip
     lanes = VECTOR_BYTES // (target.dtype.bitwidth // 8)
-    four, one, single = (_exchange(v) for v in (4, 1, 0))
+    four, one = _exchange(4, lanes), _exchange(1, lanes)
+    few, single = _exchange(1, 4), _exchange(1, 1)
 
     def exchanges(
         target, source, begin, places, weights, columns, at, steps, counts, size, pixel,
@@ -281,6 +283,12 @@ def _compiled_exchange(
                     pixel, row, sums, c == 0, samples, to + c, apart,
                 )  # fmt: skip
                 c += lanes
+            elif left >= 4:
+                few(
+                    target, source, i, places, weights, columns, j, steps, counts,
+                    pixel, row, sums, c == 0, samples, to + c, apart,
+                )  # fmt: skip
+                c += 4
             else:
                 single(
                     target, source, i, places, weights, columns, j, steps, counts,
@@ -291,8 +299,8 @@ def _compiled_exchange(
     return exchanges
 
 
-def _exchange(vectors: int) -> Any:
-    """`exchange` for so many vectors of channels, or for one channel."""
+def _exchange(vectors: int, lanes: int) -> Any:
+    """`exchange` for so many vectors of channels."""
 
     @intrinsic
     def exchanges(
@@ -310,7 +318,6 @@ def _exchange(vectors: int) -> Any:
                 (target, source, places, weights, columns, sums, samples),
             )  # fmt: skip
             v = Vectors(context, builder, to.type.pointee)
-            lanes = v.lanes if vectors else 1
             with v.samples(counts, place, begin, (pixel, row), weight, lanes) as found:
                 p, k, corners, w = found
                 step, tap_step = cgutils.unpack_tuple(builder, steps)
@@ -320,7 +327,7 @@ def _exchange(vectors: int) -> Any:
                 there = builder.add(out, builder.mul(p, step))
                 there = builder.add(there, builder.mul(k, tap_step))
                 found = [ir.Constant(v.of(lanes), None) for _ in range(4)]
-                for i in range(max(1, vectors)):
+                for i in range(vectors):
                     value = v.load(new, v.ahead(here, i * lanes), lanes)
                     sample = None
                     for t in range(4):
@@ -367,10 +374,13 @@ def _compiled_transpose(source, source_rows, target, target_rows):
                 for j in range(columns):
                     target[target_rows[j] + i] = source[source_rows[i] + j]
             return
-        for b in range(0, rows, n):
-            i = min(b, rows - n)  # the last block overlaps: no tail to treat
-            for a in range(0, columns, n):
-                j = min(a, columns - n)
+        # Few rows are far apart, many are beside one another: pages change seldom.
+        across, down = (rows, columns) if rows <= columns else (columns, rows)
+        for b in range(0, across, n):
+            far = min(b, across - n)  # the last block overlaps: no tail to treat
+            for a in range(0, down, n):
+                near = min(a, down - n)
+                i, j = (far, near) if rows <= columns else (near, far)
                 _transpose_block(source, source_rows, target, target_rows, i, j)
 
     return blocks
