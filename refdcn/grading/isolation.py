@@ -8,6 +8,7 @@ limit costs that call a verdict, and the next call runs in a new session.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import select
@@ -416,6 +417,7 @@ class Forked(Process):
         from refdcn.grading import confinement, worker
 
         try:
+            faulthandler.disable()  # how it died, the report says
             os.setsid()
             confinement.die_with_parent()
             locked = confinement.enter_domain()
