@@ -210,7 +210,7 @@ MISTAKES = [
     # bias
     ("bias missing", "loops", LOOPS, ("bias[o] + output(", "output(")),
     ("bias by group, target", "cpu", KERNELS,
-     ("bias[b * O + o + i]", "bias[o + i]")),
+     ("bias[b * width + o + i]", "bias[o + i]")),
     ("bias of planes by group, target", "cpu", KERNELS,
      ("bias[channel + o]", "bias[begin + o]")),
     ("first half of the outputs alone, target", "cpu", OUTPUT,
@@ -262,7 +262,7 @@ MISTAKES = [
     ("grad_weight without mask, definition", "formula", FORMULA,
      ("(xq * dm).reshape(g.shape)", "xq.reshape(g.shape)")),
     ("grad_x of one half, target", "cpu", GRADIENTS,
-     ("np.add(grad_images[0], grad_images[1], out=grad_images[0])", "pass")),
+     ("np.add(a, b, out=a)", "pass")),
     ("grad_weight of the first share, target", "cpu", GRADIENTS,
      ("for total in totals[1:]:", "for total in totals[:0]:")),
     ("grad_weight of the last tile, target", "cpu", GRADIENTS,

@@ -123,20 +123,22 @@ class _Backward:
         self.P = layout.equal(p.pixels, row_bytes, TILE_BYTES, self.halves)
         self.tiles = range(0, p.pixels, self.P)
         self.once = g.N == len(self.tiles) == 1  # each run's weights are used once
-        self.w = [] if self.once else [self.turned(run) for run in self.runs]
+        self.w: dict[int, Array] = {}
         shares = max(self.images, self.halves)
         self.sums: list[list[Array | None]]
         self.sums = [[None] * len(self.runs) for _ in range(shares)]
 
     def run(self, count: int, team: threads.Team | None) -> None:
         """All of it, on `count` threads."""
+        if not self.once:
+            threads.run(self.turn, len(self.runs), count, team)
         if self.images > 1:
             threads.run(self.some_images, self.images, count, team)
         else:
             for n in range(self.plan.g.N):
                 self.one_image(n, count, team)
         if self.needs[2] and not self.once:
-            self.add_sums()
+            threads.run(self.add_sums, len(self.runs), count, team)
 
     def some_images(self, share: int) -> None:
         """Every so many of the batch."""
@@ -145,24 +147,31 @@ class _Backward:
             grad_image = threads.scratch("grad_image", image.size, image.dtype)
             grad_image.fill(0)
             self.sweep(share, n, image, grad_image, self.tiles)
-            self.store(n, grad_image)
+            self.store(n, grad_image, 1, None)
 
     def one_image(self, n: int, count: int, team: threads.Team | None) -> None:
         """Image n in halves, each with a grad_image of its own, or by channels."""
         image = layout.padded_image(self.x[n], self.plan, count, team)
         size = self.halves * image.size
         grad_images = threads.scratch("grad_image", size, image.dtype)
-        grad_images.fill(0)
         grad_images = grad_images.reshape(self.halves, -1)
         if self.halves > 1:
 
             def half(h: int) -> None:
+                grad_images[h] = 0
                 tiles = self.tiles[h :: self.halves]
                 self.sweep(h, n, image, grad_images[h], tiles)
 
             threads.run(half, self.halves, count, team)
-            np.add(grad_images[0], grad_images[1], out=grad_images[0])
+            cuts = [t * image.size // count for t in range(count + 1)]
+
+            def add(t: int) -> None:
+                a, b = grad_images[:, cuts[t] : cuts[t + 1]]
+                np.add(a, b, out=a)
+
+            threads.run(add, count, count, team)
         else:
+            grad_images[0] = 0
             for first in self.tiles:
                 tile = self.tile(n, first, image, grad_images[0])
 
@@ -171,7 +180,7 @@ class _Backward:
 
                 threads.run(one, len(self.runs), count, team)
                 self.gather(tile)
-        self.store(n, grad_images[0])
+        self.store(n, grad_images[0], count, team)
 
     def sweep(
         self, share: int, n: int, image: Array, grad_image: Array, tiles: range
@@ -202,12 +211,13 @@ class _Backward:
         if total is None:
             total, fresh = self.weights(run), True
             self.sums[share][t] = None if self.once else total
-        turned = self.turned(run) if self.once else self.w[t]
+        if self.once:
+            self.turn(t)
         compiled(kernels.tile_gradients, "contract")(
-            tile.image, tile.grad_image, self.grad_y, self.offset, self.mask, turned,
-            tile.n, run.group * p.O, tile.first, tile.P, p.sizes, run.segments,
-            (p.g.C_in, p.K, C, p.O, T), self.wanted, buffers, total, fresh,
-            tile.parts[self.first_part[t] : self.first_part[t + 1]],
+            tile.image, tile.grad_image, self.grad_y, self.offset, self.mask,
+            self.w[t], tile.n, run.group * p.O, tile.first, tile.P, p.sizes,
+            run.segments, (p.g.C_in, p.K, C, p.O, T), self.wanted, buffers, total,
+            fresh, tile.parts[self.first_part[t] : self.first_part[t + 1]],
         )  # fmt: skip
         if self.once and self.needs[2]:
             self.store_weight(t, total)
@@ -222,28 +232,23 @@ class _Backward:
             return room
         return np.empty(size, self.weight.dtype)
 
-    def turned(self, run: _Run) -> Array:
-        """The weights of a run, panels [K, O, C]."""
-        p, where = self.plan, run[:3]
-        w = threads.scratch(
-            "w", p.K * (run.end - run.begin) * p.width, self.weight.dtype
-        )
-        compiled(moves.weights_in)(self.weight, p.weight, where, w)
-        turned = self.weights(run, "turned")
-        compiled(moves.weights_turned)(w, p.weight, where, turned)
-        return turned
+    def turn(self, t: int) -> None:
+        """The weights of run t as panels [K, O, C]."""
+        run = self.runs[t]
+        w = layout.panels(self.weight, np.array([run[:3]]), self.plan)
+        self.w[t] = self.weights(run, "turned")
+        compiled(moves.weights_turned)(w, self.plan.weight, run[:3], self.w[t])
 
-    def add_sums(self) -> None:
-        """Those of all shares, in order."""
-        for t in range(len(self.runs)):
-            sums = [share[t] for share in self.sums]
-            totals = [total for total in sums if total is not None]
-            if not totals:  # no image at all
-                self.grad_weight.fill(0)
-                return
-            for total in totals[1:]:
-                np.add(totals[0], total, out=totals[0])
-            self.store_weight(t, totals[0])
+    def add_sums(self, t: int) -> None:
+        """Those of all shares of run t, in order."""
+        sums = [share[t] for share in self.sums]
+        totals = [total for total in sums if total is not None]
+        if not totals:  # no image at all
+            self.grad_weight.fill(0)
+            return
+        for total in totals[1:]:
+            np.add(totals[0], total, out=totals[0])
+        self.store_weight(t, totals[0])
 
     def store_weight(self, t: int, total: Array) -> None:
         compiled(moves.weights_out)(
@@ -258,13 +263,20 @@ class _Backward:
                 self.grad_offset, self.grad_mask,
             )  # fmt: skip
 
-    def store(self, n: int, grad_image: Array) -> None:
+    def store(
+        self, n: int, grad_image: Array, count: int, team: threads.Team | None
+    ) -> None:
         """The middle of a padded image into grad_x[n]."""
-        if self.needs[0]:
-            C, (_, H, W) = self.grad_x.shape[1], self.plan.image
+        (_, H, W), C = self.plan.image, self.x.shape[1]
+        flat = self.grad_x.reshape(-1)
+
+        def channels(begin: int, end: int) -> None:
             compiled(moves.image_out)(
-                grad_image, self.plan.image, C, self.grad_x.reshape(-1), n * C * H * W
+                grad_image, self.plan.image, begin, end, flat, n * C * H * W
             )
+
+        if self.needs[0]:
+            layout.in_runs(channels, C, count, team)
 
 
 def _most(p: Plan) -> int:

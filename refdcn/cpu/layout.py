@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,7 +20,8 @@ Array: TypeAlias = npt.NDArray[Any]
 TILE_BYTES = 4 << 20  # of a tile's columns: half of what a thread may keep
 TILES = 8  # of an image, where it can fill them: so that threads end together
 SERIAL_FLOPS = 4_000_000  # below this, waking a thread costs more than it saves
-SERIAL_CHANNELS = 64  # laid out by one thread
+SERIAL_CHANNELS = 32  # laid out by one thread
+SERIAL_SIZE = 1 << 17  # weights laid out by one thread
 
 
 class Plan(NamedTuple):
@@ -97,9 +99,10 @@ def filled(weight: Array, g: Geometry) -> tuple[Array, Geometry]:
     """An RGB image and the like get channels of zeros, up to a short vector of four."""
     if not 3 <= g.C_in < 8 or g.C_in % 4 == 0 or g.groups * g.offset_groups > 1:
         return weight, g
-    more = -g.C_in % 4
-    weight = np.pad(weight, ((0, 0), (0, more), (0, 0), (0, 0)))
-    return weight, g._replace(C_in=g.C_in + more)
+    C_in = (g.C_in + 3) // 4 * 4
+    more = np.zeros((g.C_out, C_in, g.K_h, g.K_w), weight.dtype)
+    more[:, : g.C_in] = weight
+    return more, g._replace(C_in=C_in)
 
 
 def plain(a: Array) -> Array:
@@ -121,15 +124,35 @@ def plain_pixels(offset: Array, p: Plan) -> Array:
     return plain(offset).reshape(*offset.shape[:2], p.pixels)
 
 
-def panels(weight: Array, runs: Array, p: Plan) -> Array:
+def panels(
+    weight: Array,
+    runs: Array,
+    p: Plan,
+    count: int = 1,
+    team: threads.Team | None = None,
+) -> Array:
     """The flat weight as panels [K, C, O] of each run, one after another."""
     size = p.K * p.width * int((runs[:, 2] - runs[:, 1]).sum())
     w: Array = threads.scratch("w", size, weight.dtype)
-    first = 0
-    for run in runs.tolist():
-        compiled(moves.weights_in)(weight, p.weight, tuple(run), w[first:])
-        first += p.K * p.width * (run[2] - run[1])
+    shares = count if size >= SERIAL_SIZE else 1
+
+    def some(share: int) -> None:
+        compiled(moves.weights_in)(weight, p.weight, runs, (share, shares), w)
+
+    threads.run(some, shares, count, team)
     return w
+
+
+def in_runs(
+    task: Callable[[int, int], None], C: int, count: int, team: threads.Team | None
+) -> None:
+    """task(begin, end) for C channels, in runs where threads can share them."""
+    step = SERIAL_CHANNELS if count > 1 else max(C, 1)
+
+    def run(t: int) -> None:
+        task(t * step, min((t + 1) * step, C))
+
+    threads.run(run, -(-C // step), count, team)
 
 
 @lru_cache(256)
@@ -177,15 +200,10 @@ def padded_image(
         return image
     source = plain(x).reshape(-1)
 
-    def channels(t: int) -> None:
-        begin = t * SERIAL_CHANNELS
-        end = min(begin + SERIAL_CHANNELS, C)
+    def channels(begin: int, end: int) -> None:
         compiled(moves.image_in)(source, 0, p.image, begin, end, image)
 
-    if count > 1:
-        threads.run(channels, -(-C // SERIAL_CHANNELS), count, team)
-    else:
-        compiled(moves.image_in)(source, 0, p.image, 0, C, image)
+    in_runs(channels, C, count, team)
     return image
 
 

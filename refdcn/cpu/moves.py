@@ -42,10 +42,11 @@ def image_in(x, first, sizes, begin, end, image):
     transpose(x, source, image, pixels(H, W, C_in, begin))
 
 
-def image_out(image, sizes, C, x, first):
-    """The middle of the padded image, C channels: the inverse of `image_in`."""
+def image_out(image, sizes, begin, end, x, first):
+    """Channels begin ... end - 1 of the image's middle: the inverse of `image_in`."""
     C_in, H, W = sizes
-    transpose(image, pixels(H, W, C_in, 0), x, rows(first, H * W, C))
+    target = rows(first + begin * H * W, H * W, end - begin)
+    transpose(image, pixels(H, W, C_in, begin), x, target)
 
 
 def planes_in(x, first, sizes, planes):
@@ -82,15 +83,21 @@ def weight_rows(first, C, K, size):
     return places
 
 
-def weights_in(weight, sizes, run, w):
-    """weight [C_out, C, K] of a run (group, channels of x) into panels [K, C, O]."""
+def weights_in(weight, sizes, runs, share, w):
+    """weight [C_out, C, K] into panels [K, C, O] for each run (group, channels of x).
+
+    Of all panels every share[1]-th, from share[0] on.
+    """
     C, K, O = sizes
-    b, begin, end = run
     panel, width = PANEL_BYTES // w.itemsize, panelled(O, w.itemsize)
-    for o in range(0, O, panel):
+    panels = (O + panel - 1) // panel
+    for t in range(share[0], len(runs) * panels, share[1]):
+        b, begin, end = runs[t // panels]
+        o = t % panels * panel
         size, inside = min(panel, width - o), min(panel, O - o)
         source = rows(((b * O + o) * C + begin - b * C) * K, C * K, inside)
-        target = weight_rows(o * (end - begin) * K, end - begin, K, size)
+        first = ((begin - runs[0, 1]) * width + o * (end - begin)) * K
+        target = weight_rows(first, end - begin, K, size)
         transpose(weight, source, w, target)
         if inside < size:
             for place in target:

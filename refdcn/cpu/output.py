@@ -45,7 +45,6 @@ class _Forward:
         self.plan = p = layout.plan(g, x.itemsize)
         self.x, self.offset = x, layout.plain_pixels(offset, p)
         self.mask = layout.plain_mask(mask, x.dtype)
-        self.bias = np.zeros(g.C_out, x.dtype) if bias is None else layout.plain(bias)
         self.segments = layout.segments(g, 0, g.C_in)
         self.y = np.empty((g.N, g.C_out, p.pixels), x.dtype)
         # By planes where channels are too few for a vector.
@@ -54,12 +53,19 @@ class _Forward:
         # threads then share the outputs of one small tile.
         self.turned = self.planar or 3 * p.pixels < p.O
         self.parts = 2 if self.turned and p.P == p.pixels and p.O >= 256 else 1
-        weight = layout.plain(weight).reshape(-1)
-        self.w = weight if self.turned else layout.panels(weight, layout.runs(g), p)
+        self.w = layout.plain(weight).reshape(-1)
+        # Of each group, filled up to whole vectors where the product's columns are.
+        width = p.O if self.turned else p.width
+        filled = np.zeros((g.groups, width), x.dtype)
+        if bias is not None:
+            filled[:, : p.O] = bias.reshape(g.groups, p.O)
+        self.bias: Array = filled.reshape(-1)
 
     def run(self, count: int, team: threads.Team | None) -> None:
         """All of it, on `count` threads."""
         g, p = self.plan.g, self.plan
+        if not self.turned:
+            self.w = layout.panels(self.w, layout.runs(g), p, count, team)
         tiles = range(0, p.pixels, p.P)
         image_bytes = (g.H + 3) * (g.W + 2) * g.C_in * self.x.itemsize
         if g.N >= 2 * count and image_bytes <= layout.TILE_BYTES:
