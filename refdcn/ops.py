@@ -231,8 +231,8 @@ def _wide(arguments: dict[str, Any]) -> Five:
 
 
 def _wide_array(a: Any) -> Any:
-    if a is None:
-        return None
+    if a is None or (type(a) is np.ndarray and a.dtype.isnative and a.itemsize > 2):
+        return a
     dtype = np.float32 if a.dtype.itemsize == 2 else a.dtype.newbyteorder("=")
     return np.asarray(a, dtype)
 

@@ -131,7 +131,7 @@ def on_torch(task: Task, names: tuple[str, ...], function: Callable[..., Any]) -
 def product(task: Task) -> Call:
     """The matrix products alone: one tile of columns that stays in the cache.
 
-    No operator that multiplies with this BLAS can be faster.
+    What a BLAS can do with them: NumPy's.
     """
     w = task.workload
     groups, rows = w.groups, w.C_in // w.groups * w.K

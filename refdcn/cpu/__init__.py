@@ -1,4 +1,4 @@
-"""CPU target: Numba samples, BLAS multiplies."""
+"""CPU target: columns are sampled and multiplied tile by tile, compiled by Numba."""
 
 from refdcn.cpu.gradients import Gradients, backward
 from refdcn.cpu.output import forward

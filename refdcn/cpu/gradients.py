@@ -291,8 +291,8 @@ def _shares(p: Plan, runs: int, itemsize: int) -> tuple[int, int]:
     Each share holds a sum of the size of the weight, and an image is in use by each.
     """
     C_in, H, W = p.image
-    if (H + 3) * (W + 2) * C_in * itemsize <= layout.TILE_BYTES:
-        weights = layout.TILE_BYTES // (p.g.C_out * p.C * p.K * itemsize)
+    if (H + 3) * (W + 2) * C_in * itemsize <= layout.IMAGE_BYTES:
+        weights = layout.IMAGE_BYTES // (p.g.C_out * p.C * p.K * itemsize)
         images = min(p.g.N, MOST_SHARES, weights)
         if images > 1:
             return images, 1

@@ -17,7 +17,8 @@ from refdcn.shapes import Geometry
 
 Array: TypeAlias = npt.NDArray[Any]
 
-TILE_BYTES = 4 << 20  # of a tile's columns: half of what a thread may keep
+TILE_BYTES = 1 << 20  # of a tile's columns and product: half of a second cache
+IMAGE_BYTES = 4 << 20  # of an image that one thread may have to itself
 TILES = 8  # of an image, where it can fill them: so that threads end together
 SERIAL_FLOPS = 4_000_000  # below this, waking a thread costs more than it saves
 SERIAL_CHANNELS = 32  # laid out by one thread
@@ -73,9 +74,7 @@ def taps(K: int, C: int) -> int:
 def tile(pixels: int, row_bytes: int, flops: int) -> int:
     """Outputs a tile: TILES of 192 or more, 2 of 96 or more; of at most TILE_BYTES.
 
-    None takes less work than it costs to begin it. A product of 104 rows takes 1.07
-    times as long a row as one of 208, and that 1.03 times as long as one of 416, with
-    256 and 128 channels.
+    None takes less work than it costs to begin it, and its product reads all weights.
     """
     tiles = min(TILES, 2 * (pixels // (2 * 192)) or pixels // 96 or 1)
     tiles = min(tiles, flops // SERIAL_FLOPS or 1)

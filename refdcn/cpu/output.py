@@ -68,7 +68,8 @@ class _Forward:
             self.w = layout.panels(self.w, layout.runs(g), p, count, team)
         tiles = range(0, p.pixels, p.P)
         image_bytes = (g.H + 3) * (g.W + 2) * g.C_in * self.x.itemsize
-        if g.N >= 2 * count and image_bytes <= layout.TILE_BYTES:
+        even = g.N >= 2 * count or g.N % count == 0
+        if even and image_bytes <= layout.IMAGE_BYTES:
             # Whole images, one a thread.
 
             def whole(n: int) -> None:

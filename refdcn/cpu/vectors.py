@@ -4,7 +4,8 @@ Each function is said in Python, which is what it means and what runs without a
 compiler; compiled, the same loop is emitted as vectors of 64 bytes. LLVM alone guards
 each short loop by overlap checks and leaves transpositions scalar. Measured on 64
 channels of 56 x 56, float32: sampling 0.50 -> 0.35 ms, a transposition 0.17 -> 0.02 ms,
-beside a matrix product of 2.3 ms.
+beside a matrix product of 2.3 ms; then, with the loops over outputs and taps inside,
+too, a sample of 64 channels 9.8 -> 5.0 ns where its pixels are in the first cache.
 
 Arrays are flat; positions in them are counted in elements.
 """
