@@ -21,7 +21,7 @@ import numpy as np
 
 Team: TypeAlias = Callable[[Callable[[], None], int], None]
 
-KEPT_BYTES = 5 << 20  # of one array; a tile is of 4 MB and what rounding adds
+KEPT_BYTES = 5 << 20  # of one array; a tile is of 4 MB at most, before rounding
 LINE_BYTES = 64  # of a cache; also of the longest vectors
 
 _lock = threading.Lock()

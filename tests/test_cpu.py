@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import refdcn
 from refdcn import cpu, formula, loops, shapes, threads
+from refdcn.cpu import kernels
 from refdcn.grading import bounds as grading_bounds
 from refdcn.grading.cases import Case as GradingCase
 
@@ -234,6 +235,19 @@ def digest(*files):
     return hashlib.sha256(text).hexdigest()[:12]
 
 
+@pytest.mark.parametrize("dy", [1e9, -1e9, np.inf, np.nan])
+def test_a_sample_outside_is_placed_in_the_frame(dy):
+    """T(H) may round up: then the row of that number is none of the image's."""
+    H, W = 2**24 + 3, 1
+    offset = np.full((1, 2, 1), dy, np.float32)
+    sizes = (H, W, 1, 1, (1, 1), (0, 0), (1, 1))
+    place, cell = np.empty(1, np.int64), np.empty((2, 1), np.float32)
+    bases = np.zeros((2, 1), np.int64)
+    for slope in (False, True):
+        kernels.find_cells(offset, 0, 0, 0, 0, 1, sizes, bases, slope, place, cell)
+        assert 0 <= place[0] and place[0] + W + 3 < (H + 3) * (W + 2)
+
+
 BELOW = ("jit.py", "cpu/vectors.py", "cpu/product.py")
 
 
@@ -257,8 +271,9 @@ def test_what_kernels_call_is_known_to_the_cache(module, files):
         (256, 256, 256, 256, 56, (3, 3)),  # depthwise
         (16, 1024, 1, 1, 200, (1, 1)),
         (256, 256, 1, 1, 60, (3, 3)),
+        (64, 64, 1, 32, 40, (5, 5)),
     ],
-    ids=["depthwise", "many outputs", "a little over a tile"],
+    ids=["depthwise", "many outputs", "a little over a tile", "columns of all taps"],
 )
 def test_buffers_stay_within_what_a_thread_keeps(monkeypatch, sizes):
     C, O, groups, offset_groups, H, kernel = sizes

@@ -3,8 +3,9 @@
     grad_weight  = columns^T @ grad_y        d / dw, the columns as in output.py
     grad_columns = grad_y @ weight^T         d / d(dm_k x(q)), spread by Eqs. (2), (4)
 
-No two tasks add to one number: they have runs of channels of their own, or, where those
-are few, images or halves of one, with sums of their own, which are added in one order.
+No two tasks add to one number: small images are dealt to shares with sums of their own,
+which are added in one order; else each run of channels is a task, or, where one run has
+them all, each half of an image, with a grad_x of its own.
 So the bits are the same for any number of threads.
 """
 
@@ -100,7 +101,8 @@ class _Backward:
     ) -> None:
         self.plan = p = layout.plan(g, x.itemsize)
         self.needs = needs
-        self.wanted = needs[2], needs[0] or needs[1] or needs[3]
+        by_mask = needs[3] and mask is not None
+        self.wanted = needs[2], needs[0] or needs[1] or by_mask
         self.x, self.offset = x, layout.plain_pixels(offset, p)
         self.mask = layout.plain_mask(mask, x.dtype)
         self.weight = layout.plain(weight).reshape(-1)
@@ -111,11 +113,12 @@ class _Backward:
         self.grad_weight = np.empty(weight.shape, x.dtype)
         self.runs = [
             _Run(group, a, b, layout.taps(p.K, b - a), layout.segments(g, a, b, a))
-            for group, a, b in layout.runs(g, _most(p)).tolist()
+            for group, a, b in layout.runs(g, _most(p, x.itemsize)).tolist()
         ]
         self.first_part = np.cumsum([0, *(len(run.segments) for run in self.runs)])
         self.parts_group = np.concatenate([run.segments[:, 0] for run in self.runs])
-        self.images, self.halves = _shares(p, len(self.runs), x.itemsize)
+        sizes = [p.K * self.columns_of(run) for run in self.runs]
+        self.images, self.halves = _shares(p, sizes, x.itemsize)
         # Columns are of one run, parts of all: many with many groups.
         columns = 2 * max(run.T * (run.end - run.begin) for run in self.runs)
         parts = 3 * p.K * len(self.parts_group)
@@ -224,17 +227,23 @@ class _Backward:
 
     def weights(self, run: _Run, use: str = "grad_w") -> Array:
         """Room for panels [K, C, O], or [K, O, C]; of this thread if used once."""
-        p = self.plan
-        C = run.end - run.begin
-        size = p.K * max(C * p.width, p.O * p.padded(C))
+        size = self.plan.K * self.columns_of(run)
         if self.once:
             room: Array = threads.scratch(use, size, self.weight.dtype)
             return room
         return np.empty(size, self.weight.dtype)
 
+    def columns_of(self, run: _Run) -> int:
+        """Numbers a tap in panels [C, O] or [O, C], whichever is larger."""
+        C, p = run.end - run.begin, self.plan
+        return max(C * p.width, p.O * p.padded(C))
+
     def turn(self, t: int) -> None:
-        """The weights of run t as panels [K, O, C]."""
+        """The weights of run t as panels [K, O, C], if they are needed."""
         run = self.runs[t]
+        if not self.wanted[1]:
+            self.w[t] = np.empty(0, self.weight.dtype)
+            return
         w = layout.panels(self.weight, np.array([run[:3]]), self.plan)
         self.w[t] = self.weights(run, "turned")
         compiled(moves.weights_turned)(w, self.plan.weight, run[:3], self.w[t])
@@ -279,21 +288,31 @@ class _Backward:
             layout.in_runs(channels, C, count, team)
 
 
-def _most(p: Plan) -> int:
-    """Channels of a run: all of a group, or equal parts of at most a panel."""
+def _most(p: Plan, itemsize: int) -> int:
+    """Channels of a run: all of a group, or equal parts of at most a panel.
+
+    Two at least of a large image, which threads then share without a second grad_x.
+    """
     parts = -(-p.C // p.panel)
+    if p.g.groups == 1 and p.C >= 32 and _is_large(p, itemsize):
+        parts = max(parts, 2)
     return -(-p.C // (16 * parts)) * 16
 
 
-def _shares(p: Plan, runs: int, itemsize: int) -> tuple[int, int]:
+def _is_large(p: Plan, itemsize: int) -> bool:
+    """Whether an image is more than one thread may have to itself."""
+    C_in, H, W = p.image
+    return (H + 3) * (W + 2) * C_in * itemsize > layout.IMAGE_BYTES
+
+
+def _shares(p: Plan, sizes: list[int], itemsize: int) -> tuple[int, int]:
     """Into how many shares images are dealt, and each cut; one of both is 1.
 
-    Each share holds a sum of the size of the weight, and an image is in use by each.
+    Each share holds sums of `sizes` for the runs, and an image is in use by each.
     """
-    C_in, H, W = p.image
-    if (H + 3) * (W + 2) * C_in * itemsize <= layout.IMAGE_BYTES:
-        weights = layout.IMAGE_BYTES // (p.g.C_out * p.C * p.K * itemsize)
+    if not _is_large(p, itemsize):
+        weights = layout.IMAGE_BYTES // max(1, sum(sizes) * itemsize)
         images = min(p.g.N, MOST_SHARES, weights)
         if images > 1:
             return images, 1
-    return 1, 2 if runs == 1 and p.pixels >= 192 else 1
+    return 1, 2 if len(sizes) == 1 and p.pixels >= 192 else 1

@@ -17,7 +17,7 @@ from refdcn.jit import jitable
 
 # Of the files it calls. Numba's cache looks for changes in the file of the
 # compiled function alone, so what it calls must be named here; a test compares.
-CALLED = "e6a7afb7986b"
+CALLED = "8e78dea53fae"
 
 
 @jitable
@@ -39,7 +39,8 @@ def find_cells(offset, n, tap, k, first, count, sizes, bases, slope, place, cell
 
     place[p] is the cell's first pixel in the padded image, cell[:, p] the tents f_y,
     f_x of its last, NaN where a coordinate is NaN. With `slope`, q = -1 has a cell too.
-    Without a branch, since then LLVM vectorises it.
+    Without a branch, since then LLVM vectorises it. Outside the image it is four zeros
+    of the frame.
     """
     H, W, _, K_w, _, _, dilation = sizes
     T = cell.dtype.type
@@ -54,10 +55,10 @@ def find_cells(offset, n, tap, k, first, count, sizes, bases, slope, place, cell
         else:
             inside = loops.inside(q_y, q_x, H, W, T)
         nan = T(np.nan) if (q_y != q_y) | (q_x != q_x) else T(0)
-        q_y = q_y if inside else T(H)
-        q_x = q_x if inside else T(-1)
+        q_y, q_x = (q_y, q_x) if inside else (T(0), T(0))
         r_y, r_x, _, f_y, _, f_x = loops.corners(q_y, q_x, T)
-        place[p] = (r_y + 1) * (W + 2) + r_x + 1
+        within = (r_y + 1) * (W + 2) + r_x + 1
+        place[p] = within if inside else (H + 1) * (W + 2)
         cell[0, p], cell[1, p] = f_y + nan, f_x + nan
 
 
@@ -299,7 +300,10 @@ def spread(
 
 @jitable
 def cell_slopes(cell, sums, place, row, count, part, columns, apart, size):
-    """Eqs. (2), (4) of the sums at a cell's four pixels: sample, slopes by q_y, q_x."""
+    """Eqs. (2), (4) of the sums at a cell's four pixels: sample, slopes by q_y, q_x.
+
+    Where the slopes alone read pixels, columns become 0.
+    """
     T = cell.dtype.type
     for p in range(count):
         f_y, f_x = cell[0, p], cell[1, p]

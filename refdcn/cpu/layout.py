@@ -21,7 +21,7 @@ TILE_BYTES = 1 << 20  # of a tile's columns and product: half of a second cache
 IMAGE_BYTES = 4 << 20  # of an image that one thread may have to itself
 TILES = 8  # of an image, where it can fill them: so that threads end together
 SERIAL_FLOPS = 4_000_000  # below this, waking a thread costs more than it saves
-SERIAL_CHANNELS = 32  # laid out by one thread
+SERIAL_CHANNELS = 32  # that one task lays out
 SERIAL_SIZE = 1 << 17  # weights laid out by one thread
 
 
@@ -71,14 +71,14 @@ def taps(K: int, C: int) -> int:
     return max(1, min(K, DEPTH // C))
 
 
-def tile(pixels: int, row_bytes: int, flops: int) -> int:
-    """Outputs a tile: TILES of 192 or more, 2 of 96 or more; of at most TILE_BYTES.
+def tile(pixels: int, row_bytes: int, flops: int, most: int = TILE_BYTES) -> int:
+    """Outputs a tile: up to TILES of 192 or more, or 2 of 96 or more, of `most` bytes.
 
     None takes less work than it costs to begin it, and its product reads all weights.
     """
     tiles = min(TILES, 2 * (pixels // (2 * 192)) or pixels // 96 or 1)
     tiles = min(tiles, flops // SERIAL_FLOPS or 1)
-    return equal(pixels, row_bytes, TILE_BYTES, tiles)
+    return equal(pixels, row_bytes, most, tiles)
 
 
 def equal(pixels: int, row_bytes: int, tile_bytes: int, least: int) -> int:

@@ -52,6 +52,11 @@ class _Forward:
         # Weights as they are where to lay them out costs more than sampling; two
         # threads then share the outputs of one small tile.
         self.turned = self.planar or 3 * p.pixels < p.O
+        if self.turned:  # columns of all taps, in few tiles where weights are large
+            most = layout.TILE_BYTES if self.planar else layout.IMAGE_BYTES
+            row_bytes = p.K * g.C_in * x.itemsize
+            P = layout.tile(p.pixels, row_bytes, p.flops // max(g.N, 1), most)
+            self.plan = p = p._replace(P=P)
         self.parts = 2 if self.turned and p.P == p.pixels and p.O >= 256 else 1
         self.w = layout.plain(weight).reshape(-1)
         # Of each group, filled up to whole vectors where the product's columns are.
@@ -122,7 +127,7 @@ class _Forward:
         """Panels [groups, (C, K), P]."""
         g, K, C, _, P, pixels = self.plan[:6]
         P = min(P, pixels - first)
-        size = -(-P // self.plan.panel) * self.plan.panel * g.C_in * K
+        size = self.plan.padded(P) * g.C_in * K
         columns: Array = threads.scratch("columns", size, image.dtype)
         shape = (g.C_in, K, C)
         if self.planar:

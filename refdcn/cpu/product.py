@@ -16,9 +16,9 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils, config
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, overload
 
 from refdcn.cpu.vectors import VECTOR_BYTES, Vectors, pointers
@@ -50,7 +50,7 @@ def multiply(
         target[to + r * apart + j] += sum_d a[at + r * row + d * step]
                                             * b[begin + d * n + j] ;
 
-    `fresh` begins with 0. n is of whole vectors, at most PANEL_BYTES. Compiled, DEPTH
+    `fresh` begins with 0. n fills whole vectors, four at most. Compiled, DEPTH
     terms at a time are summed apart and added.
     """
     for r in range(rows):
@@ -68,8 +68,8 @@ def _is_wide() -> bool:
     """Whether a register holds a whole vector."""
     features = config.CPU_FEATURES
     if features is None:
-        return bool(get_host_cpu_features().get(WIDE, False))
-    return f"+{WIDE}" in features
+        features = get_host_cpu_features()
+    return f"+{WIDE}" in features.split(",")
 
 
 @overload(multiply)
