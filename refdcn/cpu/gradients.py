@@ -206,7 +206,7 @@ class _Backward:
         run, p, dtype = self.runs[t], self.plan, tile.image.dtype
         C, T = run.end - run.begin, run.T
         buffers = (
-            threads.scratch("rows", tile.P * p.width, dtype),
+            threads.scratch("grad_rows", tile.P * p.width, dtype),
             threads.scratch("columns", tile.P * T * C, dtype),
             threads.scratch("grad_columns", tile.P * T * p.padded(C), dtype),
         )

@@ -10,14 +10,14 @@ Images and columns are flat here; `sizes` is Plan.sizes; `first` counts outputs.
 import numpy as np
 
 from refdcn import loops
-from refdcn.cpu.moves import grad_y_in, product_out, rows
+from refdcn.cpu.moves import fill_up, grad_y_in, product_out, rows
 from refdcn.cpu.product import PANEL_BYTES, multiply, panelled
 from refdcn.cpu.vectors import BLOCK, blend, exchange, transpose
 from refdcn.jit import jitable
 
 # Of the files it calls. Numba's cache looks for changes in the file of the
 # compiled function alone, so what it calls must be named here; a test compares.
-CALLED = "8e78dea53fae"
+CALLED = "d9f52ca8bde1"
 
 
 @jitable
@@ -192,9 +192,9 @@ def sample_planes(
 
 
 def sample_turned(
-    image, offset, mask, n, first, P, sizes, segments, shape, rows_of, columns
+    image, offset, mask, n, first, P, sizes, segments, shape, upright, columns
 ):  # fmt: skip
-    """As `sample_planes`, of the image of `sample`."""
+    """As `sample_planes`, of the image of `sample`: one tap `upright`, then turned."""
     C_in, K, C = shape
     panel = PANEL_BYTES // image.itemsize
     for block in range(0, P, panel):
@@ -203,15 +203,13 @@ def sample_turned(
         for k in range(K):
             sample(
                 image, offset, mask, n, first + block, count, sizes, segments,
-                (k, k + 1), shape, rows_of, C,
+                (k, k + 1), shape, upright, C,
             )  # fmt: skip
             for b in range(C_in // C):
                 begin = block * C_in * K + (b * C * K + k) * size
                 target = rows(begin, K * size, C)
-                transpose(rows_of, rows(b * count * C, C, count), columns, target)
-                if count < size:
-                    for place in target:
-                        columns[place + count : place + size] = 0
+                transpose(upright, rows(b * count * C, C, count), columns, target)
+                fill_up(columns, target, count, size)
 
 
 def multiply_turned(
@@ -328,11 +326,11 @@ def tile_gradients(
     grad_w += columns^T @ grad_y, and grad_columns = grad_y @ w_k^T is spread.
     """
     C_in, K, C, O, T = shape
-    rows_of, columns, grad_columns = buffers
+    grad_rows, columns, grad_columns = buffers
     itemsize = grad_y.itemsize
     panel, width = PANEL_BYTES // itemsize, panelled(O, itemsize)
     wide = panelled(C, itemsize)
-    grad_y_in(grad_y, n, channel, O, first, P, rows_of)
+    grad_y_in(grad_y, n, channel, O, first, P, grad_rows)
     for k in range(0, K, T):
         taps = k, min(k + T, K)
         depth = (taps[1] - k) * C
@@ -341,7 +339,7 @@ def tile_gradients(
                 for o in range(0, O, panel):
                     size, inside = min(panel, width - o), min(panel, O - o)
                     multiply(
-                        rows_of, o * P, size, 1, P,
+                        grad_rows, o * P, size, 1, P,
                         turned, (i * O + o) * wide, inside, wide,
                         grad_columns, (i - k) * P * wide, wide, o == 0,
                     )  # fmt: skip
@@ -358,7 +356,7 @@ def tile_gradients(
             for o in range(0, O, panel):
                 size = min(panel, width - o)
                 multiply(
-                    columns, 0, 1, depth, depth, rows_of, o * P, P, size,
+                    columns, 0, 1, depth, depth, grad_rows, o * P, P, size,
                     grad_w, (o * K + k * size) * C, size, fresh,
                 )  # fmt: skip
 

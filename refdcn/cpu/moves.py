@@ -10,7 +10,7 @@ from refdcn.cpu.product import PANEL_BYTES, panelled
 from refdcn.cpu.vectors import transpose
 from refdcn.jit import jitable
 
-CALLED = "ff923007ba1d"  # of what it calls, as in kernels.py
+CALLED = "8ef41b4a81dc"  # of what it calls, as in kernels.py
 
 
 BAND = 4096  # pixels whose places are listed at a time
@@ -36,6 +36,17 @@ def pixels(top, end, W, C_in, begin):
 def rows(first, size, count):
     """first, first + size, ...: where `count` rows of one size begin."""
     return first + size * np.arange(count)
+
+
+@jitable
+def fill_up(array, places, inside, size):
+    """Zeros after the first `inside` numbers of each row, up to `size`.
+
+    They reach no result; but what is there else may be subnormal, which is slow.
+    """
+    if inside < size:
+        for place in places:
+            array[place + inside : place + size] = 0
 
 
 def image_in(x, first, sizes, begin, end, image):
@@ -114,9 +125,7 @@ def weights_in(weight, sizes, runs, share, w):
         first = ((begin - runs[0, 1]) * width + o * (end - begin)) * K
         target = weight_rows(first, end - begin, K, size)
         transpose(weight, source, w, target)
-        if inside < size:
-            for place in target:
-                w[place + inside : place + size] = 0
+        fill_up(w, target, inside, size)
 
 
 def weights_out(w, sizes, run, weight):
@@ -142,13 +151,11 @@ def weights_turned(w, sizes, run, turned):
             source = rows((o * K + k * size) * C, size, C)
             target = rows((k * O + o) * wide, wide, inside)
             transpose(w, source, turned, target)
-            if C < wide:
-                for place in target:
-                    turned[place + C : place + wide] = 0
+            fill_up(turned, target, C, wide)
 
 
 @jitable
-def grad_y_in(grad_y, n, channel, O, first, P, rows_of):
+def grad_y_in(grad_y, n, channel, O, first, P, panels):
     """O channels of grad_y [N, C_out, pixels] into panels [P, O]."""
     panel, width = PANEL_BYTES // grad_y.itemsize, panelled(O, grad_y.itemsize)
     _, C_out, pixels = grad_y.shape
@@ -157,7 +164,5 @@ def grad_y_in(grad_y, n, channel, O, first, P, rows_of):
         size, inside = min(panel, width - o), min(panel, O - o)
         source = rows((n * C_out + channel + o) * pixels + first, pixels, inside)
         target = rows(o * P, size, P)
-        transpose(flat, source, rows_of, target)
-        if inside < size:
-            for place in target:
-                rows_of[place + inside : place + size] = 0
+        transpose(flat, source, panels, target)
+        fill_up(panels, target, inside, size)
