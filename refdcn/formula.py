@@ -31,6 +31,7 @@ inputs must be finite; in loops.py a NaN among the existing pixels of
 floor(q), floor(q) + 1, at tent 0 too, makes a sample with -1 < q < size
 (a slope: -1 <= q) on both axes NaN. Sums are float64, rounded once.
 """
+
 import numpy as np
 
 
@@ -62,11 +63,20 @@ def by_group(x, offset, weight, mask, stride, padding, dilation):
     return x, tent(q_y, H), tent(q_x, W), w, dm[:, :, None]
 
 
-def deform_conv2d(x, offset, weight, mask=None, bias=None,
-                  stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
+def deform_conv2d(
+    x,
+    offset,
+    weight,
+    mask=None,
+    bias=None,
+    stride=(1, 1),
+    padding=(0, 0),
+    dilation=(1, 1),
+):
     """Eq. (1): y [N, C_out, H_out, W_out]; padding is (top, left)."""
     xg, (t_y, _), (t_x, _), w, dm = by_group(
-        x, offset, weight, mask, stride, padding, dilation)
+        x, offset, weight, mask, stride, padding, dilation
+    )
     shape = len(x), len(w), *w.shape[2:], *offset.shape[2:]
     columns = (sample(xg, t_y, t_x) * dm).reshape(shape)
     y = np.einsum("bock,nbckuv->nbouv", w, columns)
@@ -75,20 +85,36 @@ def deform_conv2d(x, offset, weight, mask=None, bias=None,
     return (y + b).astype(x.dtype)
 
 
-def deform_conv2d_grad(grad_y, x, offset, weight, mask=None, bias=None,
-                       stride=(1, 1), padding=(0, 0), dilation=(1, 1)):
+def deform_conv2d_grad(
+    grad_y,
+    x,
+    offset,
+    weight,
+    mask=None,
+    bias=None,
+    stride=(1, 1),
+    padding=(0, 0),
+    dilation=(1, 1),
+):
     """d sum(grad_y * y) / d x, offset, weight, mask, bias (or None)."""
     xg, (t_y, s_y), (t_x, s_x), w, dm = by_group(
-        x, offset, weight, mask, stride, padding, dilation)
+        x, offset, weight, mask, stride, padding, dilation
+    )
     gy = grad_y.reshape(len(x), *w.shape[:2], *grad_y.shape[2:])
     g, xq = np.einsum("bock,nbouv->nbckuv", w, gy), sample(xg, t_y, t_x)
-    g_w = np.einsum("nbouv,nbckuv->bock", gy,
-                    (xq * dm).reshape(g.shape))
+    g_w = np.einsum("nbouv,nbckuv->bock", gy, (xq * dm).reshape(g.shape))
     g = g.reshape(xq.shape)
-    g_o = np.stack([(g * dm * sample(xg, *f)).sum(2)
-                    for f in ((s_y, t_x), (t_y, s_x))], 3)
-    g_x = np.einsum("ngckuv,ngkuvh,ngkuvw->ngchw", g * dm,
-                    *map(np.nan_to_num, (t_y, t_x)), optimize=True)
+    g_o = np.stack(
+        [(g * dm * sample(xg, *f)).sum(2) for f in ((s_y, t_x), (t_y, s_x))], 3
+    )
+    g_x = np.einsum(
+        "ngckuv,ngkuvh,ngkuvw->ngchw",
+        g * dm,
+        *map(np.nan_to_num, (t_y, t_x)),
+        optimize=True,
+    )
     grad = g_x, g_o, g_w, (g * xq).sum(2), gy.sum((0, 3, 4), float)
-    return tuple(a if a is None else d.reshape(a.shape).astype(a.dtype)
-                 for a, d in zip((x, offset, weight, mask, bias), grad))
+    return tuple(
+        a if a is None else d.reshape(a.shape).astype(a.dtype)
+        for a, d in zip((x, offset, weight, mask, bias), grad)
+    )

@@ -242,4 +242,3 @@ def _rounded(a: Any, dtype: Any) -> Any:
         return a
     with np.errstate(over="ignore"):  # too large for float16 is inf
         return a.astype(dtype.newbyteorder("="), copy=False)
-

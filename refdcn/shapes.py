@@ -13,9 +13,7 @@ Padding: TypeAlias = int | Sequence[int] | Sequence[Sequence[int]] | str
 AXES = ("rows", "columns")
 LARGEST = 2**31 - 1  # keeps stride * p - padding + dilation * k inside int64
 DTYPES = ("float16", "float32", "float64")
-PADDING = (
-    "an int, (rows, columns), ((top, bottom), (left, right)), 'same' or 'valid'"
-)
+PADDING = "an int, (rows, columns), ((top, bottom), (left, right)), 'same' or 'valid'"
 OUTPUT = (
     "N is that of x, and H_out and W_out follow from x, weight, stride, padding "
     "and dilation"

@@ -14,7 +14,7 @@ from refdcn import loops
 from refdcn.bench.cuda_child import Skip
 
 DEVICE = "cuda"
-TESTS = Path(__file__).parents[2] / "tests"
+TESTS = Path(__file__).parents[2] / "tests" / "support"
 SHAPES = (  # N, C_in, C_out, H, W, groups, offset groups, stride, padding, dilation
     (2, 6, 4, 7, 5, 2, 3, 2, 1, 1), (1, 64, 64, 9, 8, 1, 1, 1, 1, 1),
     (3, 8, 12, 6, 11, 4, 2, 1, 2, 2), (1, 4, 4, 1, 9, 1, 1, 1, 1, 1),

@@ -185,8 +185,10 @@ def sample_planes(
                     for p in range(count):
                         i = place[p]
                         column[p] = (
-                            t[0, p] * plane[i] + t[1, p] * plane[i + 1]
-                            + t[2, p] * plane[i + row] + t[3, p] * plane[i + row + 1]
+                            t[0, p] * plane[i]
+                            + t[1, p] * plane[i + 1]
+                            + t[2, p] * plane[i + row]
+                            + t[3, p] * plane[i + row + 1]
                         )
                     column[count:] = 0
 

@@ -1,7 +1,7 @@
 """Eq. (1) on the CPU: tiles of sampled columns, multiplied while they are in the cache.
 
-    columns[p, (k, c)] = dm_k(p) * x_c(q)        Eq. (2)
-    y[p, o]            = columns @ weight        Eq. (1)
+columns[p, (k, c)] = dm_k(p) * x_c(q)        Eq. (2)
+y[p, o]            = columns @ weight        Eq. (1)
 """
 
 from __future__ import annotations

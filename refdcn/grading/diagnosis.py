@@ -361,9 +361,7 @@ def reduced(
     return smallest
 
 
-def unjudged(
-    row: tuple[sweeps.Sweep, str, Array, Array], result: Diagnosis
-) -> bool:
+def unjudged(row: tuple[sweeps.Sweep, str, Array, Array], result: Diagnosis) -> bool:
     """Keep what came for the location; whether anything differs."""
     sweep, target, got, want = row
     bad = sweeps.unequal(got, want)

@@ -91,9 +91,7 @@ def rare(bad: list[Finding], findings: list[Finding]) -> bool:
         judged = [
             f
             for f in findings
-            if f.target == target
-            and drawn(f)
-            and f.case.dtype == bad[0].case.dtype
+            if f.target == target and drawn(f) and f.case.dtype == bad[0].case.dtype
         ]
         if 5 * len(mine) < len(judged):
             return True

@@ -232,9 +232,7 @@ def touched(a: suite.Expected, which: str) -> tuple[suite.Expected, ...]:
         # A power of two: exact in every dtype, and not close to what it was.
         changed.reshape(-1)[k] = -2 if changed.reshape(-1)[k] > 0 else 2
         one = replace(case, note=f"one element of {name} anew")
-        found.append(
-            suite.Expected(altered(one, name, changed), a.standard, a.border)
-        )
+        found.append(suite.Expected(altered(one, name, changed), a.standard, a.border))
     return tuple(found)
 
 

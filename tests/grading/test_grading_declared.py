@@ -1,0 +1,145 @@
+"""Precisions, conventions and gaps, declared and not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from candidates import precisions
+
+from refdcn.grading import Verdict, grade, grader, judge, misbehaving
+from refdcn.grading.cases import Sizes, draw_case, kept
+from refdcn.grading.declared import DeclarationError, parse_conventions, parse_gaps
+from refdcn.grading.diagnosis import Diagnosis
+from refdcn.grading.explain import explain_precision
+from refdcn.grading.isolation import InProcess, Outcome
+from refdcn.grading.precision import hypotheses, standard
+from refdcn.grading.suite import Expected, drawn
+
+FILE = Path(__file__).parents[1] / "support" / "candidates" / "precisions.py"
+
+
+def graded(name, dtype="float32", **options):
+    return grade(f"{FILE}:{name}", dtypes=[dtype], seed=2, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "cause"),
+    [
+        ("half_positions", "float32", "positions are in float16"),
+        ("tf32_weights", "float32", "weights are rounded to float16 or TF32"),
+        ("single", "float64", "results are rounded to float32"),
+        ("texture_positions", "float32", "fractions have 8 bits, as a texture unit's"),
+    ],
+)
+def test_lower_precision_is_named(name, dtype, cause):
+    report = graded(name, dtype)
+    assert report.verdict is Verdict.IMPRECISE and report.exit_code == 1
+    bad = [f for f in report.counted if f.verdict is Verdict.IMPRECISE]
+    assert bad and all(f.cause.startswith(cause) for f in bad)
+
+
+LOWER = {  # error over the usual bound at 37 terms, at least; what explains it
+    "half_coordinates": (200, "positions are in float16"),
+    "texture_positions": (100, "fractions have 8 bits"),
+    "half_sums": (40, "sums are in float16"),
+    "half_columns": (10, "columns are stored in float16"),
+    "tf32_products": (10, "products are in TF32"),
+    "bfloat16_weights": (100, "weights are rounded to bfloat16"),
+}
+
+
+def explained(f, roundoff):
+    want = f.expected.under(roundoff).range(f.target)
+    return (judge.outside(f.got, want) <= want.bound).all()
+
+
+@pytest.mark.parametrize("name", LOWER)
+def test_lower_precision_stands_out_where_sums_are_short(name):
+    least, cause = LOWER[name]
+    rng, findings = np.random.default_rng(0), []
+    runner, fp32 = InProcess(getattr(precisions, name)), standard("float32", "fp32")
+    for C_in in (4, 1):
+        sizes = Sizes(1, C_in, 4, 1, 1, 3, 3, 16, 20, padding=(1, 1))
+        case = draw_case(rng, sizes, "float32", "random", "normal", mask=False)
+        findings.append(judge.forward(Expected(case, fp32), runner.call(case)))
+    want, got = findings[0].expected.y, findings[0].got
+    assert (judge.outside(got, want) / want.usual).max() > least
+    (fits,) = (h for h in hypotheses("float32") if h.name.startswith(cause))
+    assert all(explained(f, fits.roundoff) for f in findings)
+    explain_precision(findings)
+    assert {f.verdict for f in findings} == {Verdict.IMPRECISE}
+
+
+def test_a_declared_precision_is_held_to_its_own_bound():
+    assert graded("tf32_weights", precision="tf32").exit_code == 0
+    assert graded("half_positions", precision="tf32").exit_code == 1
+    assert graded("single", "float64", precision="fp32").exit_code == 0
+
+
+@pytest.mark.torch
+def test_half_precision_is_named_and_counts_only_where_declared():
+    report = grade("torchvision", dtypes=["float16"], seed=2)
+    assert report.exit_code == 0
+    assert "Imprecise in float16, not counted: everything is in float16" in (
+        report.sentence
+    )
+    report.precision = "fp32"  # as declared beforehand: the same bounds
+    assert report.verdict is Verdict.IMPRECISE and report.exit_code == 1
+
+
+def test_border_rule(monkeypatch):
+    monkeypatch.setattr(grader, "diagnose", lambda *_: Diagnosis())
+    assert graded("inside_only").verdict is Verdict.WRONG
+    report = graded("inside_only", conventions=["border=inside"])
+    assert report.exit_code == 0 and "(forward only)" in report.sentence
+    assert "--convention border=inside" in report.text()
+
+
+def test_gaps():
+    assert graded("no_groups").exit_code == 4
+    report = graded("no_groups", gaps=["groups > 1"])
+    assert report.exit_code == 0
+    assert "Declared gap: groups > 1." in report.sentence
+    assert graded("no_groups", "float64", gaps=["groups > 1"]).exit_code == 4
+
+
+def test_declarations_are_checked(tmp_path):
+    with pytest.raises(DeclarationError, match="border=corners"):
+        parse_conventions(["border=none"])
+    file = tmp_path / "gaps.txt"
+    file.write_text("groups > 1  # weights are dense\n\ndtype == float64\n")
+    assert parse_gaps(str(file)) == ["groups > 1", "dtype == float64"]
+    file.write_text("speed > 1\n")
+    with pytest.raises(DeclarationError, match="NAME one of"):
+        parse_gaps(str(file))
+
+
+def test_bfloat16_comes_back_as_bfloat16():
+    rng = np.random.default_rng(0)
+    case = draw_case(rng, drawn(rng), "bfloat16", "", "border")
+    expected = Expected(case, standard("bfloat16"))
+    y = kept(expected.y.low, "bfloat16")
+    assert (case.numbers(case.raw(y)) == y).all()
+    back = judge.forward(expected, Outcome("ok", results=[case.raw(y)]))
+    assert back.verdict is Verdict.PASS and back.case.dtype == "bfloat16"
+    wide = judge.forward(expected, Outcome("ok", results=[y]))
+    assert wide.text == "y is float32 for bfloat16 inputs"
+    with pytest.raises(DeclarationError, match="array must be 'torch'"):
+        grade("formula", dtypes=["bfloat16"])
+
+
+def test_bits_may_vary_where_that_is_declared():
+    assert graded("any_rounding").exit_code == 5
+    report = graded("any_rounding", conventions=["bits=vary"])
+    assert report.exit_code == 0
+    assert "Declared convention: a repeat with the same inputs gave" in report.sentence
+    unwritten = f"{misbehaving.__name__}:unwritten"
+    options = {"dtypes": ["float32"], "seed": 2, "conventions": ["bits=vary"]}
+    assert grade(unwritten, **options).exit_code != 0
+
+
+@pytest.mark.parametrize("gap", ["groups > many", "groups > 1 and nonsense > 2"])
+def test_a_gap_that_says_nothing_is_refused_before_the_grade(tmp_path, gap):
+    (tmp_path / "gaps").write_text(gap)
+    with pytest.raises(DeclarationError):
+        parse_gaps(str(tmp_path / "gaps"))
