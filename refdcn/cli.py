@@ -163,8 +163,8 @@ def run_grade(options: argparse.Namespace) -> int:
         print("refdcn grade: SPEC is missing; torchvision is one", file=sys.stderr)
         return 2
     from refdcn.grading import CannotStartError, grade
-    from refdcn.grading.candidates import SpecError, split
-    from refdcn.grading.declared import DeclarationError, parse_gaps
+    from refdcn.grading.judging.declared import DeclarationError, parse_gaps
+    from refdcn.grading.process.inside.candidates import SpecError, split
 
     try:
         split(options.spec)
@@ -205,7 +205,7 @@ def write_script(text: str, path: Path) -> None:
 
 def run_self_test(options: argparse.Namespace) -> int:
     """Mistakes that must be caught, correct implementations that must not."""
-    from refdcn.grading import selftest
+    from refdcn.grading.selftest import selftest
 
     seed = 0 if options.seed is None else options.seed
     done = selftest.whole(seed, options.level)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import refdcn
-from refdcn.grading.cases import Array
+from refdcn.grading.expected.case import Array
 
 Pair = tuple[int, int]
 

@@ -14,11 +14,15 @@ from zlib import crc32
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from refdcn.grading import declared, judge, suite, sweeps, timed
-from refdcn.grading.cases import NAMES, Case
-from refdcn.grading.diagnosis import diagnose
-from refdcn.grading.explain import explain_precision
-from refdcn.grading.isolation import (
+from refdcn.grading.diagnosis.diagnosis import diagnose
+from refdcn.grading.diagnosis.reduce import altered, smallest
+from refdcn.grading.expected.case import NAMES, Case
+from refdcn.grading.expected.precision import standard
+from refdcn.grading.judging import declared, judge
+from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.lower_precision import explain_precision
+from refdcn.grading.judging.verdicts import Verdict, worst
+from refdcn.grading.process.isolation import (
     FIRST,
     INTRUDED,
     MEMORY,
@@ -29,12 +33,9 @@ from refdcn.grading.isolation import (
     Outcome,
     Process,
 )
-from refdcn.grading.judge import Finding
-from refdcn.grading.precision import standard
-from refdcn.grading.reduce import altered, smallest
+from refdcn.grading.questions import suite, sweeps, timed
 from refdcn.grading.report import Report
 from refdcn.grading.script import shows
-from refdcn.grading.verdicts import Verdict, worst
 
 Runner = Process | InProcess
 ELSEWHERE = 2**28  # a second address for the inputs

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from shlex import quote
 from typing import Any
 
-from refdcn.grading.candidates import own
-from refdcn.grading.diagnosis import Diagnosis
-from refdcn.grading.judge import Finding
+from refdcn.grading.diagnosis.diagnosis import Diagnosis
+from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.verdicts import EXIT_CODES, Verdict, worst
+from refdcn.grading.process.inside.candidates import own
 from refdcn.grading.script import reproduction
-from refdcn.grading.verdicts import EXIT_CODES, Verdict, worst
 
 HALF = "float16", "bfloat16"
 

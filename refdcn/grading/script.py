@@ -6,10 +6,10 @@ import os
 from textwrap import wrap
 from typing import Any
 
-from refdcn.grading.candidates import split
-from refdcn.grading.cases import NAMES
-from refdcn.grading.judge import Finding
-from refdcn.grading.verdicts import Verdict
+from refdcn.grading.expected.case import NAMES
+from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.process.inside.candidates import split
 
 HEAD = '''"""{title}
 

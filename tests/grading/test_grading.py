@@ -12,17 +12,11 @@ import numpy as np
 import pytest
 
 from refdcn import formula
-from refdcn.grading import (
-    CannotStartError,
-    Verdict,
-    bounds,
-    grade,
-    grader,
-    oracle,
-    reduce,
-)
-from refdcn.grading.diagnosis import Diagnosis
-from refdcn.grading.verdicts import EXIT_CODES, worst
+from refdcn.grading import CannotStartError, Verdict, grade, grader
+from refdcn.grading.diagnosis import reduce
+from refdcn.grading.diagnosis.diagnosis import Diagnosis
+from refdcn.grading.expected import bounds, oracle
+from refdcn.grading.judging.verdicts import EXIT_CODES, worst
 
 
 @pytest.mark.parametrize(
@@ -61,7 +55,7 @@ REPLACED = """
 import torch, torchvision
 library = torch.library.Library("torchvision", "IMPL")
 library.impl("deform_conv2d", lambda *a: a[0], "CPU", allow_override=True)
-from refdcn.grading.torchvision_adapter import own_kernel, torchvision
+from refdcn.grading.process.inside.torchvision_adapter import own_kernel, torchvision
 own_kernel()
 """
 
@@ -117,8 +111,8 @@ def test_hostile_inputs_count_only_when_strict():
     assert report.exit_code == 1
 
 
-MISBEHAVING = "refdcn.grading.misbehaving"
-EXPLOITS = "refdcn.grading.exploits"
+MISBEHAVING = "refdcn.grading.catalogue.breaches.misbehaving"
+EXPLOITS = "refdcn.grading.catalogue.breaches.exploits"
 GRADIENTS = Path(__file__).parents[1] / "support" / "candidates" / "gradients.py"
 
 
@@ -209,8 +203,8 @@ def reproduced(report, file, right="", wrong=""):
         ),
         (f"{GRADIENTS}:negated", "candidate.negated_grad", "candidate.right_grad"),
         (
-            "refdcn.grading.misbehaving:unchecked",
-            "from refdcn.grading.misbehaving import unchecked as f",
+            "refdcn.grading.catalogue.breaches.misbehaving:unchecked",
+            "from refdcn.grading.catalogue.breaches.misbehaving import unchecked as f",
             "from refdcn.formula import deform_conv2d as f",
         ),
     ],

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from refdcn.grading import Verdict, bounds, grade, members, panel, search, suite
+from refdcn.grading import Verdict, grade
+from refdcn.grading.expected import bounds
+from refdcn.grading.questions import suite
+from refdcn.grading.selftest import correct as members
+from refdcn.grading.selftest import nearest as search
+from refdcn.grading.selftest import panel
 
 SOURCE = Path(bounds.__file__).read_text(encoding="utf-8")
 

@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 from candidates import precisions
 
-from refdcn.grading import Verdict, grade, grader, judge, misbehaving
-from refdcn.grading.cases import Sizes, draw_case, kept
-from refdcn.grading.declared import DeclarationError, parse_conventions, parse_gaps
-from refdcn.grading.diagnosis import Diagnosis
-from refdcn.grading.explain import explain_precision
-from refdcn.grading.isolation import InProcess, Outcome
-from refdcn.grading.precision import hypotheses, standard
-from refdcn.grading.suite import Expected, drawn
+from refdcn.grading import Verdict, grade, grader
+from refdcn.grading.catalogue.breaches import misbehaving
+from refdcn.grading.diagnosis.diagnosis import Diagnosis
+from refdcn.grading.expected.case import Sizes, draw_case, kept
+from refdcn.grading.expected.precision import hypotheses, standard
+from refdcn.grading.judging import judge
+from refdcn.grading.judging.declared import (
+    DeclarationError,
+    parse_conventions,
+    parse_gaps,
+)
+from refdcn.grading.judging.lower_precision import explain_precision
+from refdcn.grading.process.isolation import InProcess, Outcome
+from refdcn.grading.questions.suite import Expected, drawn
 
 FILE = Path(__file__).parents[1] / "support" / "candidates" / "precisions.py"
 

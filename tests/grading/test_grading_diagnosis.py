@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from candidates.fresh import FRESH
 
-from refdcn.grading import probes, selftest
-from refdcn.grading.cases import draw_case, draw_sizes
-from refdcn.grading.isolation import InProcess
-from refdcn.grading.mistakes import CATALOGUE
-from refdcn.grading.operator import functions, predict
+from refdcn.grading.catalogue.mistakes import CATALOGUE
+from refdcn.grading.catalogue.steps import functions, predict
+from refdcn.grading.diagnosis import probes
+from refdcn.grading.expected.case import draw_case, draw_sizes
+from refdcn.grading.process.isolation import InProcess
+from refdcn.grading.selftest import selftest
 
 BY_NAME = {m.name: m for m in CATALOGUE}
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from refdcn import formula
-from refdcn.grading import Verdict, examples, grade, grader, misbehaving_gradients
-from refdcn.grading.candidates import own
-from refdcn.grading.declared import DeclarationError
-from refdcn.grading.diagnosis import Diagnosis
+from refdcn.grading import Verdict, examples, grade, grader
+from refdcn.grading.catalogue.breaches import misbehaving_gradients
+from refdcn.grading.diagnosis.diagnosis import Diagnosis
+from refdcn.grading.judging.declared import DeclarationError
+from refdcn.grading.process.inside.candidates import own
 
 ONE = {"dtypes": ["float32"], "seed": 1}
 FORK = "(in a fork of the calling process)"

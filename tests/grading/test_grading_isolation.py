@@ -8,22 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refdcn.grading import (
-    CannotStartError,
-    Verdict,
-    contract,
-    grade,
-    grader,
-    isolation,
-    misbehaving_gradients,
-)
-from refdcn.grading.arena import ReplyError, shape_of, span_of
-from refdcn.grading.diagnosis import Diagnosis
-from refdcn.grading.timed import Timing, roofline, too_fast
-from refdcn.grading.verdicts import EXIT_CODES
+from refdcn.grading import CannotStartError, Verdict, grade, grader
+from refdcn.grading.catalogue import contract
+from refdcn.grading.catalogue.breaches import misbehaving_gradients
+from refdcn.grading.diagnosis.diagnosis import Diagnosis
+from refdcn.grading.judging.verdicts import EXIT_CODES
+from refdcn.grading.process import isolation
+from refdcn.grading.process.arena import ReplyError, shape_of, span_of
+from refdcn.grading.questions.timed import Timing, roofline, too_fast
 
-FILE = "refdcn.grading.misbehaving"
-EXPLOITS = "refdcn.grading.exploits"
+FILE = "refdcn.grading.catalogue.breaches.misbehaving"
+EXPLOITS = "refdcn.grading.catalogue.breaches.exploits"
 BORROWED = Path(__file__).parents[1] / "support" / "candidates" / "borrowed.py"
 FORWARD = [b for b in contract.BREACHES if not b.of_gradients]
 COMPANIONS = [b for b in contract.BREACHES if b.of_gradients]

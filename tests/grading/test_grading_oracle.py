@@ -6,10 +6,10 @@ from math import floor
 import numpy as np
 import pytest
 
-from refdcn.grading import bounds, double, oracle
-from refdcn.grading.cases import Case, draw_case, exact_case
-from refdcn.grading.precision import standard
-from refdcn.grading.suite import Expected, drawn
+from refdcn.grading.expected import bounds, double, oracle
+from refdcn.grading.expected.case import Case, draw_case, exact_case
+from refdcn.grading.expected.precision import standard
+from refdcn.grading.questions.suite import Expected, drawn
 
 
 def rational(case, n, o, u, v):

@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 
-from refdcn.grading import location, selftest, shrink, sweeps
-from refdcn.grading.cases import kept
-from refdcn.grading.isolation import InProcess
-from refdcn.grading.judge import Finding
-from refdcn.grading.location import Judged
-from refdcn.grading.operator import functions
+from refdcn.grading.catalogue.steps import functions
+from refdcn.grading.diagnosis import places as location
+from refdcn.grading.diagnosis import shrink
+from refdcn.grading.diagnosis.places import Judged
+from refdcn.grading.expected.case import kept
+from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.process.isolation import InProcess
+from refdcn.grading.questions import sweeps
 from refdcn.grading.report import Report
-from refdcn.grading.verdicts import Verdict
+from refdcn.grading.selftest import selftest
 
 
 def calls():

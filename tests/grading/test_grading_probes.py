@@ -5,24 +5,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from refdcn.grading import (
+from refdcn.grading.catalogue.mistakes import CATALOGUE
+from refdcn.grading.catalogue.steps import functions
+from refdcn.grading.diagnosis import (
     changes,
     hypotheses,
     influence,
-    location,
-    oracle,
     probes,
     relations,
     resolution,
     shrink,
-    sweeps,
 )
-from refdcn.grading.diagnosis import answer, five
-from refdcn.grading.isolation import InProcess
-from refdcn.grading.mistakes import CATALOGUE
-from refdcn.grading.operator import functions
-from refdcn.grading.precision import standard
-from refdcn.grading.verdicts import Verdict
+from refdcn.grading.diagnosis import places as location
+from refdcn.grading.diagnosis.diagnosis import answer, five
+from refdcn.grading.expected import oracle
+from refdcn.grading.expected.precision import standard
+from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.process.isolation import InProcess
+from refdcn.grading.questions import sweeps
 
 BY_NAME = {m.name: m for m in CATALOGUE}
 RIGHT = InProcess(*functions(()))

@@ -7,18 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from refdcn.grading import (
-    coarse,
-    contract,
-    hypotheses,
-    panel,
-    selftest,
-    suite,
-    sweeps,
-)
-from refdcn.grading.members import Style, member
-from refdcn.grading.mistakes import ALIKE, CATALOGUE
-from refdcn.grading.verdicts import Verdict
+from refdcn.grading.catalogue import contract
+from refdcn.grading.catalogue import precision as coarse
+from refdcn.grading.catalogue.mistakes import ALIKE, CATALOGUE
+from refdcn.grading.diagnosis import hypotheses
+from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.questions import suite, sweeps
+from refdcn.grading.selftest import panel, selftest
+from refdcn.grading.selftest.correct import Style, member
 
 DOCS = Path(__file__).parents[2] / "docs"
 BY_NAME = {m.name: m for m in CATALOGUE}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from refdcn.grading import Verdict, grade
-from refdcn.grading.cases import kept
+from refdcn.grading.expected.case import kept
 
 FILE = Path(__file__).parents[1] / "support" / "candidates" / "bfloat16.py"
 pytestmark = pytest.mark.torch

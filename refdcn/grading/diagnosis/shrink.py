@@ -1,0 +1,193 @@
+"""The smallest failing call: what is taken away until nothing more can be.
+
+What is left cannot be spared: each smaller value was tried and was right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refdcn.grading.expected.case import Case, offset_shape
+from refdcn.grading.questions.sweeps import RANGES, Plan, Sweep, drawn
+
+Fails = Callable[[Sweep], bool]
+SEEDS = (3, 4, 5)
+
+
+class Values(NamedTuple):
+    """What the numbers of a call may be reduced to."""
+
+    offset: str = "any"  # any, integer, 0
+    mask: str = "any"  # any, 1
+    weight: str = "any"  # any, 1
+
+
+REDUCED = {"offset": ("0", "integer"), "mask": ("1",), "weight": ("1",)}
+ORDER = (
+    ("mask", "bias"),
+    ("groups", "offset_groups", "N", "c", "o"),
+    ("stride_h", "stride_w", "padding_h", "padding_w", "dilation_h", "dilation_w"),
+    ("K_h", "K_w", "H_out", "W_out"),
+)
+
+
+def call_of(plan: Plan, values: Values, dtype: str, seed: int) -> Case:
+    """The call of a plan with its numbers reduced."""
+    case = drawn(plan, dtype, seed, "the smallest failing call")
+    offset = case.offset
+    if seed != SEEDS[0]:  # within a pixel, so that few samples lie outside
+        offset = np.remainder(offset, 1) - (seed == SEEDS[1])
+    if values.offset == "0":
+        offset = np.zeros_like(offset)
+    elif values.offset == "integer":
+        offset = np.round(offset)
+    mask = case.mask
+    if mask is not None and values.mask == "1":
+        mask = np.ones_like(mask)
+    weight = case.weight if values.weight == "any" else np.ones_like(case.weight)
+    return replace(case, offset=offset, mask=mask, weight=weight)
+
+
+def changed(plan: Plan, name: str, value: int | bool) -> Plan:
+    """The plan with one size changed."""
+    change: dict[str, Any] = {name: value}
+    return plan._replace(**change)
+
+
+def smaller(plan: Plan, name: str) -> Iterator[Plan]:
+    """Plans with less of one size, the smallest first."""
+    now = getattr(plan, name)
+    if name in ("mask", "bias"):
+        if now:
+            yield changed(plan, name, False)
+        return
+    for value in RANGES[name]:
+        if value >= now:
+            return
+        yield changed(plan, name, value)
+    if now - 1 not in RANGES[name]:
+        yield changed(plan, name, now - 1)
+
+
+def simpler(values: Values) -> Iterator[Values]:
+    """Numbers reduced in one input."""
+    for name, choices in REDUCED.items():
+        if getattr(values, name) == "any":
+            for choice in choices:
+                yield values._replace(**{name: choice})
+
+
+Steps = Callable[[Plan, Values], Iterator[tuple[Plan, Values]]]
+
+
+def sized(name: str) -> Steps:
+    """The steps that take away from one size."""
+    return lambda plan, values: ((p, values) for p in smaller(plan, name))
+
+
+def numbers(plan: Plan, values: Values) -> Iterator[tuple[Plan, Values]]:
+    """The steps that reduce the numbers."""
+    return ((plan, v) for v in simpler(values))
+
+
+# The numbers come last: few sizes leave few calls in which to try them.
+STEPS: tuple[Steps, ...] = (*(sized(n) for run in ORDER for n in run), *(numbers,) * 3)
+
+
+class Smallest(NamedTuple):
+    """A failing call that no step makes smaller."""
+
+    sweep: Sweep
+    plan: Plan
+    values: Values
+    seed: int
+
+    @property
+    def text(self) -> str:
+        """What cannot be spared."""
+        least = {name: values[0] for name, values in RANGES.items()}
+        said = [
+            f"{LABELS.get(name, name)} = {getattr(self.plan, name)}"
+            for name, low in least.items()
+            if getattr(self.plan, name) > low
+        ]
+        said += [f"a {n}" for n in ("mask", "bias") if getattr(self.plan, n)]
+        if self.values.offset != "0":
+            whole = self.values.offset == "integer"
+            said.append("offsets other than 0" if whole else "fractional offsets")
+        if self.plan.mask and self.values.mask == "any":
+            said.append("masks other than 1")
+        if self.values.weight == "any":
+            said.append("weights other than 1")
+        if not said:
+            return "even the smallest call fails: one pixel, one tap, no offset"
+        return f"a call must have {', '.join(said)} to fail; with less it is right"
+
+
+LABELS = {
+    "c": "channels a group",
+    "o": "output channels a group",
+    "stride_h": "stride of rows",
+    "stride_w": "stride of columns",
+    "padding_h": "padding of rows",
+    "padding_w": "padding of columns",
+    "dilation_h": "dilation of rows",
+    "dilation_w": "dilation of columns",
+}
+
+
+def shrink(
+    fails: Fails, starts: Iterator[Plan], dtype: str, most: int = 400
+) -> Smallest | None:
+    """Take away, in the order of ORDER, while the call still fails."""
+    left = [most]
+
+    def bad(plan: Plan, values: Values) -> Smallest | None:
+        for seed in SEEDS:
+            left[0] -= 1
+            sweep = Sweep(call_of(plan, values, dtype, seed))
+            if sweep.case.offset.shape != expected_shape(sweep.case):
+                return None
+            if fails(sweep):
+                return Smallest(sweep, plan, values, seed)
+        return None
+
+    tried = (bad(plan, Values()) for plan in starts)
+    found = next((one for one in tried if one is not None), None)
+    while found is not None and left[0] > 0:
+        before = found
+        for steps in STEPS:
+            for p, v in steps(found.plan, found.values):
+                less = bad(p, v) if left[0] > 0 else None
+                if less is not None:
+                    found = less
+                    break
+        if found is before:
+            break
+    return found
+
+
+NEAR = 4  # values of a size that are tried on either side
+
+
+def around(found: Smallest, dtype: str) -> Iterator[Sweep]:
+    """The smallest call with one size changed: which values of it fail?"""
+    for name, values in RANGES.items():
+        now = getattr(found.plan, name)
+        below = [v for v in values if v < now][-NEAR:]
+        above = [v for v in values if v > now]
+        for value in (*below, *above[:NEAR], *above[NEAR::5]):
+            plan = changed(found.plan, name, value)
+            case = call_of(plan, found.values, dtype, found.seed)
+            if case.offset.shape == expected_shape(case):
+                yield Sweep(case)
+
+
+def expected_shape(case: Case) -> tuple[int, ...]:
+    """Of the offset; windows that no image fits have none."""
+    N, og, K, two, *out = offset_shape(case.sizes)
+    return (N, og * K * two, *out)

@@ -1,0 +1,98 @@
+"""Which lower precision explains errors that no rounding in the declared one can."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refdcn.grading.expected.precision import Hypothesis, hypotheses
+from refdcn.grading.judging.judge import Finding, outside, within
+from refdcn.grading.judging.verdicts import Verdict
+
+
+def explain_precision(findings: list[Finding]) -> None:
+    """Name one precision that every failing element of a dtype fits, if any does.
+
+    Such findings become "imprecise" (or a convention): the operator computes
+    the right thing, with less accuracy than its dtype promises.
+    """
+    for dtype in {f.case.dtype for f in findings}:
+        bad = [
+            f
+            for f in findings
+            if f.case.dtype == dtype
+            and f.case.kind in ("bound", "exact")
+            and f.verdict in (Verdict.WRONG, Verdict.IMPRECISE)
+        ]
+        if not bad or any(f.got is None for f in bad) or rare(bad, findings):
+            continue
+        bad.sort(key=lambda f: f.verdict)
+        fine = {f.target for f in findings if f.case.dtype == dtype and drawn(f)}
+        fine -= {f.target for f in bad}
+        told = [(nearness(bad, h), h) for h in hypotheses(dtype) if meets(h, bad, fine)]
+        near, h = max(told, key=lambda pair: pair[0])
+        if near < 0:
+            continue
+        for f in bad:
+            f.verdict = Verdict.CONVENTION if h.convention else Verdict.IMPRECISE
+            f.text = f"{h.name} ({f.text})"
+            f.cause = h.name
+
+
+# What enters these gradients alike spoils all of them or none.
+ENTERS = {
+    "weights": {"grad_x", "grad_offset", "grad_mask"},
+    "products": {"grad_x", "grad_offset", "grad_mask"},
+    "positions": {"grad_x", "grad_offset", "grad_mask", "grad_weight"},
+}
+
+
+def meets(hypothesis: Hypothesis, bad: list[Finding], fine: set[str]) -> bool:
+    """Whether a hypothesis lies behind gradients of which others are fine."""
+    inner = ENTERS.get(hypothesis.name.split()[0], set())
+    return all(f.target == "y" for f in bad) or not inner & fine
+
+
+def drawn(finding: Finding) -> bool:
+    """Whether it is one of the cases with random data."""
+    return finding.case.group == "random" and finding.case.kind == "bound"
+
+
+def nearness(bad: list[Finding], hypothesis: Hypothesis) -> float:
+    """The largest error in units of the hypothesis's bound; -1 beyond it.
+
+    A coarse precision explains every smaller error too: the one whose bound
+    the errors come nearest to says the most.
+    """
+    most = 0.0
+    for f in bad:
+        found = ratio(f, hypothesis)
+        if not 0 <= found <= 1:
+            return -1.0
+        most = max(most, found)
+    return most
+
+
+def ratio(finding: Finding, hypothesis: Hypothesis) -> float:
+    """Of one finding; NaN where nothing can be compared."""
+    assert finding.expected is not None and finding.got is not None
+    want = finding.expected.under(hypothesis.roundoff).range(finding.target)
+    error = outside(finding.got, want)
+    # Where the lower precision may overflow, anything is accepted.
+    if not (within(error, want.bound) | np.isinf(want.bound)).all():
+        return -1.0
+    sure = np.isfinite(want.bound) & (want.bound > 0)
+    return float((error[sure] / want.bound[sure]).max(initial=0.0))
+
+
+def rare(bad: list[Finding], findings: list[Finding]) -> bool:
+    """Whether so few cases fail that no rounding, which is everywhere, did it."""
+    for target in {f.target for f in bad}:
+        mine = [f for f in findings if f.target == target and f.got is not None]
+        judged = [
+            f
+            for f in findings
+            if f.target == target and drawn(f) and f.case.dtype == bad[0].case.dtype
+        ]
+        if 5 * len(mine) < len(judged):
+            return True
+    return False

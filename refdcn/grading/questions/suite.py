@@ -1,0 +1,277 @@
+"""Which cases a level holds, and the expectation of each, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from refdcn.grading.expected import bounds, double, oracle
+from refdcn.grading.expected.case import (
+    NAMES,
+    Array,
+    Case,
+    Sizes,
+    draw_case,
+    draw_sizes,
+    exact_case,
+    kept,
+    named,
+    offset_shape,
+)
+from refdcn.grading.expected.precision import Standard
+
+# drawn geometries of each kind at each level
+LEVELS = {"smoke": 8, "full": 60, "paranoid": 600}
+
+
+TARGETS = tuple(f"grad_{name}" for name in NAMES)
+
+
+class Range(NamedTuple):
+    """What one output may be: from low to high, give or take the bound."""
+
+    low: Array
+    high: Array
+    bound: Array
+    usual: Array  # of the usual, shorter sums, or of wider intermediates
+
+
+class Values:
+    """The oracle's answers to one case, the same for every precision."""
+
+    def __init__(self, case: Case, border: str) -> None:
+        self.case, self.border = case, border
+
+    @cached_property
+    def y(self) -> Array:
+        """The forward result."""
+        case = oracle.border(self.case, self.border)
+        wide = case.x.dtype == np.float64
+        return double.forward(case) if wide else oracle.forward(case)
+
+    @cached_property
+    def gradients(self) -> list[Any]:
+        """d x, d offset, d weight, d mask, d bias."""
+        return list(oracle.gradients(self.case))
+
+    @cached_property
+    def sides(self) -> list[tuple[Array, Array]]:
+        """d offset in the cells below and above, along rows and columns."""
+        return [oracle.one_sided(self.case, axis) for axis in (0, 1)]
+
+
+class Expected:
+    """The oracle's answers to one case and how far from them is still right."""
+
+    def __init__(
+        self,
+        case: Case,
+        standard: Standard,
+        border: str = "corners",
+        values: Values | None = None,
+    ) -> None:
+        self.case, self.standard, self.border = case, standard, border
+        self.values = values or Values(case, border)
+        self.others: dict[bounds.Roundoff, Expected] = {}
+        self.wrong = standard.wrong.with_oracle()
+        self.tight = standard.tight.with_oracle()
+
+    def under(self, roundoff: bounds.Roundoff) -> Expected:
+        """The same case, held to another precision alone."""
+        if roundoff not in self.others:
+            one = Standard(roundoff, roundoff, True, False)
+            other = Expected(self.case, one, self.border, self.values)
+            self.others[roundoff] = other
+        return self.others[roundoff]
+
+    def range(self, target: str) -> Range:
+        """The expectation of "y", "grad_x", ..."""
+        found = self.y if target == "y" else self.gradients[TARGETS.index(target)]
+        assert found is not None
+        return found
+
+    @cached_property
+    def y(self) -> Range:
+        """The forward result."""
+        case, y, u = oracle.border(self.case, self.border), self.values.y, self.wrong
+        if case.x.dtype == np.float64:  # only the oracle's own rounding is added
+            u = self.standard.wrong._replace(output=u.output)
+        wrong = bounds.forward(case, y, u)
+        if u == self.tight and self.standard.longest:
+            return Range(y, y, wrong, wrong)
+        tight = bounds.forward(case, y, self.tight, self.standard.longest)
+        return Range(y, y, wrong, tight)
+
+    @property
+    def sides(self) -> list[tuple[Array, Array]]:
+        """d offset in the cells below and above, along rows and columns."""
+        return self.values.sides
+
+    @cached_property
+    def gradients(self) -> list[Range | None]:
+        """d x, d offset, d weight, d mask, d bias; a set where slopes differ."""
+        lows = list(self.values.gradients)
+        highs = list(lows)
+        dp = lows[1].reshape(offset_shape(self.case.sizes))
+        low, high = dp.copy(), dp.copy()
+        delta = bounds.deltas(self.case, self.wrong)
+        wide = delta[0][:, :, None], delta[1][:, :, None]
+        for axis in (0, 1):
+            kink = bounds.kinks(self.case, wide, axis)
+            if not kink.any():
+                continue  # and four evaluations are saved
+            below, above = self.sides[axis]
+            at = (slice(None),) * 3 + (axis,)
+            low[at] = np.where(kink, np.minimum(below, above), dp[at])
+            high[at] = np.where(kink, np.maximum(below, above), dp[at])
+        lows[1], highs[1] = low.reshape(lows[1].shape), high.reshape(lows[1].shape)
+        # the rounding of the result is that of the larger end
+        ends = [
+            None if a is None else np.maximum(np.abs(a), np.abs(b))
+            for a, b in zip(lows, highs, strict=True)
+        ]
+        wrong = bounds.gradients(self.case, ends, self.wrong)
+        usual = wrong
+        if self.wrong != self.tight or not self.standard.longest:
+            usual = bounds.gradients(self.case, ends, self.tight, self.standard.longest)
+        four = zip(lows, highs, wrong, usual, strict=True)
+        return [None if a is None else Range(a, b, e, f) for a, b, e, f in four]
+
+
+THREE = {"K_h": 3, "K_w": 3, "dilation": (1, 1)}
+
+
+def corners() -> list[dict[str, Any]]:
+    """Sizes where kernels go wrong: tails, large batches, thin images."""
+    return [
+        {"N": 33, "C_in": 2, "groups": 1, "offset_groups": 1, "H": 4, "W": 3},
+        {"N": 65, "C_in": 1, "C_out": 1, "groups": 1, "offset_groups": 1, "H": 3},
+        {"C_in": 33, "C_out": 5, "groups": 1, "offset_groups": 3, "N": 1},
+        {"C_in": 6, "C_out": 51, "groups": 3, "offset_groups": 2, "N": 1},
+        {
+            "H": 5,
+            "W": 53,
+            "stride": (2, 1),
+            "padding": (1, 1),
+            "N": 1,
+            "K_w": 3,
+            "dilation": (1, 1),
+        },
+        {
+            "H": 53,
+            "W": 4,
+            "stride": (1, 1),
+            "padding": (0, 2),
+            "N": 1,
+            "K_h": 3,
+            "dilation": (1, 1),
+        },
+        {"H": 11, "W": 13, "stride": (1, 1), "padding": (1, 1), **THREE},
+        {"H": 1, "W": 9, "padding": (3, 1), "K_h": 3},
+        {"H": 8, "W": 1, "padding": (1, 3), "K_w": 3},
+        {"H": 2, "W": 2, "K_h": 5, "K_w": 7, "padding": (3, 4), "dilation": (1, 1)},
+        {
+            "K_h": 1,
+            "K_w": 1,
+            "padding": (0, 0),
+            "C_in": 8,
+            "groups": 2,
+            "offset_groups": 4,
+        },
+        {"C_in": 4, "C_out": 4, "groups": 4, "offset_groups": 2, "N": 2},
+        {"H": 1, "W": 1, "K_h": 1, "K_w": 1, "padding": (0, 0), "N": 2},
+        {"N": 0},
+    ]
+
+
+def fits(sizes: Sizes) -> bool:
+    """Whether anything is left to compute."""
+    return min(sizes.out) >= 1
+
+
+def drawn(rng: np.random.Generator, **fixed: Any) -> Sizes:
+    """Sizes with the given ones held fixed."""
+    for _ in range(1000):
+        sizes = draw_sizes(rng, **fixed)
+        if fits(sizes):
+            return sizes
+    raise ValueError(f"no geometry has {fixed}")
+
+
+def repeats(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
+    """Two cases of the same shapes, for calls in the order A, B, A."""
+    sizes = drawn(rng, N=2)
+    for _ in range(2):
+        yield draw_case(rng, sizes, dtype, "repeat")
+
+
+def hostile(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
+    """One non-finite or far number in an input."""
+    top = float(np.finfo("float32" if named(dtype) == "bfloat16" else dtype).max)
+    far = [min(a, top) for a in (1e9, 2.0**31, 1e30)]
+    values = [np.nan, np.inf, -np.inf, *sorted({a for v in far for a in (v, -v)})]
+    sizes = Sizes(2, 2, 3, 1, 1, 3, 3, 6, 5, padding=(1, 1))
+    for value in values:
+        case = draw_case(rng, sizes, dtype, "hostile", "normal")
+        offset = case.offset.copy()
+        offset[1, 8, 2, 1] = value
+        offset = kept(offset, dtype)
+        yield replace(case, kind="hostile", offset=offset, note=f"offset {value:g}")
+    for value in (np.nan, np.inf):
+        case = draw_case(rng, sizes, dtype, "hostile", "integer")
+        x = case.x.copy()
+        x[0, 1, 3, 2] = value
+        yield replace(case, kind="hostile", x=x, note=f"pixel {value:g}")
+
+
+def malformed(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
+    """Shapes that fit nothing and must be refused."""
+    sizes = Sizes(2, 4, 2, 1, 1, 3, 3, 6, 6)
+    good = draw_case(rng, sizes, dtype, "malformed", "normal")
+    assert good.mask is not None
+    wrong: dict[str, dict[str, Any]] = {
+        "offset of one image for two": {"offset": good.offset[:1]},
+        "offset with 16 of 18 channels": {"offset": good.offset[:, :16]},
+        "mask with 8 of 9 channels": {"mask": good.mask[:, :8]},
+        "mask of one image for two": {"mask": good.mask[:1]},
+        "weight for 3 of 4 channels": {"weight": good.weight[:, :3]},
+    }
+    for note, change in wrong.items():
+        yield replace(good, kind="malformed", note=note, **change)
+
+
+SEEDS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 1}
+# Few bits hold only small sums exactly: at most 64 terms in bfloat16.
+NARROW: dict[str, dict[str, Any]] = {
+    "float16": {"K_h": 2, "K_w": 2},
+    "bfloat16": {
+        "N": 2, "C_in": 2, "C_out": 2, "K_h": 2, "K_w": 2, "most": 4
+    },
+}  # fmt: skip
+
+
+def cases(seed: int, dtype: npt.DTypeLike, level: str) -> Iterator[Case]:
+    """Every case of a level, in the order they are run."""
+    name = named(dtype)
+    rng = np.random.default_rng([seed, SEEDS[name]])
+    n = LEVELS[level]
+    for i in range(n):
+        sizes = drawn(rng, **NARROW.get(name, {}))
+        yield exact_case(rng, sizes, dtype, mask=i % 4 != 3, bias=i % 3 != 2)
+    for kind in ("border", "normal", "integer", "zero"):
+        for _ in range(n if kind == "border" else max(2, n // 3)):
+            yield draw_case(rng, drawn(rng), dtype, "random", kind)
+    for fixed in corners():
+        yield draw_case(rng, drawn(rng, **fixed), dtype, "sizes")
+    for mask, bias in ((False, True), (True, False), (False, False)):
+        yield draw_case(rng, drawn(rng), dtype, "optional", "border", mask, bias)
+    for layout in ("channels last", "every second column"):
+        yield replace(draw_case(rng, drawn(rng), dtype, "layout"), layout=layout)
+    yield from repeats(rng, dtype)
+    yield from malformed(rng, dtype)
+    yield from hostile(rng, dtype)
