@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from refdcn.grading.diagnosis.diagnosis import diagnose
 from refdcn.grading.diagnosis.reduce import altered, smallest
 from refdcn.grading.expected.case import NAMES, Case
+from refdcn.grading.expected.expectation import TARGETS, Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging import declared, judge
 from refdcn.grading.judging.judge import Finding
@@ -90,7 +91,7 @@ class Progress:
             sys.stderr.write("\r" + " " * 72 + "\r")
 
 
-def run_forward(runner: Runner, expected: suite.Expected) -> Finding:
+def run_forward(runner: Runner, expected: Expected) -> Finding:
     """Call the candidate on a case, and again on the same values elsewhere."""
     case = expected.case
     outcome = runner.call(case, pattern=FIRST)
@@ -106,7 +107,7 @@ def run_forward(runner: Runner, expected: suite.Expected) -> Finding:
     return finding
 
 
-def run_gradients(runner: Runner, expected: suite.Expected) -> list[Finding]:
+def run_gradients(runner: Runner, expected: Expected) -> list[Finding]:
     """The five gradients, where the candidate has them."""
     case = expected.case
     if not runner.has_grad or case.kind not in ("bound", "exact"):
@@ -159,10 +160,10 @@ def same_bits(a: Any, b: Any) -> bool:
 
 
 def interleaved(
-    runner: Runner, a: suite.Expected, b: suite.Expected, which: str = "forward"
+    runner: Runner, a: Expected, b: Expected, which: str = "forward"
 ) -> Iterator[Finding]:
     """A, B, A at one address, one element changed, and a call of nothing at all."""
-    right: list[tuple[suite.Expected, str, Any]] = []
+    right: list[tuple[Expected, str, Any]] = []
     outcomes: list[Outcome] = []
     for k, expected in enumerate((a, b, a, *touched(a, which))):
         outcome = runner.call(expected.case, which, pattern=FIRST - k)
@@ -184,7 +185,7 @@ def interleaved(
         yield Finding(a.case, target, Verdict.INTEGRITY, text)
 
 
-def judged(expected: suite.Expected, outcome: Outcome, which: str) -> list[Finding]:
+def judged(expected: Expected, outcome: Outcome, which: str) -> list[Finding]:
     """The verdicts on one call's results."""
     if which == "forward":
         return [judge.forward(expected, outcome)]
@@ -195,15 +196,15 @@ def answered(outcome: Outcome, target: str) -> Any:
     """What came for one target; None where nothing did."""
     if outcome.status != "ok" or target == "gradients":
         return None
-    k = 0 if target == "y" else suite.TARGETS.index(target)
+    k = 0 if target == "y" else TARGETS.index(target)
     return outcome.results[k]
 
 
 def stale(
-    now: suite.Expected,
+    now: Expected,
     target: str,
     got: Any,
-    earlier: Sequence[tuple[suite.Expected, str, Any]],
+    earlier: Sequence[tuple[Expected, str, Any]],
 ) -> Finding | None:
     """The finding when an answer was right in an earlier call, and is wrong now."""
     for before, of, answer in earlier:
@@ -220,7 +221,7 @@ def stale(
 
 
 @lru_cache(maxsize=16)
-def touched(a: suite.Expected, which: str) -> tuple[suite.Expected, ...]:
+def touched(a: Expected, which: str) -> tuple[Expected, ...]:
     """Each input in turn with one element changed, drawn from the values."""
     case, found = a.case, []
     rng = np.random.default_rng(crc32(case.x.tobytes()))
@@ -233,7 +234,7 @@ def touched(a: suite.Expected, which: str) -> tuple[suite.Expected, ...]:
         # A power of two: exact in every dtype, and not close to what it was.
         changed.reshape(-1)[k] = -2 if changed.reshape(-1)[k] > 0 else 2
         one = replace(case, note=f"one element of {name} anew")
-        found.append(suite.Expected(altered(one, name, changed), a.standard, a.border))
+        found.append(Expected(altered(one, name, changed), a.standard, a.border))
     return tuple(found)
 
 
@@ -258,14 +259,14 @@ class Patience:
 
 
 def run(
-    runner: Runner, cases: Sequence[suite.Expected], progress: Progress
+    runner: Runner, cases: Sequence[Expected], progress: Progress
 ) -> Iterator[Finding]:
     """The findings of every case; a group that keeps dying is cut short.
 
     A companion that dies costs its own calls, not those of the forward.
     """
     patience = Patience()
-    last: suite.Expected | None = None  # the first of two with the same shapes
+    last: Expected | None = None  # the first of two with the same shapes
     for expected in cases:
         case = expected.case
         progress.step(case.group)
@@ -288,9 +289,9 @@ def run(
 
 def asked(
     runner: Runner,
-    expected: suite.Expected,
+    expected: Expected,
     which: str,
-    pair: tuple[suite.Expected, suite.Expected] | None,
+    pair: tuple[Expected, Expected] | None,
 ) -> list[Finding]:
     """One function's findings on a case, and on two cases one after another."""
     if which == "forward":
@@ -305,11 +306,11 @@ def asked(
 @lru_cache(maxsize=8)
 def prepare_one(
     seed: int, dtype: str, level: str, precision: str | None, border: str
-) -> tuple[suite.Expected, ...]:
+) -> tuple[Expected, ...]:
     """The cases of one dtype; their oracles are computed once for a seed."""
     bounds = standard(dtype, precision)
     cases = suite.cases(seed, dtype, level)
-    return tuple(suite.Expected(case, bounds, border) for case in cases)
+    return tuple(Expected(case, bounds, border) for case in cases)
 
 
 def prepare(
@@ -318,7 +319,7 @@ def prepare(
     level: str,
     precision: str | None = None,
     border: str = "corners",
-) -> list[suite.Expected]:
+) -> list[Expected]:
     """The cases of every dtype, one after another."""
     found = (prepare_one(seed, d, level, precision, border) for d in dtypes)
     return [expected for cases in found for expected in cases]
@@ -411,7 +412,7 @@ def fitting(candidate: object, grad: object, options: Options) -> None:
         )
 
 
-def foresee(cases: Sequence[suite.Expected]) -> Iterator[None]:
+def foresee(cases: Sequence[Expected]) -> Iterator[None]:
     """Compute expectations, one a step, while the candidate loads."""
     for expected in cases:
         if expected.case.kind in ("bound", "exact"):
@@ -423,7 +424,7 @@ def foresee(cases: Sequence[suite.Expected]) -> Iterator[None]:
 
 
 def examine(
-    spec: str, runner: Process, options: Options, cases: Sequence[suite.Expected]
+    spec: str, runner: Process, options: Options, cases: Sequence[Expected]
 ) -> Report:
     """Everything that is asked of a candidate that runs."""
     o = options
@@ -479,7 +480,7 @@ def reduced(runner: Process, report: Report, options: Options) -> Finding | None
     bounds = standard(f.case.dtype, options.precision)
     f = smallest(runner, f, bounds, options.border)
     if f.expected is None and f.case.kind in ("bound", "exact"):
-        f.expected = suite.Expected(f.case, bounds, options.border)
+        f.expected = Expected(f.case, bounds, options.border)
     return f
 
 

@@ -9,7 +9,8 @@ from candidates import precisions
 from refdcn.grading import Verdict, grade, grader
 from refdcn.grading.catalogue.breaches import misbehaving
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
-from refdcn.grading.expected.case import Sizes, draw_case, kept
+from refdcn.grading.expected.case import Sizes, kept
+from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import hypotheses, standard
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.declared import (
@@ -19,7 +20,7 @@ from refdcn.grading.judging.declared import (
 )
 from refdcn.grading.judging.lower_precision import explain_precision
 from refdcn.grading.process.isolation import InProcess, Outcome
-from refdcn.grading.questions.suite import Expected, drawn
+from refdcn.grading.questions.draw import draw_case, drawn
 
 FILE = Path(__file__).parents[1] / "support" / "candidates" / "precisions.py"
 

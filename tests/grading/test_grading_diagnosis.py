@@ -10,8 +10,8 @@ from candidates.fresh import FRESH
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions, predict
 from refdcn.grading.diagnosis import probes
-from refdcn.grading.expected.case import draw_case, draw_sizes
 from refdcn.grading.process.isolation import InProcess
+from refdcn.grading.questions.draw import draw_case, draw_sizes
 from refdcn.grading.selftest import selftest
 
 BY_NAME = {m.name: m for m in CATALOGUE}

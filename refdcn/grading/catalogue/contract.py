@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import NamedTuple
 
-from refdcn.grading.catalogue.mistakes import Mistake
+from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.judging.verdicts import Verdict
 
 HOME = "refdcn.grading.catalogue.breaches"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refdcn.grading.catalogue.mistakes import Mistake
+from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.steps import Edit, State
 from refdcn.grading.expected.case import Array, kept
 

@@ -14,7 +14,8 @@ from itertools import product
 
 import numpy as np
 
-from refdcn.grading.catalogue.mistakes import CATALOGUE, Mistake
+from refdcn.grading.catalogue.mistake import Mistake
+from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.diagnosis import (
     changes,
     influence,
@@ -26,13 +27,13 @@ from refdcn.grading.diagnosis import (
 from refdcn.grading.diagnosis import places as location
 from refdcn.grading.diagnosis.hypotheses import Found, clues, explain
 from refdcn.grading.expected.case import NAMES, Array, Case
+from refdcn.grading.expected.expectation import TARGETS
 from refdcn.grading.expected.precision import Hypothesis, Standard, hypotheses
 from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.lower_precision import nearness
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.isolation import InProcess, Outcome, Process
 from refdcn.grading.questions import sweeps
-from refdcn.grading.questions.suite import TARGETS
 
 Runner = Process | InProcess
 SECONDS = 20.0  # for the search of combinations

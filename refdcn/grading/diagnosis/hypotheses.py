@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from refdcn.grading.catalogue.mistakes import CATALOGUE, Mistake
+from refdcn.grading.catalogue.mistake import Mistake
+from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import predict
 from refdcn.grading.diagnosis.places import Judged, locate
 from refdcn.grading.expected.case import Array, Case

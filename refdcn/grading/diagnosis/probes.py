@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refdcn.grading.expected import oracle
-from refdcn.grading.expected.case import Array, Case, Sizes, base, landing, offset_shape
+from refdcn.grading.expected.case import Array, Case, Sizes, base, offset_shape
+from refdcn.grading.questions.draw import landing
 
 Call = Callable[[Case], Array | None]
 

@@ -10,9 +10,9 @@ import numpy as np
 from refdcn.formula import sample
 from refdcn.grading.expected import bounds, oracle
 from refdcn.grading.expected.case import Array, Case, offset_shape
+from refdcn.grading.expected.expectation import TARGETS, Expected, Range
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.isolation import Outcome
-from refdcn.grading.questions.suite import TARGETS, Expected, Range
 
 COMPANION = "the gradient companion: "  # before what it did
 

@@ -19,13 +19,14 @@ import numpy as np
 
 from refdcn.grading.diagnosis.places import BASE
 from refdcn.grading.expected import oracle
-from refdcn.grading.expected.case import Array, Case, Sizes, exact_case, landing
+from refdcn.grading.expected.case import Array, Case, Sizes
+from refdcn.grading.expected.expectation import TARGETS, Expected, Range
 from refdcn.grading.expected.precision import Standard
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.isolation import InProcess, Outcome, Process
-from refdcn.grading.questions.suite import TARGETS, Expected, Range
+from refdcn.grading.questions.draw import exact_case, landing
 
 Runner = Process | InProcess
 GIVE_UP = 3  # deaths or timeouts before the rest is left out

@@ -17,14 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from refdcn.grading.expected.case import Array, Case, Sizes, draw_case, kept
+from refdcn.grading.expected.case import Array, Case, Sizes, kept
+from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import Standard
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process import watch
 from refdcn.grading.process.isolation import Outcome, Process
-from refdcn.grading.questions.suite import Expected
+from refdcn.grading.questions.draw import draw_case
 
 WORK = 1.2e9  # floating-point operations of a timed call
 SLACK = 2.0  # a measured peak may be another load's, or spare a multiplication

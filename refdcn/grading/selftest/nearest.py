@@ -19,10 +19,10 @@ from typing import NamedTuple
 import numpy as np
 
 from refdcn.grading.expected.case import Array, Case, Sizes
+from refdcn.grading.expected.expectation import TARGETS, Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging import judge
 from refdcn.grading.process.isolation import InProcess
-from refdcn.grading.questions.suite import TARGETS, Expected
 from refdcn.grading.selftest import panel
 from refdcn.grading.selftest.correct import Style, member
 

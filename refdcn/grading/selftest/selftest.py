@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from refdcn.grading.catalogue.contract import BREACHES, MEMORY, Breach
-from refdcn.grading.catalogue.mistakes import ALIKE, CATALOGUE, Mistake
+from refdcn.grading.catalogue.mistake import Mistake
+from refdcn.grading.catalogue.mistakes import ALIKE, CATALOGUE
 from refdcn.grading.catalogue.precision import COARSE, Coarse
 from refdcn.grading.catalogue.steps import functions
 from refdcn.grading.diagnosis.diagnosis import SECONDS, diagnose
