@@ -162,8 +162,7 @@ def run_grade(options: argparse.Namespace) -> int:
     if options.spec is None:
         print("refdcn grade: SPEC is missing; torchvision is one", file=sys.stderr)
         return 2
-    from refdcn.grading import CannotStartError, grade
-    from refdcn.grading.judging.declared import DeclarationError, parse_gaps
+    from refdcn.grading import CannotStartError, gaps, grade
     from refdcn.grading.process.inside.candidates import SpecError, split
 
     try:
@@ -174,7 +173,7 @@ def run_grade(options: argparse.Namespace) -> int:
             dtypes=options.dtype,
             precision=options.precision,
             conventions=options.convention,
-            gaps=parse_gaps(options.supports) if options.supports else (),
+            gaps=gaps.read(options.supports) if options.supports else (),
             seed=options.seed,
             strict=options.strict,
             array=options.array,
@@ -184,7 +183,7 @@ def run_grade(options: argparse.Namespace) -> int:
             smallest=options.script is not None,
             progress=True,
         )
-    except (CannotStartError, SpecError, DeclarationError, OSError) as e:
+    except (CannotStartError, SpecError, gaps.DeclarationError, OSError) as e:
         print(f"refdcn grade: {e}", file=sys.stderr)
         return 2
     print(report.text())

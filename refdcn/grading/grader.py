@@ -19,6 +19,7 @@ from refdcn.grading.diagnosis.reduce import altered, smallest
 from refdcn.grading.expected.case import NAMES, Case
 from refdcn.grading.expected.expectation import TARGETS, Expected
 from refdcn.grading.expected.precision import standard
+from refdcn.grading.gaps import DeclarationError
 from refdcn.grading.judging import declared, judge
 from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.lower_precision import explain_precision
@@ -397,17 +398,17 @@ def fitting(candidate: object, grad: object, options: Options) -> None:
     """Raise DeclarationError where two arguments exclude each other."""
     on_torch = options.array == "torch"
     if grad is not None and isinstance(candidate, str):
-        raise declared.DeclarationError(
+        raise DeclarationError(
             f"grad is a function though candidate is the name {candidate!r}; it must "
             "be None, since a named candidate has its companion beside it"
         )
     if grad is not None and on_torch:
-        raise declared.DeclarationError(
+        raise DeclarationError(
             "grad is a function though array is 'torch'; it must be None, since "
             "gradients of torch tensors are autograd's"
         )
     if "bfloat16" in options.dtypes and not on_torch:
-        raise declared.DeclarationError(
+        raise DeclarationError(
             "dtypes holds bfloat16, which NumPy arrays cannot; array must be 'torch'"
         )
 

@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 from candidates import precisions
 
-from refdcn.grading import Verdict, grade, grader
+from refdcn.grading import Verdict, gaps, grade, grader
 from refdcn.grading.catalogue.breaches import misbehaving
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.expected.case import Sizes, kept
 from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import hypotheses, standard
+from refdcn.grading.gaps import DeclarationError
 from refdcn.grading.judging import judge
-from refdcn.grading.judging.declared import (
-    DeclarationError,
-    parse_conventions,
-    parse_gaps,
-)
+from refdcn.grading.judging.declared import parse_conventions
 from refdcn.grading.judging.lower_precision import explain_precision
 from refdcn.grading.process.isolation import InProcess, Outcome
 from refdcn.grading.questions.draw import draw_case, drawn
@@ -115,10 +112,10 @@ def test_declarations_are_checked(tmp_path):
         parse_conventions(["border=none"])
     file = tmp_path / "gaps.txt"
     file.write_text("groups > 1  # weights are dense\n\ndtype == float64\n")
-    assert parse_gaps(str(file)) == ["groups > 1", "dtype == float64"]
+    assert gaps.read(str(file)) == ["groups > 1", "dtype == float64"]
     file.write_text("speed > 1\n")
-    with pytest.raises(DeclarationError, match="NAME one of"):
-        parse_gaps(str(file))
+    with pytest.raises(DeclarationError, match="none of N, C_in"):
+        gaps.read(str(file))
 
 
 def test_bfloat16_comes_back_as_bfloat16():
@@ -145,8 +142,21 @@ def test_bits_may_vary_where_that_is_declared():
     assert grade(unwritten, **options).exit_code != 0
 
 
-@pytest.mark.parametrize("gap", ["groups > many", "groups > 1 and nonsense > 2"])
+@pytest.mark.parametrize(
+    "gap",
+    [
+        "groups > many",
+        "groups > 1 and nonsense > 2",
+        "groups",
+        "mask > 1",
+        "dtype == int8",
+        "groups => 1",
+        "only",
+        "C_in % = 1",
+        "mask == 3",
+    ],
+)
 def test_a_gap_that_says_nothing_is_refused_before_the_grade(tmp_path, gap):
     (tmp_path / "gaps").write_text(gap)
     with pytest.raises(DeclarationError):
-        parse_gaps(str(tmp_path / "gaps"))
+        gaps.read(str(tmp_path / "gaps"))

@@ -6,14 +6,10 @@ is ever silent: the report names both.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from refdcn.grading.expected.case import Case
+from refdcn.grading import gaps as gap_lines
+from refdcn.grading.gaps import DeclarationError
 from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.verdicts import Verdict
 
@@ -26,18 +22,6 @@ CONVENTIONS = {
     "bits": ("vary",),
     "border": ("corners", "zero below", "inside", "replicate above"),
 }
-OPERATORS = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-}
-
-
-class DeclarationError(ValueError):
-    """A declaration that names nothing known."""
 
 
 def parse_conventions(texts: Sequence[str]) -> dict[str, str]:
@@ -52,60 +36,13 @@ def parse_conventions(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def facts(case: Case) -> dict[str, Any]:
-    """What a gap may speak of."""
-    sizes = case.sizes
-    windows = {
-        f"{name}_{axis}": pair[i]
-        for name, pair in case.windows.items()
-        for i, axis in enumerate("yx")
-    }
-    return {
-        **sizes._asdict(),
-        **windows,
-        "H_out": sizes.out[0],
-        "W_out": sizes.out[1],
-        "mask": "none" if case.mask is None else "given",
-        "bias": "none" if case.bias is None else "given",
-        "dtype": case.dtype,
-        "layout": case.layout,
-    }
-
-
-def parse_gaps(path: str) -> list[str]:
-    """The lines of a --supports file: one gap a line, `#` begins a comment."""
-    lines = [line.split("#")[0].strip() for line in Path(path).read_text().splitlines()]
-    gaps = [line for line in lines if line]
-    sizes = Case("", "", *(np.zeros((1, 2, 1, 1)),) * 3, None, None, *((1, 1),) * 3)
-    for gap in gaps:
-        in_gap(gap, sizes)
-    return gaps
-
-
-def in_gap(gap: str, case: Case) -> bool:
-    """Whether `case` fits "groups > 1 and dtype == float64"."""
-    known, fits = facts(case), True
-    for part in gap.split(" and "):
-        words = part.split(maxsplit=2)
-        if len(words) != 3 or words[0] not in known or words[1] not in OPERATORS:
-            raise DeclarationError(
-                f"gap is {part!r}; it must be NAME OPERATOR VALUE, NAME one of "
-                f"{', '.join(known)}"
-            )
-        have, want = known[words[0]], words[2]
-        if isinstance(have, int) and not want.isdigit():
-            raise DeclarationError(f"gap is {part!r}; {words[0]} is a whole number")
-        fits &= OPERATORS[words[1]](have, int(want) if isinstance(have, int) else want)
-    return fits
-
-
 def apply(
     findings: list[Finding], conventions: Mapping[str, str], gaps: Sequence[str]
 ) -> None:
     """Mark refusals inside declared gaps; hold the candidate to its conventions."""
     for f in findings:
         if f.verdict is Verdict.UNSUPPORTED:
-            gap = next((g for g in gaps if in_gap(g, f.case)), None)
+            gap = gap_lines.first_that_holds(gaps, f.case)
             if gap is not None:
                 f.declared, f.text = True, gap
         elif f.choice is not None and f.choice[0] in conventions:
