@@ -24,17 +24,11 @@ from refdcn.grading.judging import declared, judge
 from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.lower_precision import explain_precision
 from refdcn.grading.judging.verdicts import Verdict, worst
-from refdcn.grading.process.isolation import (
-    FIRST,
-    INTRUDED,
-    MEMORY,
-    SECOND,
-    SECONDS,
-    Forked,
-    InProcess,
-    Outcome,
-    Process,
-)
+from refdcn.grading.process.forked import Forked
+from refdcn.grading.process.in_process import InProcess
+from refdcn.grading.process.isolation import FIRST, MEMORY, SECOND, SECONDS, Process
+from refdcn.grading.process.message import INTRUDED
+from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions import suite, sweeps, timed
 from refdcn.grading.report import Report
 from refdcn.grading.script import shows

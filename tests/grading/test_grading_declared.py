@@ -16,7 +16,8 @@ from refdcn.grading.gaps import DeclarationError
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.declared import parse_conventions
 from refdcn.grading.judging.lower_precision import explain_precision
-from refdcn.grading.process.isolation import InProcess, Outcome
+from refdcn.grading.process.in_process import InProcess
+from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions.draw import draw_case, drawn
 
 FILE = Path(__file__).parents[1] / "support" / "candidates" / "precisions.py"

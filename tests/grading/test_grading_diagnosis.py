@@ -10,7 +10,7 @@ from candidates.fresh import FRESH
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions, predict
 from refdcn.grading.diagnosis import probes
-from refdcn.grading.process.isolation import InProcess
+from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.questions.draw import draw_case, draw_sizes
 from refdcn.grading.selftest import selftest
 

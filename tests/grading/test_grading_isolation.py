@@ -13,8 +13,8 @@ from refdcn.grading.catalogue import contract
 from refdcn.grading.catalogue.breaches import misbehaving_gradients
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.judging.verdicts import EXIT_CODES
-from refdcn.grading.process import isolation
-from refdcn.grading.process.arena import ReplyError, shape_of, span_of
+from refdcn.grading.process.forked import Forked
+from refdcn.grading.process.message import Placed
 from refdcn.grading.questions.timed import Timing, roofline, too_fast
 
 FILE = "refdcn.grading.catalogue.breaches.misbehaving"
@@ -77,7 +77,7 @@ def companion(monkeypatch, undiagnosed):
     def graded(breach):
         grad = getattr(misbehaving_gradients, breach.full_name)
         limits = "numpy", breach.timeout, contract.MEMORY
-        runner = isolation.Forked(misbehaving_gradients.right, grad, *limits)
+        runner = Forked(misbehaving_gradients.right, grad, *limits)
         options = grader.Options(dtypes=("float32",), seed=3)
         try:
             return grader.examine(breach.spec, runner, options, list(few(3)))
@@ -191,15 +191,7 @@ def test_a_time_below_the_roofline_is_no_honest_one():
     assert too_fast(case, Timing("", (floor / 2,), floor)).verdict is Verdict.INTEGRITY
 
 
-@pytest.mark.parametrize("shape", [[-1, 2], [2**50], [1] * 40, ["2"], [True]])
-def test_forged_shapes_are_no_reply(shape):
-    with pytest.raises(ReplyError):
-        shape_of({"shape": shape})
-
-
 def test_spans_follow_the_strides():
     a = np.zeros((3, 4), np.float32)[::-1, ::2]
-    told = {"type": "array", "dtype": "float32", "shape": a.shape}
-    told |= {"strides": a.strides, "address": a.__array_interface__["data"][0]}
-    low, high = np.lib.array_utils.byte_bounds(a)
-    assert span_of(told) == (low, high)
+    told = Placed(a.dtype, a.shape, a.strides, a.__array_interface__["data"][0])
+    assert told.span == np.lib.array_utils.byte_bounds(a)

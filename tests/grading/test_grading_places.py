@@ -10,7 +10,7 @@ from refdcn.grading.diagnosis.places import Judged
 from refdcn.grading.expected.case import kept
 from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.process.isolation import InProcess
+from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.questions import sweeps
 from refdcn.grading.report import Report
 from refdcn.grading.selftest import selftest

@@ -21,7 +21,7 @@ from refdcn.grading.diagnosis.diagnosis import answer, five
 from refdcn.grading.expected import oracle
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.process.isolation import InProcess
+from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.questions import sweeps
 
 BY_NAME = {m.name: m for m in CATALOGUE}

@@ -12,7 +12,7 @@ from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.process.isolation import InProcess
+from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.questions import sweeps
 
 # One seed and dtype, so that what is expected is computed once; the command in

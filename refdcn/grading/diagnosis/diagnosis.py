@@ -32,7 +32,9 @@ from refdcn.grading.expected.precision import Hypothesis, Standard, hypotheses
 from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.lower_precision import nearness
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.process.isolation import InProcess, Outcome, Process
+from refdcn.grading.process.in_process import InProcess
+from refdcn.grading.process.isolation import Process
+from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions import sweeps
 
 Runner = Process | InProcess

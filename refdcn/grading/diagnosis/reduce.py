@@ -19,7 +19,8 @@ from refdcn.grading.expected.precision import Standard
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.process.isolation import InProcess, Process
+from refdcn.grading.process.in_process import InProcess
+from refdcn.grading.process.isolation import Process
 
 SECONDS = 6.0  # of this process: a busy machine gets no larger case
 VALUES = Verdict.WRONG, Verdict.IMPRECISE  # the same finding, more or less of it

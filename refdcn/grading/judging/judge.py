@@ -12,7 +12,7 @@ from refdcn.grading.expected import bounds, oracle
 from refdcn.grading.expected.case import Array, Case, offset_shape
 from refdcn.grading.expected.expectation import TARGETS, Expected, Range
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.process.isolation import Outcome
+from refdcn.grading.process.outcome import Outcome
 
 COMPANION = "the gradient companion: "  # before what it did
 

@@ -6,26 +6,21 @@ pattern that the grader left there.
 
 from __future__ import annotations
 
-import fcntl
 import math
 import mmap
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from refdcn.grading.expected.case import Array
+from refdcn.grading.process.message import ROOM, Placed
 
-REGION = 2**28  # bytes; a sparse file: only pages that are used cost
-INPUTS, ELSEWHERE, RESULTS, EARLIER, SIZE = (k * REGION for k in range(5))
+REGION = ROOM  # bytes; a sparse file: only pages that are used cost
+RESULTS, EARLIER, SIZE = 2 * REGION, 3 * REGION, 4 * REGION  # inputs have two
 GUARD = b"\xff" * 64  # NaN in every dtype
-Span = tuple[int, int]
-
-
-class ReplyError(ValueError):
-    """What came over the channel is no reply."""
 
 
 def bytes_of(array: Array, layout: str) -> tuple[bytes, tuple[int, ...], int]:
@@ -48,6 +43,8 @@ def sealed(name: str, size: int = 0) -> int:
         with tempfile.TemporaryFile() as file:
             file.truncate(size)
             return os.dup(file.fileno())
+    import fcntl
+
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, size)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
@@ -74,12 +71,19 @@ class Arena:
         """Write the inputs from byte `at` on; the entries of a request."""
         entries: list[dict[str, Any] | None] = []
         self.images = {}
+        end = (at // REGION + 1) * REGION
         for name, a in arrays.items():
             if a is None:
                 entries.append(None)
                 continue
             image, strides, start = bytes_of(a, layout)
             guarded = GUARD + image + GUARD
+            if at + len(guarded) > end:
+                raise ValueError(
+                    f"{name} needs {len(guarded)} bytes where {max(0, end - at)} are "
+                    f"left; the inputs of a call must fit into {REGION} bytes, since "
+                    "results lie behind them"
+                )
             self.map[at : at + len(guarded)] = guarded
             self.images[name] = at, guarded
             start += at + len(GUARD)
@@ -107,24 +111,17 @@ class Arena:
         nbytes = min(nbytes, REGION)
         self.map[RESULTS : RESULTS + nbytes] = bytes([pattern]) * nbytes
 
-    def results(self, told: list[dict[str, Any]], at: int) -> list[Any]:
-        """Copies of results that begin at `at`; of other objects their description.
-
-        `told` is what the candidate's process says; nothing in it is trusted.
-        """
+    def results(self, told: Sequence[Placed | str | None]) -> list[Any]:
+        """Copies of the results; of other objects what is told of them."""
         found: list[Any] = []
-        end = at + REGION
+        at = RESULTS
         for one in told:
-            if one["type"] != "array":
-                found.append(None if one["type"] == "None" else str(one["type"]))
+            if not isinstance(one, Placed):
+                found.append(one)
                 continue
-            shape, dtype = shape_of(one), np.dtype(one["dtype"])
-            n = math.prod(shape)
-            if dtype.hasobject or at + n * dtype.itemsize > end:
-                raise ReplyError("a result that cannot lie where it must")
-            a = np.frombuffer(self.map, dtype, n, at)
-            found.append(a.reshape(shape).copy())
-            at += n * dtype.itemsize
+            a = np.frombuffer(self.map, one.dtype, math.prod(one.shape), at)
+            found.append(a.reshape(one.shape).copy())
+            at += one.nbytes
         return found
 
     def again(self, kept: list[Array]) -> list[bytes]:
@@ -135,10 +132,11 @@ class Arena:
             at += a.nbytes
         return found
 
-    def sharing(self, told: list[dict[str, Any]], base: int) -> list[str]:
+    def sharing(self, told: Sequence[Placed | str | None], base: int) -> list[str]:
         """The inputs whose memory a result lies in; `base` the arena's address."""
         found: list[str] = []
-        for span in filter(None, map(span_of, told)):
+        spans = (one.span for one in told if isinstance(one, Placed))
+        for span in filter(None, spans):
             low, high = span[0] - base, span[1] - base
             if low < SIZE and high > 0:
                 inputs = [
@@ -153,23 +151,3 @@ class Arena:
         """Release it."""
         self.map.close()
         os.close(self.fd)
-
-
-def shape_of(one: dict[str, Any]) -> tuple[int, ...]:
-    """The shape that a reply tells, if it is one."""
-    shape = one["shape"]
-    if not all(type(n) is int and 0 <= n < 2**40 for n in shape) or len(shape) > 32:
-        raise ReplyError("a shape that is none")
-    return tuple(shape)
-
-
-def span_of(one: dict[str, Any]) -> Span | None:
-    """First address of a result and the one behind its last; None if empty."""
-    if one["type"] != "array" or 0 in shape_of(one):
-        return None
-    steps = [
-        (n - 1) * int(s) for n, s in zip(one["shape"], one["strides"], strict=True)
-    ]
-    low = int(one["address"]) + sum(min(0, s) for s in steps)
-    high = int(one["address"]) + sum(max(0, s) for s in steps)
-    return low, high + np.dtype(one["dtype"]).itemsize

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -75,6 +76,16 @@ def children(pid: int) -> set[int]:
     return found
 
 
+def descendants(pid: int) -> set[int]:
+    """All processes below it, as far as their parents still run."""
+    found: set[int] = set()
+    todo = {pid}
+    while todo:
+        todo = set().union(*map(children, todo)) - found
+        found |= todo
+    return found
+
+
 def copies(pid: int, parent: int) -> set[int]:
     """Forks of a session that still run: they hold its program, not another."""
     found = (children(pid) | children(parent)) - {pid}
@@ -102,13 +113,31 @@ def running(pid: int) -> bool:
     return False
 
 
+def ended(pid: int) -> bool:
+    """Whether a child of this process has ended; its exit code stays to be read."""
+    if not hasattr(os, "waitid"):
+        return False  # not known: the end of its channel tells
+    with suppress(ChildProcessError):
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, pid, how) is not None
+    return True
+
+
+def within(seconds: float, true: Callable[[], bool]) -> bool:
+    """Whether it becomes true in time."""
+    last = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > last:
+            return False
+        time.sleep(0.001)
+    return True
+
+
 def end(pid: int) -> None:
     """Kill a process and wait until it is gone: the next call must not meet it."""
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
-    last = time.monotonic() + ENDING
-    while running(pid) and time.monotonic() < last:
-        time.sleep(0.001)
+    within(ENDING, lambda: not running(pid))
 
 
 def accelerated(pid: int) -> bool:

@@ -25,7 +25,9 @@ from refdcn.grading.expected.precision import Standard
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.process.isolation import InProcess, Outcome, Process
+from refdcn.grading.process.in_process import InProcess
+from refdcn.grading.process.isolation import Process
+from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions.draw import exact_case, landing
 
 Runner = Process | InProcess

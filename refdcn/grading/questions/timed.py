@@ -24,7 +24,8 @@ from refdcn.grading.judging import judge
 from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process import watch
-from refdcn.grading.process.isolation import Outcome, Process
+from refdcn.grading.process.isolation import Process
+from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions.draw import draw_case
 
 WORK = 1.2e9  # floating-point operations of a timed call

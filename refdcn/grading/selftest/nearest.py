@@ -22,7 +22,7 @@ from refdcn.grading.expected.case import Array, Case, Sizes
 from refdcn.grading.expected.expectation import TARGETS, Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging import judge
-from refdcn.grading.process.isolation import InProcess
+from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.selftest import panel
 from refdcn.grading.selftest.correct import Style, member
 

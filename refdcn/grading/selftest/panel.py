@@ -14,8 +14,8 @@ from refdcn.grading.expected.precision import standard
 from refdcn.grading.grader import grade
 from refdcn.grading.judging import declared, judge
 from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.inside.candidates import load
-from refdcn.grading.process.isolation import InProcess
 from refdcn.grading.questions import draw
 from refdcn.grading.questions.draw import draw_case, landing
 from refdcn.grading.selftest.correct import Member, Style, member

@@ -17,7 +17,7 @@ from refdcn.grading.expected.precision import standard
 from refdcn.grading.grader import Progress, grade, prepare, run
 from refdcn.grading.judging.lower_precision import explain_precision
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.process.isolation import InProcess
+from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.questions import sweeps
 from refdcn.grading.report import Report
 from refdcn.grading.selftest import panel

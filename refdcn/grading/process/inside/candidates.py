@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ADAPTERS = os.path.join(os.path.dirname(os.path.dirname(HERE)), "adapters")
+ON_TORCH = "torchvision"  # the one of these that takes tensors
 # Ours are graded like any other: against formula.py, in a process of their own.
 BUILT_IN = {
-    "torchvision": f"{HERE}{os.sep}torchvision_adapter.py:torchvision",
+    "torchvision": f"{HERE}{os.sep}adapters{os.sep}torchvision.py:torchvision",
     "formula": "refdcn.formula:deform_conv2d",
     "loops": f"{ADAPTERS}{os.sep}loops.py:deform_conv2d",
     "refdcn": "refdcn:deform_conv2d",
@@ -73,6 +74,7 @@ def load(spec: str, array: str = "numpy") -> Target:
     else:
         sys.path.insert(0, os.getcwd())
         module = importlib.import_module(place)
+    array = "torch" if spec == ON_TORCH else array
     f = getattr(module, name, None)
     if not callable(f):
         raise SpecError(f"{place} has no function {name}")
@@ -88,7 +90,8 @@ def adapted(
     """Functions on NumPy arrays; those on torch tensors have autograd's gradients."""
     if array != "torch":
         return Target(name, f, grad)
-    adapter = from_file(f"{HERE}{os.sep}torch_arrays.py", "torch_arrays")
+    path = os.path.join(HERE, "adapters", "torch_arrays.py")
+    adapter = from_file(path, "torch_arrays")
     return Target(name, adapter.forward_of(f), adapter.grad_of(f))
 
 

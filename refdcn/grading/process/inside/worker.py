@@ -1,8 +1,10 @@
 """The candidate's side: loads it, and answers calls until its channel closes.
 
 Started by its path, so that nothing of refdcn is in the candidate's process
-unless the candidate imports it. After loading, each session runs in a fork: a
-call that kills its session costs no second import.
+unless the candidate imports it; Python 3.8 and NumPy 1.20 are enough. After loading,
+each session runs in a fork: a call that kills its session costs no second import.
+Threads that the import left running would not come along, so with such the process
+is itself the only session, and the grader starts another one after it.
 
 Requests and replies are JSON lines, arrays lie in memory that the grader owns.
 The candidate shares this process and can forge all that is said here; so this
@@ -16,6 +18,7 @@ import json
 import mmap
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from refdcn.grading.process.inside import candidates, confinement
+
+    Message = dict[str, Any]
 elif __package__:
     from refdcn.grading.process.inside import candidates, confinement
 else:
@@ -37,11 +42,11 @@ else:
 
     candidates, confinement = beside("candidates"), beside("confinement")
 
-Message = dict[str, Any]
 WINDOWS = "stride", "padding", "dilation"
 LONGEST = 1000  # characters of an error's text
 LARGE = 2**20  # bytes of a block that only malloc can give
 MOST = 16  # results of one call
+NUMBERS = "biufc"  # kinds of dtypes whose memory is numbers alone
 
 
 def send(replies: int, message: Message) -> None:
@@ -97,27 +102,26 @@ def perform(target: candidates.Target, request: Message, inputs: list[Any]) -> A
     return target.grad(inputs[5], *inputs[:5], **windows)
 
 
-def fact(a: Any, arena: mmap.mmap, at: int, room: int) -> tuple[Message, int]:
+def fact(a: Any, arena: mmap.mmap, at: int, room: int) -> tuple[Message | None, int]:
     """What one result is and where it lay; its bytes go into the arena at `at`."""
     if a is None:
-        return {"type": "None"}, at
+        return None, at
     kind = type(a)
     # A subclass could compute when it is looked at, after the clock has stopped.
-    if kind is not np.ndarray or a.dtype.hasobject or at + a.nbytes > room:
+    if kind is not np.ndarray or a.dtype.kind not in NUMBERS or at + a.nbytes > room:
         text = f"{kind.__module__}.{kind.__qualname__}"
         if kind is np.ndarray:
             text += f" of {a.dtype.name} {list(a.shape)}"
-        return {"type": text}, at
+        return {"object": text}, at
     bits = a.tobytes()
     arena[at : at + len(bits)] = bits
     told = {
-        "type": "array",
-        "dtype": a.dtype.name if a.dtype.isnative else a.dtype.str,
+        "dtype": a.dtype.str,
         "shape": a.shape,
         "strides": a.strides,
         "address": a.__array_interface__["data"][0],
     }
-    return told, at + len(bits)
+    return {"array": told}, at + len(bits)
 
 
 def said(e: BaseException) -> str:
@@ -176,7 +180,7 @@ def serve(
         os.chdir(home)
         reply = answer(target, arena, request, earlier)
         flush()
-        reply |= {"token": request["token"], "from": os.getpid()}
+        reply.update(token=request["token"], sender=os.getpid())
         send(replies, reply)
         if os.getpid() != me:
             return  # the candidate forked, and this is its copy
@@ -184,7 +188,6 @@ def serve(
 
 def supervise(run: Callable[[], None], replies: int) -> None:
     """Fork a session, report how it ended, fork the next one."""
-    confinement.adopt_orphans()
     while True:
         child = os.fork()
         if child == 0:
@@ -197,8 +200,17 @@ def supervise(run: Callable[[], None], replies: int) -> None:
         pid, status = os.wait()
         while pid != child:
             pid, status = os.wait()
-        code = os.waitstatus_to_exitcode(status)
+        ended = os.WIFSIGNALED(status)
+        code = -os.WTERMSIG(status) if ended else os.WEXITSTATUS(status)
         send(replies, {"status": "died", "code": code})
+
+
+def threads() -> int:
+    """How many this process has, those that no Python code started too (Linux)."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return threading.active_count()
 
 
 def begin(
@@ -208,18 +220,33 @@ def begin(
     requests: int,
     replies: int,
     confined: bool = False,
+    started: int = 0,
 ) -> None:
-    """Say what was loaded; then session after session."""
-    has_grad = target.grad is not None
-    hello = {"status": "loaded", "grad": has_grad, "base": base, "confined": confined}
+    """Say what was loaded; then session after session, or with threads a single one."""
+    hello = {"status": "loaded", "grad": target.grad is not None, "base": base}
+    hello.update(confined=confined, threads=started)
     send(replies, hello)
-    supervise(lambda: serve(target, arena, requests, replies), replies)
+    confinement.adopt_orphans()
+
+    def session() -> None:
+        serve(target, arena, requests, replies)
+
+    if not started:
+        supervise(session, replies)
+    send(replies, {"status": "session", "pid": os.getpid()})
+    try:
+        session()
+    finally:
+        os._exit(0)
 
 
 def main(arguments: list[str]) -> None:
     """`python worker.py SPEC ARRAY REQUESTS REPLIES ARENA`."""
     spec, array, *numbers = arguments
     requests, replies, file = map(int, numbers)
+    here = os.path.dirname(os.path.abspath(__file__))
+    # This folder is no place to import from.
+    sys.path[:] = [p for p in sys.path if os.path.abspath(p) != here]
     confinement.die_with_parent()
     confined = confinement.enter_domain()
     arena = mmap.mmap(file, 0)
@@ -227,13 +254,15 @@ def main(arguments: list[str]) -> None:
     confinement.watch_imports(
         lambda name: send(replies, {"status": "imports", "name": name})
     )
+    before = threads()  # those of NumPy's products survive a fork
     try:
         target = candidates.load(spec, array)
     except BaseException as e:
         send(replies, {"status": "unloadable", "text": said(e)})
         return
     flush()
-    begin(target, arena, base, requests, replies, confined)
+    started = max(0, threads() - before)
+    begin(target, arena, base, requests, replies, confined, started)
 
 
 if __name__ == "__main__":

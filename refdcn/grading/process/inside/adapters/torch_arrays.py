@@ -41,12 +41,16 @@ def forward_of(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def grad_of(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Its five gradients on NumPy arrays, by autograd."""
+    """The five gradients of f on NumPy arrays, by autograd.
+
+    Autograd is given a copy of grad_y: for one image and one output pixel the bias
+    gradient that it returns is the very memory it was given.
+    """
 
     def grad(grad_y: Any, *inputs: Any, **windows: Any) -> list[Any]:
         leaves = [None if a is None else tensor(a).requires_grad_() for a in inputs]
         y = f(*leaves, **windows)
-        y.backward(tensor(grad_y))
+        y.backward(tensor(grad_y).clone())
         return [None if a is None else plain(a.grad) for a in leaves]
 
     return grad
