@@ -26,7 +26,8 @@ COMPANIONS = [b for b in contract.BREACHES if b.of_gradients]
 
 @cache
 def graded(file, way):
-    limits = {"timeout": 2 if way == "hang" else 20, "memory": 2**29}
+    hangs = way in ("hang", "answers_for_ever")
+    limits = {"timeout": 2 if hangs else 20, "memory": 2**29}
     return grade(f"{file}:{way}", dtypes=["float32"], seed=3, **limits)
 
 
@@ -47,7 +48,7 @@ def test_misbehaviour_is_a_verdict_and_grading_goes_on(breach):
     groups = {line.group for line in report.lines}
     assert {"exact", "random", "sizes", "optional", "malformed", "hostile"} <= groups
     others = [f for f in report.counted if f.verdict is Verdict.PASS]
-    assert others or breach.way in ("half", "listed", "doubles")
+    assert others or breach.way in ("half", "listed", "doubles", "greets")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """The contract's part of the catalogue: each breach, and the verdict it must get.
 
-The functions are in misbehaving.py, misbehaving_gradients.py and exploits.py; each
-is graded like any other candidate, in a process of its own.
+The functions are in misbehaving.py, misbehaving_gradients.py and, those that want to
+pass without doing the work, exploits.py, greets.py and loads_once.py; each is graded
+like any other candidate, in a process of its own.
 """
 
 from __future__ import annotations
@@ -84,6 +85,10 @@ TRICKS = {
     "blinds_hashes": (INTEGRITY, "changed its input offset"),
     "talks_over": (INTEGRITY, "over the grader's channel"),
     "answers_itself": (INTEGRITY, "answered twice"),
+    "plays_dead": (INTEGRITY, "over the grader's channel"),
+    "numbers_by_name": (INTEGRITY, "over the grader's channel"),
+    "lacks_results": (INTEGRITY, "over the grader's channel"),
+    "answers_for_ever": (TIMEOUT, "no answer in 2 s"),
     "reads_grader": (WRONG, "y has shape [1, 1]"),
     "promises": (WRONG, "Promise, no array"),
     "pays_later": (INTEGRITY, "an earlier result changed"),
@@ -94,6 +99,11 @@ TRICKS = {
     "swells_unseen": (CRASH, "out of memory, with 0.5 GiB allowed"),
     "interrupts": (CRASH, "left by KeyboardInterrupt"),
     "kills_parent": (CRASH, "killed by SIGKILL"),
+}
+GREETINGS = {"greets": (INTEGRITY, "over the grader's channel")}
+LOADED_ONCE = {
+    "kills_parent_once": (CRASH, "killed by SIGKILL"),
+    "talks_once": (CRASH, "it loads only once"),
 }
 GRADIENTS = {
     "segfault": (CRASH, "SIGSEGV"),
@@ -128,6 +138,8 @@ GRADIENTS = {
 ALL = {
     "misbehaving": WAYS,
     "exploits": TRICKS,
+    "greets": GREETINGS,
+    "loads_once": LOADED_ONCE,
     "misbehaving_gradients": GRADIENTS,
 }
 BREACHES = [

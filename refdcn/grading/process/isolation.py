@@ -46,6 +46,7 @@ SECONDS, MEMORY = 60.0, 4 * 2**30  # of one call, unless told otherwise
 LOADING = 120.0  # seconds to import a candidate
 STARTING = 30.0  # seconds to fork a session
 ENDING = 10.0  # seconds that a killed process may take
+GRACE = 1.0  # seconds from the end of the channel to that of its process
 FIRST, SECOND = 0xFE, 0x41  # patterns of fresh memory: huge, and about 12
 NAMES = "x", "offset", "weight", "mask", "bias", "grad_y"
 TWICE = "a call was answered twice, as after a fork"
@@ -251,12 +252,12 @@ class Process:
             late = time.monotonic() > end
             reply = Silence.LATE if late else self.receive((Reply, Died), end)
         seconds = time.monotonic() - began
-        outcome = self.read(reply, request["token"])
+        outcome = self.read(reply, request)
         outcome.seconds = seconds
         outcome.faults += faults
         return outcome
 
-    def read(self, reply: Message | Silence, token: int) -> Outcome:
+    def read(self, reply: Message | Silence, request: dict[str, Any]) -> Outcome:
         """The outcome that a message, or its absence, means."""
         limit = f"out of memory, with {self.memory / 2**30:.3g} GiB allowed"
         if reply is Silence.CLOSED:
@@ -270,9 +271,12 @@ class Process:
         if isinstance(reply, Died):
             self.renew()
             return Outcome("crash", ending(reply.code))
-        if not isinstance(reply, Reply) or reply.token != token:
+        if not isinstance(reply, Reply) or reply.token != request["token"]:
             raise ReplyError(INTRUDED)
         status, text = reply.status, reply.text
+        one = request["call"] == "forward"
+        if status == "ok" and one and len(reply.results) != 1:
+            raise ReplyError(INTRUDED)
         if status == "memory" or (status == "raised" and ran_out(text)):
             return Outcome("crash", f"{limit}: {text}")
         if status == "left":
@@ -350,7 +354,7 @@ class Process:
 
     def how_it_ended(self) -> str:
         """In words, of a process whose end of the channel is closed."""
-        watch.within(1, lambda: watch.ended(self.process.pid))
+        watch.within(GRACE, lambda: watch.ended(self.process.pid))
         alone = watch.ended(self.process.pid)
         code = self.stop()
         if code is None or not alone:
