@@ -237,7 +237,9 @@ def script(rng, pid):
         lines += [forged(rng, pid) for _ in range(rng.choice([0, 0, 0, 1]))]
         if rng.random() < 0.7:
             kind = rng.choice(["ok", "ok", "ok", "raised", "died"])
-            lines.append(json.dumps(honest(kind, token, pid)).encode())
+            said = honest(kind, token, pid)
+            said = changed(rng, said) if rng.random() < 0.2 else said
+            lines.append(json.dumps(said).encode())
         if lines and rng.random() < 0.2:
             lines.append(lines[-1])
     text = b"\n".join(lines) + b"\n" * (rng.random() < 0.9)
