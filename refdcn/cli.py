@@ -157,15 +157,15 @@ def output(text: str) -> Path:
 
 def run_grade(options: argparse.Namespace) -> int:
     """Grade and print; the exit code is the worst counted verdict's."""
-    if options.self_test:
-        return run_self_test(options)
-    if options.spec is None:
+    if options.spec is None and not options.self_test:
         print("refdcn grade: SPEC is missing; torchvision is one", file=sys.stderr)
         return 2
     from refdcn.grading import CannotStartError, gaps, grade
     from refdcn.grading.process.inside.candidates import SpecError, split
 
     try:
+        if options.self_test:
+            return run_self_test(options)
         split(options.spec)
         report = grade(
             options.spec,
@@ -204,7 +204,10 @@ def write_script(text: str, path: Path) -> None:
 
 def run_self_test(options: argparse.Namespace) -> int:
     """Mistakes that must be caught, correct implementations that must not."""
+    from refdcn.grading.process.isolation import require_posix
     from refdcn.grading.selftest import selftest
+
+    require_posix()
 
     seed = 0 if options.seed is None else options.seed
     done = selftest.whole(seed, options.level)
@@ -214,14 +217,18 @@ def run_self_test(options: argparse.Namespace) -> int:
 
 def run_demo(options: argparse.Namespace) -> int:
     """Grade the two shipped kernels; the wrong one must be caught."""
-    from refdcn.grading import grade
+    from refdcn.grading import CannotStartError, grade
 
     codes = []
     for title, spec in (
         ("A correct kernel, refdcn.deform_conv2d:", "refdcn:deform_conv2d"),
         ("A wrong one, which reads its offsets as (x, y):", WRONG),
     ):
-        report = grade(spec, dtypes=["float32"], seed=0, progress=True)
+        try:
+            report = grade(spec, dtypes=["float32"], seed=0, progress=True)
+        except CannotStartError as e:
+            print(f"refdcn demo: {e}", file=sys.stderr)
+            return 2
         codes.append(report.exit_code)
         print(f"{title}\n\n{report.text()}\n")
     return 0 if codes == [0, 1] else 1

@@ -15,6 +15,7 @@ from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.outcome import Outcome
 
 COMPANION = "the gradient companion: "  # before what it did
+ORDERS = {"<": "little", ">": "big"}
 
 
 @dataclass
@@ -64,7 +65,8 @@ def misshapen(case: Case, y: Any, name: str, like: Array, shape: Any) -> Finding
         return Finding(case, name, Verdict.WRONG, text)
     wanted = np.dtype(np.uint16) if case.bfloat16 else like.dtype
     if y.dtype != wanted:
-        text = f"{name} is {y.dtype.name} for {case.dtype} inputs"
+        order = "" if y.dtype.isnative else f"{ORDERS[y.dtype.byteorder]}-endian "
+        text = f"{name} is {order}{y.dtype.name} for {case.dtype} inputs"
         return Finding(case, name, Verdict.WRONG, text)
     return None
 
