@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refdcn import formula
-from refdcn.grading.expected.case import Sizes, draw_case
+from refdcn.grading.expected.case import Sizes
+from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.verdicts import Verdict
@@ -39,7 +40,7 @@ from refdcn.grading.process.message import (
     parse,
 )
 from refdcn.grading.process.outcome import CannotStartError
-from refdcn.grading.questions.suite import Expected
+from refdcn.grading.questions.draw import draw_case
 
 KINDS = Loaded, Unloadable, Session, Died, Reply
 CASE = draw_case(

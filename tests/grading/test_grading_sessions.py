@@ -13,10 +13,11 @@ import pytest
 import refdcn
 from refdcn.grading import CannotStartError, grade, grader
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
-from refdcn.grading.expected.case import Sizes, draw_case
+from refdcn.grading.expected.case import Sizes
 from refdcn.grading.process import arena, interpreter
 from refdcn.grading.process.forked import Forked
 from refdcn.grading.process.isolation import Process
+from refdcn.grading.questions.draw import draw_case
 
 CANDIDATES = Path(__file__).parents[1] / "support" / "candidates"
 THREADED = CANDIDATES / "threaded.py"
