@@ -46,6 +46,12 @@ ARROWS = {
     "__init__": {"ops", "grading", "threads"},
 }
 
+# room of the grader: all of refdcn that it may import besides itself.
+ROOMS = {
+    "grading/expected": {"refdcn.formula"},  # the definition alone says what must come
+    "grading/process/inside": set(),  # a candidate's process loads nothing else
+}
+
 # Files of the grader that run in the candidate's process alone.
 CANDIDATES_SIDE = {"examples.py"}
 
@@ -55,9 +61,9 @@ def part(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(path):
+def imported(path, home=PACKAGE):
     """Dotted names that a file imports, relative ones resolved."""
-    package = ("refdcn", *path.relative_to(PACKAGE).parts[:-1])
+    package = ("refdcn", *path.relative_to(home).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -111,6 +117,43 @@ def test_the_oracle_never_imports_the_kernels_it_judges():
     package = (PACKAGE / "grading").rglob("*.py")
     using = {path.name for path in package if "refdcn" in set(imported(path))}
     assert using <= CANDIDATES_SIDE
+
+
+def foreign(room, package=PACKAGE):
+    """What a room imports of refdcn that it may not."""
+    own = "refdcn." + room.replace("/", ".")
+    for path in sorted((package / room).rglob("*.py")):
+        for name in imported(path, package):
+            inside = name == own or name.startswith(own + ".")
+            if name.partition(".")[0] == "refdcn" and not inside:
+                if name not in ROOMS[room]:
+                    yield f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_nothing_but_what_it_may(room):
+    assert not list(foreign(room))
+
+
+@pytest.mark.parametrize(
+    ("room", "line", "said"),
+    [
+        ("grading/expected", "from refdcn import formula, loops", "refdcn.loops"),
+        ("grading/expected", "from refdcn.loops import floor", "refdcn.loops"),
+        ("grading/expected", "import refdcn.shapes", "refdcn.shapes"),
+        ("grading/expected", "from ..judging import judge", "refdcn.grading.judging"),
+        ("grading/process/inside", "import refdcn", "refdcn"),
+        ("grading/process/inside", "from refdcn import formula", "refdcn.formula"),
+        ("grading/process/inside", "from .. import watch", "refdcn.grading.process"),
+        ("grading/process/inside", "def f():\n    import refdcn.ops", "refdcn.ops"),
+    ],
+)
+def test_an_import_that_a_room_may_not_have_is_found(tmp_path, room, line, said):
+    home = tmp_path / room
+    home.mkdir(parents=True)
+    (home / "fine.py").write_text("import numpy\nfrom . import other\n")
+    (home / "made_up.py").write_text(f"{line}\n")
+    assert list(foreign(room, tmp_path)) == [f"made_up.py imports {said}"]
 
 
 @pytest.mark.parametrize(
