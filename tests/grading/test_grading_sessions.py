@@ -4,6 +4,7 @@ import ast
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import refdcn
 from refdcn.grading import CannotStartError, grade, grader
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.expected.case import Sizes
-from refdcn.grading.process import arena, interpreter
+from refdcn.grading.process import arena, interpreter, watch
 from refdcn.grading.process.forked import Forked
 from refdcn.grading.process.isolation import Process
 from refdcn.grading.questions.draw import draw_case
@@ -122,6 +123,24 @@ def test_autograd_is_not_given_the_memory_of_grad_y():
         outcome = runner.call(one, "grad")
         runner.close()
         assert (outcome.status, outcome.faults, len(outcome.results)) == ("ok", [], 5)
+
+
+def test_one_that_moves_away_is_ended_too(started):
+    runner = started(f"{PLAIN}:moves_away")
+    first, runner.timeout = runner.session, 1
+    began = time.monotonic()
+    assert runner.call(case()).status == "timeout"
+    assert time.monotonic() - began < 8 and not watch.running(first)
+    assert runner.session not in (0, first)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux")
+def test_nothing_that_an_import_left_outlives_its_process():
+    runner = Process(f"{CANDIDATES / 'leaves_daemon.py'}:deform_conv")
+    left = watch.descendants(runner.process.pid) - {runner.session}
+    assert len(left) == 1 and all(map(watch.running, left))
+    runner.close()
+    assert watch.within(5, lambda: not any(map(watch.running, left)))
 
 
 # Memory --------------------------------------------------------------------------

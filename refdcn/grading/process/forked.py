@@ -64,6 +64,7 @@ class Forked(Process):
             faulthandler.disable()  # how it died, the report says
             os.setsid()
             confinement.die_with_parent()
+            confinement.adopt_orphans()
             locked = confinement.enter_domain()
             self.channel.close()
             os.dup2(self.log, 1)

@@ -325,8 +325,9 @@ class Process:
     def kill_session(self) -> None:
         """End a session that exceeded a limit, and have the next one."""
         with suppress(ProcessLookupError, PermissionError):
-            if os.getsid(self.session) == self.process.pid:
-                os.kill(self.session, signal.SIGKILL)
+            if os.getsid(self.session) != self.process.pid:
+                return self.restart()  # it went elsewhere, or another has its number
+            os.kill(self.session, signal.SIGKILL)
         end = time.monotonic() + ENDING
         died = self.receive((Reply, Died), end)
         while isinstance(died, Reply):  # it answered after all, but too late

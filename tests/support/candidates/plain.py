@@ -68,3 +68,9 @@ def buffer(*inputs, **windows):
 def hangs(*inputs, **windows):
     while True:
         time.sleep(1)
+
+
+def moves_away(*inputs, **windows):
+    """Leaves the session of its process, and never answers."""
+    os.setsid()
+    hangs()

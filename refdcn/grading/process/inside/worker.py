@@ -226,7 +226,6 @@ def begin(
     hello = {"status": "loaded", "grad": target.grad is not None, "base": base}
     hello.update(confined=confined, threads=started)
     send(replies, hello)
-    confinement.adopt_orphans()
 
     def session() -> None:
         serve(target, arena, requests, replies)
@@ -248,6 +247,7 @@ def main(arguments: list[str]) -> None:
     # This folder is no place to import from.
     sys.path[:] = [p for p in sys.path if os.path.abspath(p) != here]
     confinement.die_with_parent()
+    confinement.adopt_orphans()
     confined = confinement.enter_domain()
     arena = mmap.mmap(file, 0)
     base = np.frombuffer(arena, np.uint8, 1).__array_interface__["data"][0]
