@@ -77,7 +77,7 @@ WAYS = {
     "doubles": (WRONG, "y is float64 for float32 inputs"),
     "empty_batch": (UNSUPPORTED, "ZeroDivisionError"),
     "large_kernel": (UNSUPPORTED, "larger than image"),
-    "unchecked": (WRONG, "accepted in silence"),
+    "unchecked": (Verdict.UNCHECKED, "whose shapes fit nothing"),
 }
 TRICKS = {
     "blinds_numpy": (INTEGRITY, "an earlier"),
