@@ -69,7 +69,7 @@ class Record:
     """The verdicts on one candidate."""
 
     options: Options
-    findings: Sequence[Finding]
+    findings: Sequence[Finding] = field(repr=False)
     diagnosis: Diagnosis = field(default_factory=Diagnosis)
     run: Run = field(default_factory=lambda: Run(""))
     smallest: Finding | None = None  # the worst failing case, reduced
@@ -144,12 +144,17 @@ class Record:
     @property
     def scope(self) -> str:
         """What was graded."""
-        return "forward and gradients" if self.run.has_grad else "forward only"
+        return "forward and gradients" if self.has_grad else "forward only"
 
     @property
     def candidate(self) -> str:
         """Its name."""
         return self.run.candidate
+
+    @property
+    def has_grad(self) -> bool:
+        """Whether gradients were asked for."""
+        return self.run.has_grad
 
 
 def compared(findings: Iterable[Finding]) -> Compared:

@@ -40,7 +40,7 @@ def closures(factor=1):
 
 def test_a_closure_alone_is_graded_forward_only(few):
     report = grade(closures()[0], **ONE)
-    assert report.exit_code == 0 and not report.run.has_grad
+    assert report.exit_code == 0 and not report.has_grad
     assert FORK in report.sentence and "(forward only)" in report.sentence
     assert json.loads(report.json())["graded"] == "forward only"
 
@@ -59,7 +59,7 @@ def test_a_closure_is_graded_with_the_companion_it_is_given(few):
 
 def test_a_function_of_a_module_has_the_companion_beside_it(few):
     report = grade(formula.deform_conv2d, **ONE)
-    assert report.candidate == "refdcn.formula:deform_conv2d" and report.run.has_grad
+    assert report.candidate == "refdcn.formula:deform_conv2d" and report.has_grad
     same = grade(formula.deform_conv2d, grad=formula.deform_conv2d_grad, **ONE)
     assert same.candidate == report.candidate and same.has_grad
     assert not grade(examples.swapped, **ONE).has_grad
@@ -88,7 +88,7 @@ def test_a_closure_on_torch_tensors_has_autograds_gradients(few):
         return deform_conv2d(x, offset, weight, bias, mask=mask, **windows)
 
     report = grade(closure, array="torch", **ONE)
-    assert report.exit_code == 0 and report.run.has_grad and FORK in report.sentence
+    assert report.exit_code == 0 and report.has_grad and FORK in report.sentence
 
 
 def test_ours_may_load_refdcn(few):

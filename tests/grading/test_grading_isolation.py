@@ -121,7 +121,7 @@ def test_every_gradient_that_nobody_wrote_is_seen(companion):
 def test_a_right_companion_passes_the_same_cases(companion):
     report = companion(contract.Breach("misbehaving_gradients", "right", *"  "))
     assert {f.verdict for f in report.counted} == {Verdict.PASS}
-    assert report.run.has_grad and report.run.left_out_gradients == 0
+    assert report.has_grad and report.run.left_out_gradients == 0
 
 
 def test_a_companion_that_dies_costs_no_forward_case():

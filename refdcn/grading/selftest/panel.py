@@ -201,7 +201,7 @@ def whole(members: Sequence[Member], seed: int) -> list[Alarm]:
             conventions=kept,
             seed=seed,
         )
-        if report.exit_code or not report.run.has_grad:
+        if report.exit_code or not report.has_grad:
             bad = report.worst_of(report.counted)
             found.append(Alarm(one.name, str(bad and bad.case), report.headline()))
     return found
