@@ -40,12 +40,19 @@ def fails(f: Finding) -> bool:
 def cause_in(dtype: str, findings: Sequence[Finding]) -> Hypothesis | None:
     """The precision that the errors of a dtype come nearest to."""
     bad = [f for f in findings if f.case.dtype == dtype and fails(f)]
-    if not bad or any(f.got is None for f in bad) or rare(bad, findings):
+    if not bad or any(f.got is None for f in bad):
         return None
     bad.sort(key=lambda f: f.verdict)
+    told = [(nearness(bad, h), h) for h in hypotheses(dtype)]
+    for near, h in told:
+        # However near to the definition, and however seldom it shows.
+        if h.convention and near >= 0:
+            return h
+    if rare(bad, findings):
+        return None
     fine = {f.target for f in findings if f.case.dtype == dtype and drawn(f)}
     fine -= {f.target for f in bad}
-    told = [(nearness(bad, h), h) for h in hypotheses(dtype) if meets(h, bad, fine)]
+    told = [(near, h) for near, h in told if meets(h, bad, fine)]
     near, h = max(told, key=lambda pair: pair[0])
     return h if near >= 0 else None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from refdcn.grading.expected.precision import Cause
 from refdcn.grading.judging.finding import Element, Finding, Kind
 from refdcn.grading.words.diagnosis import fact
@@ -83,9 +85,9 @@ def no_array(f: Finding) -> str:
 
 def dtype(f: Finding) -> str:
     """Another number format, or the other byte order."""
-    swapped = str(f.measured)[:1] in "<>"
-    more = ", not in this machine's byte order," if swapped else ""
-    return f"{f.target} is {f.measured}{more} for {f.defined} inputs"
+    order = BYTE_ORDERS.get(f.measured[0], "")
+    name = np.dtype(f.measured).name if order else f.measured
+    return f"{f.target} is {order}{name} for {f.defined} inputs"
 
 
 def not_finite(f: Finding) -> str:
@@ -105,6 +107,7 @@ def too_fast(f: Finding) -> str:
     )
 
 
+BYTE_ORDERS = {"<": "little-endian ", ">": "big-endian "}
 OTHER_BITS = "a repeat with the same inputs gave other bits"
 STALE = "it returned the answer to an earlier call, whose values were others"
 USUAL = "less accurate than the usual orders of summation"

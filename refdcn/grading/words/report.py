@@ -68,10 +68,21 @@ def right(record: Record) -> str:
         return f"{name(record)}: no values were asked for, and nothing is wrong."
     run = record.run
     so_far = " as far as it was graded" if run.interrupted or run.over_budget else ""
-    also = ", and unchecked" if record.verdict is Verdict.UNCHECKED else ""
+    unchecked = record.verdict is Verdict.UNCHECKED
+    also, more = (", and unchecked", f" {accepted(record)}") if unchecked else ("", "")
     return (
         f"{name(record)} is right{also}{so_far}: all {c.results:,} results of "
-        f"{c.calls:,} calls {BOUND} ({record.scope})."
+        f"{c.calls:,} calls {BOUND} ({record.scope}).{more}"
+    )
+
+
+def accepted(record: Record) -> str:
+    """What it computes that fits nothing."""
+    asked = [f for f in record.findings if f.case.kind == "malformed"]
+    mine = [f for f in asked if f.kind is Kind.ACCEPTED]
+    return (
+        f"It computes on {len(mine)} of {len(asked)} inputs whose shapes fit nothing; "
+        f"first: {mine[0].case.note}."
     )
 
 
@@ -134,13 +145,9 @@ def gap(record: Record, declared: str) -> str:
 def remarks(record: Record) -> Iterator[str]:
     """What was not asked or not computed, and what its process did."""
     run, options = record.run, record.options
-    accepted = [f for f in record.findings if f.kind is Kind.ACCEPTED]
-    if accepted:
-        asked = sum(f.case.kind == "malformed" for f in record.findings)
-        yield (
-            f"It computes on {len(accepted)} of {asked} inputs whose shapes fit "
-            f"nothing; first: {accepted[0].case.note}."
-        )
+    unchecked = any(f.kind is Kind.ACCEPTED for f in record.findings)
+    if unchecked and record.verdict is not Verdict.UNCHECKED:
+        yield accepted(record)
     if record.verdict is not Verdict.NOTHING:
         for dtype in record.idle:
             yield f"In {dtype} nothing was computed."
