@@ -123,7 +123,7 @@ GRADIENTS = {
     "alone": (WRONG, "it returned 1 gradients; it must return five"),
     "fills_none": (WRONG, "grad_mask is no None though mask was None"),
     "memory_order": (WRONG, "layout is not contiguous"),
-    "home": (WRONG, "gradient of x"),
+    "home": (INTEGRITY, "gave other bits"),
 }
 ALL = {
     "misbehaving": WAYS,

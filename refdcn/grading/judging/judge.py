@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refdcn.grading.expected import bounds, oracle
+from refdcn.grading.expected import oracle
 from refdcn.grading.expected.case import NAMES, Array, Case, offset_shape
 from refdcn.grading.expected.expectation import TARGETS, Expected
 from refdcn.grading.judging.distance import first_failure, outside, within
@@ -97,11 +97,8 @@ def gradients(expected: Expected, outcome: Outcome) -> list[Finding]:
             continue
         found = misshapen(case, got, name, like, like.shape)
         findings.append(found or compare(expected, name, case.numbers(got)))
-    if not findings[1].structural:
-        offset = case.numbers(outcome.results[1])
-        findings[1] = flat_at_integers(expected, findings[1], offset)
-        if findings[1].verdict is Verdict.PASS:
-            findings += slopes(expected, offset)
+    if findings[1].verdict is Verdict.PASS:
+        findings += slopes(expected, case.numbers(outcome.results[1]))
     return findings
 
 
@@ -154,26 +151,6 @@ def compare(expected: Expected, name: str, y: Array) -> Finding:
         bad = replace(found, verdict=Verdict.IMPRECISE, kind=kind)
         return replace(bad, failing=loose, got=y)
     return found
-
-
-def flat_at_integers(expected: Expected, found: Finding, got: Array) -> Finding:
-    """The same finding, unless a slope of 0 at integer positions is all that fails.
-
-    A tent of two rectified lines has no slope at its tip and its feet, where
-    automatic differentiation takes 0 for that of a rectified 0.
-    """
-    if found.kind is not Kind.VALUES or found.failing is None:
-        return found
-    case, want = expected.case, expected.range("grad_offset")
-    shape = offset_shape(case.sizes)
-    delta = bounds.deltas(case, expected.wrong)
-    wide = delta[0][:, :, None], delta[1][:, :, None]
-    kinks = [bounds.kinks(case, wide, axis) for axis in (0, 1)]
-    kink = np.stack(np.broadcast_arrays(*kinks), 3).reshape(shape)
-    flat = kink.reshape(got.shape) & within(np.abs(got.astype(float)), want.bound)
-    if (found.failing & ~flat).any():
-        return found
-    return compare(expected, "grad_offset", np.where(flat, want.low, got))
 
 
 def slopes(expected: Expected, got: Array) -> list[Finding]:

@@ -69,11 +69,16 @@ def element(name: str, e: Element) -> str:
 
 
 def values(f: Finding) -> str:
+    """The worst element, how many fail, and the input that is not finite."""
+    note = f"{f.case.note}: " if f.case.kind == "hostile" else ""
+    return note + failing(f)
+
+
+def failing(f: Finding) -> str:
     """The worst element, and how many fail."""
     assert f.worst is not None
-    note = f"{f.case.note}: " if f.case.kind == "hostile" else ""
     many = f"{f.failures} of {f.values} values are outside"
-    return f"{note}{element(f.target, f.worst)}; {many}"
+    return f"{element(f.target, f.worst)}; {many}"
 
 
 def no_array(f: Finding) -> str:

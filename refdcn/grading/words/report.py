@@ -15,7 +15,7 @@ from refdcn.grading.questions.timed import Timing
 from refdcn.grading.record import Line, Record
 from refdcn.grading.words.command import repeating
 from refdcn.grading.words.diagnosis import conclusion, evidence
-from refdcn.grading.words.findings import cause, one_line, said
+from refdcn.grading.words.findings import cause, failing, one_line, said
 
 BOUND = "lie within the bound that every correct implementation meets"
 
@@ -172,8 +172,7 @@ def of_hostile(record: Record) -> Iterator[str]:
     f = record.worst_of(g for g in record.findings if g.case.kind == "hostile")
     if f is None or f.verdict >= min(record.verdict, Verdict.CONVENTION):
         return
-    what = f.case.note
-    told = said(f).removeprefix(f"{what}: ").rstrip(".")
+    what, told = f.case.note, failing(f) if f.kind is Kind.VALUES else said(f)
     finite = np.isfinite(f.case.x).all() and np.isfinite(f.case.offset).all()
     own_rule = f.verdict is Verdict.WRONG and not finite
     yield (
