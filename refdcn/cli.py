@@ -23,6 +23,15 @@ GROUPS = (
 )
 WRONG = "refdcn.grading.examples:swapped"
 
+EXIT_CODES = (
+    "Exit code: 0 pass, 1 wrong (or imprecise for a declared precision), 2 usage, "
+    "3 crash or timeout, 4 unsupported and not declared, or nothing computed, 5 "
+    "integrity, 130 interrupted; the worst in the order crash, timeout, integrity, "
+    "wrong, imprecise, unsupported, nothing counts, not the largest number. "
+    "Conventions and declared gaps are named and exit with 0, and so do wrong "
+    "shapes that are computed, but for --strict."
+)
+
 
 def parser() -> argparse.ArgumentParser:
     """What may be typed."""
@@ -45,14 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 def add_grade(grade: argparse.ArgumentParser) -> None:
     """The arguments of `refdcn grade`."""
-    grade.epilog = (
-        "Exit code: 0 pass, 1 wrong (or imprecise for a declared precision), 2 usage, "
-        "3 crash or timeout, 4 unsupported and not declared, or nothing computed, 5 "
-        "integrity, 130 interrupted; the worst in the order crash, timeout, integrity, "
-        "wrong, imprecise, unsupported, nothing counts, not the largest number. "
-        "Conventions and declared gaps are named and exit with 0, and so do wrong "
-        "shapes that are computed, but for --strict."
-    )
+    grade.epilog = EXIT_CODES
     grade.add_argument(
         "spec",
         metavar="SPEC",

@@ -306,7 +306,7 @@ def one_element_changed(a: Expected, which: str) -> tuple[Expected, ...]:
         k = int(rng.integers(array.size))
         # A power of two: exact in every dtype, and not close to what it was.
         changed.reshape(-1)[k] = -2 if changed.reshape(-1)[k] > 0 else 2
-        fields: dict[str, Any] = {name: changed, "note": f"one element of {name} anew"}
+        fields: dict[str, Any] = {name: changed, "note": f"one {name} element anew"}
         one = replace(case, **fields)
         found.append(Expected(one, a.standard, a.border))
     return tuple(found)

@@ -142,11 +142,6 @@ class Record:
         return min(findings, key=lambda f: f.order, default=None)
 
     @property
-    def scope(self) -> str:
-        """What was graded."""
-        return "forward and gradients" if self.has_grad else "forward only"
-
-    @property
     def candidate(self) -> str:
         """Its name."""
         return self.run.candidate

@@ -23,6 +23,11 @@ class Report(Record):
         """The verdict as one sentence, and what else is named."""
         return words.sentence(self)
 
+    @property
+    def scope(self) -> str:
+        """What was graded."""
+        return words.scope(self)
+
     def headline(self) -> str:
         """The counted verdict."""
         return words.headline(self)

@@ -72,8 +72,13 @@ def right(record: Record) -> str:
     also, more = (", and unchecked", f" {accepted(record)}") if unchecked else ("", "")
     return (
         f"{name(record)} is right{also}{so_far}: all {c.results:,} results of "
-        f"{c.calls:,} calls {BOUND} ({record.scope}).{more}"
+        f"{c.calls:,} calls {BOUND} ({scope(record)}).{more}"
     )
+
+
+def scope(record: Record) -> str:
+    """What was graded."""
+    return "forward and gradients" if record.has_grad else "forward only"
 
 
 def accepted(record: Record) -> str:
