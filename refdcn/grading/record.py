@@ -130,13 +130,6 @@ class Record:
         """What was compared with the definition, hostile inputs left out."""
         return compared(self.findings)
 
-    @property
-    def idle(self) -> list[str]:
-        """Dtypes that were asked for, and in which no number was compared."""
-        asked = {f.case.dtype for f in self.findings if f.computes}
-        done = {f.case.dtype for f in self.findings if f.computes and f.values}
-        return [d for d in self.options.dtypes if d in asked - done]
-
     def worst_of(self, findings: Iterable[Finding]) -> Finding | None:
         """The first finding with the worst verdict, the most telling one first."""
         return min(findings, key=lambda f: f.order, default=None)

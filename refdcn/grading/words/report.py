@@ -154,7 +154,7 @@ def remarks(record: Record) -> Iterator[str]:
     if unchecked and record.verdict is not Verdict.UNCHECKED:
         yield accepted(record)
     if record.verdict is not Verdict.NOTHING:
-        for dtype in record.idle:
+        for dtype in record.refused:
             yield f"In {dtype} nothing was computed."
     for package in run.imports:
         if run.forked or not own(record.candidate, package):
