@@ -1,5 +1,6 @@
 """Precisions, conventions and gaps, declared and not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from refdcn.grading.expected.precision import hypotheses, standard
 from refdcn.grading.gaps import DeclarationError
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.declared import parse_conventions
-from refdcn.grading.judging.lower_precision import explain_precision
+from refdcn.grading.judging.distance import outside
+from refdcn.grading.judging.lower_precision import explained
 from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions.draw import draw_case, drawn
+from refdcn.grading.words import findings as words
 
 FILE = Path(__file__).parents[1] / "support" / "candidates" / "precisions.py"
 
@@ -40,7 +43,7 @@ def test_lower_precision_is_named(name, dtype, cause):
     report = graded(name, dtype)
     assert report.verdict is Verdict.IMPRECISE and report.exit_code == 1
     bad = [f for f in report.counted if f.verdict is Verdict.IMPRECISE]
-    assert bad and all(f.cause.startswith(cause) for f in bad)
+    assert bad and all(words.cause(f).startswith(cause) for f in bad)
 
 
 LOWER = {  # error over the usual bound at 37 terms, at least; what explains it
@@ -53,9 +56,9 @@ LOWER = {  # error over the usual bound at 37 terms, at least; what explains it
 }
 
 
-def explained(f, roundoff):
+def fits_within(f, roundoff):
     want = f.expected.under(roundoff).range(f.target)
-    return (judge.outside(f.got, want) <= want.bound).all()
+    return (outside(f.got, want) <= want.bound).all()
 
 
 @pytest.mark.parametrize("name", LOWER)
@@ -68,11 +71,11 @@ def test_lower_precision_stands_out_where_sums_are_short(name):
         case = draw_case(rng, sizes, "float32", "random", "normal", mask=False)
         findings.append(judge.forward(Expected(case, fp32), runner.call(case)))
     want, got = findings[0].expected.y, findings[0].got
-    assert (judge.outside(got, want) / want.usual).max() > least
-    (fits,) = (h for h in hypotheses("float32") if h.name.startswith(cause))
-    assert all(explained(f, fits.roundoff) for f in findings)
-    explain_precision(findings)
-    assert {f.verdict for f in findings} == {Verdict.IMPRECISE}
+    assert (outside(got, want) / want.usual).max() > least
+    causes = {words.named(h.cause): h for h in hypotheses("float32")}
+    (fits,) = (h for name, h in causes.items() if name.startswith(cause))
+    assert all(fits_within(f, fits.roundoff) for f in findings)
+    assert {f.verdict for f in explained(findings)} == {Verdict.IMPRECISE}
 
 
 def test_a_declared_precision_is_held_to_its_own_bound():
@@ -88,7 +91,8 @@ def test_half_precision_is_named_and_counts_only_where_declared():
     assert "Imprecise in float16, not counted: everything is in float16" in (
         report.sentence
     )
-    report.precision = "fp32"  # as declared beforehand: the same bounds
+    # as declared beforehand: the same bounds
+    report = replace(report, options=replace(report.options, precision="fp32"))
     assert report.verdict is Verdict.IMPRECISE and report.exit_code == 1
 
 
@@ -104,7 +108,8 @@ def test_gaps():
     assert graded("no_groups").exit_code == 4
     report = graded("no_groups", gaps=["groups > 1"])
     assert report.exit_code == 0
-    assert "Declared gap: groups > 1." in report.sentence
+    assert "Declared gap: groups > 1 (" in report.sentence
+    assert "calls refused: NotImplementedError: " in report.sentence
     assert graded("no_groups", "float64", gaps=["groups > 1"]).exit_code == 4
 
 
@@ -128,7 +133,7 @@ def test_bfloat16_comes_back_as_bfloat16():
     back = judge.forward(expected, Outcome("ok", results=[case.raw(y)]))
     assert back.verdict is Verdict.PASS and back.case.dtype == "bfloat16"
     wide = judge.forward(expected, Outcome("ok", results=[y]))
-    assert wide.text == "y is float32 for bfloat16 inputs"
+    assert words.said(wide) == "y is float32 for bfloat16 inputs"
     with pytest.raises(DeclarationError, match="array must be 'torch'"):
         grade("formula", dtypes=["bfloat16"])
 

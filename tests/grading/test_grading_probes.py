@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from refdcn.grading import asking
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions
 from refdcn.grading.diagnosis import (
@@ -17,11 +18,12 @@ from refdcn.grading.diagnosis import (
     shrink,
 )
 from refdcn.grading.diagnosis import places as location
-from refdcn.grading.diagnosis.diagnosis import answer, five
+from refdcn.grading.diagnosis.calls import answer, five
 from refdcn.grading.expected import oracle
-from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.options import Options
 from refdcn.grading.process.in_process import InProcess
+from refdcn.grading.progress import Progress
 from refdcn.grading.questions import sweeps
 
 BY_NAME = {m.name: m for m in CATALOGUE}
@@ -31,6 +33,12 @@ RIGHT = InProcess(*functions(()))
 def runner(*edits, grad=True):
     forward, backward = functions(edits)
     return InProcess(forward, backward if grad else None)
+
+
+def swept(one):
+    """The findings of the sweeps alone."""
+    options = Options(dtypes=("float32",), seed=1, only=("sweeps",))
+    return list(asking.ask(one, options, [], Progress(0, False)))
 
 
 def call(one):
@@ -80,7 +88,7 @@ def squared(s):
 
 
 def test_a_right_operator_fails_no_sweep_and_no_relation():
-    found = list(sweeps.run(RIGHT, standard("float32"), 1, "float32"))
+    found = swept(RIGHT)
     assert {f.verdict for f in found} == {Verdict.PASS}
     assert len({f.case.note for f in found}) > 90
     facts = relations.contradictions(call(RIGHT), grads(RIGHT), "float32")
@@ -112,7 +120,7 @@ def test_every_sweep_is_exact_in_float32():
 
 def test_a_batch_of_33_is_named_by_the_sweep_and_by_its_halves():
     one = runner(neighbour_mask)
-    found = list(sweeps.run(one, standard("float32"), 1, "float32"))
+    found = swept(one)
     wrong = {f.case.note for f in found if f.verdict is Verdict.WRONG}
     assert wrong == {"N = 33", "N = 65"}
     text = " ".join(said(relations.contradictions(call(one), None, "float32")))
@@ -166,7 +174,7 @@ def test_weights_rounded_to_bfloat16_keep_eight_bits():
 
 
 def judged(one, target="y"):
-    found = sweeps.run(one, standard("float32"), 1, "float32")
+    found = swept(one)
     return [f for f in found if f.target == target]
 
 
@@ -258,7 +266,7 @@ def test_a_state_kept_from_another_call_is_caught():
         return backward(grad_y, *kept.get(inputs[0].shape, inputs), **windows)
 
     one = InProcess(remember, stale)
-    found = sweeps.run(one, standard("float32"), 1, "float32")
+    found = swept(one)
     assert any(f.verdict is Verdict.WRONG and f.target == "grad_x" for f in found)
 
 

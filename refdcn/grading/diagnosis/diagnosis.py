@@ -8,14 +8,13 @@ have to fail.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
 
 from refdcn.grading.catalogue.mistake import Mistake
-from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.diagnosis import (
     changes,
     influence,
@@ -25,19 +24,15 @@ from refdcn.grading.diagnosis import (
     shrink,
 )
 from refdcn.grading.diagnosis import places as location
-from refdcn.grading.diagnosis.hypotheses import Found, clues, explain
-from refdcn.grading.expected.case import NAMES, Array, Case
+from refdcn.grading.diagnosis.calls import Runner, caller, five
+from refdcn.grading.diagnosis.hypotheses import Found, explain
+from refdcn.grading.expected.case import NAMES, Array
 from refdcn.grading.expected.expectation import TARGETS
-from refdcn.grading.expected.precision import Hypothesis, Standard, hypotheses
-from refdcn.grading.judging.judge import Finding
-from refdcn.grading.judging.lower_precision import nearness
+from refdcn.grading.expected.precision import Standard
+from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.process.in_process import InProcess
-from refdcn.grading.process.isolation import Process
-from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions import sweeps
 
-Runner = Process | InProcess
 SECONDS = 20.0  # for the search of combinations
 DTYPES = "float64", "float32", "float16", "bfloat16"
 PROBED = DTYPES[:3]  # the probes hand over NumPy's own; else float32
@@ -45,7 +40,6 @@ OUTPUTS = "y", *TARGETS
 MOST = 10  # probes that are told
 SEVERAL = 5  # failures that are no accident of what was drawn
 REGION = re.compile("; (?=far outside|between|inside)")
-TEXTURE = 2.0**-8  # the coarsest position step that is a precision, not a bug
 
 
 @dataclass
@@ -230,7 +224,7 @@ def diagnose(
 ) -> Diagnosis:
     """Everything that is known of a wrong candidate."""
     result = Diagnosis()
-    result.facts += recheck(runner, findings)
+    result.facts += dict.fromkeys(proofs(findings))
     wrong = [f for f in findings if telling(f) and f.verdict is Verdict.WRONG]
     if not wrong:
         return result
@@ -251,6 +245,13 @@ def diagnose(
         mine = [j for j in result.unjudged if j.target == target]
         result.located[target] = place(findings, mine, target, dtype)
     return result
+
+
+def proofs(findings: Sequence[Finding]) -> Iterator[probes.Fact]:
+    """What a second look measured of findings that are wrong for it."""
+    for f in findings:
+        if f.verdict is Verdict.WRONG:
+            yield from f.evidence
 
 
 def usable(f: Finding, target: str, dtype: str) -> bool:
@@ -388,126 +389,6 @@ def fails_of(runner: Runner, targets: Sequence[str]) -> shrink.Fails:
         return not sweep.right_gradients(runner.call(sweep.case, "grad"))
 
     return fails
-
-
-def caller(runner: Runner) -> probes.Call:
-    """The candidate's y as a function of a case."""
-    return lambda case: answer(runner, case)
-
-
-def answer(runner: Runner, case: Case) -> Array | None:
-    """The candidate's y, or None when it gives none."""
-    outcome = runner.call(case)
-    y = outcome.results[0] if outcome.status == "ok" and outcome.results else None
-    if not isinstance(y, np.ndarray) or y.shape != case.y_shape:
-        return None
-    return y.astype(np.float64)
-
-
-def five(runner: Runner, case: Case) -> list[Array | None] | None:
-    """The candidate's gradients, or None when it gives none."""
-    outcome: Outcome = runner.call(case, "grad")
-    if outcome.status != "ok" or len(outcome.results) != 5:
-        return None
-    likes = zip(outcome.results, case.inputs, strict=True)
-    fits = all(
-        b is None or (isinstance(a, np.ndarray) and a.shape == b.shape)
-        for a, b in likes
-    )
-    return list(outcome.results) if fits else None
-
-
-def recheck(runner: Runner, findings: Sequence[Finding]) -> list[probes.Fact]:
-    """A precision rounds alike everywhere; what it cannot do is wrong.
-
-    It leaves powers of two alone, resolves positions to 1/256 pixel at least,
-    scales nothing, and acts to the last bit as no listed mistake does.
-    """
-    doubtful = [
-        f
-        for f in findings
-        if f.verdict is Verdict.IMPRECISE and f.case.dtype in DTYPES[:2]
-    ]
-    if not doubtful:
-        return []
-    dtype = doubtful[0].case.x.dtype.name
-    call = caller(runner)
-    with np.errstate(all="ignore"):
-        steps = resolution.positions(call, dtype)
-        bits = [f for f in resolution.bits(call, dtype) if not f.right]
-        unlike = unlike_rounding(runner, findings, doubtful, dtype)
-    limited = {f.topic.removeprefix("bits of ") for f in bits}
-    sharpen(doubtful, limited, steps)
-    coarse = [s for s in steps if s.fixed and max(s.at) > 1.01 * TEXTURE]
-    measured = [s.text for s in steps] + [f.text for f in bits]
-    for f in doubtful:
-        if measured:
-            f.cause = f"{f.cause} ({'; '.join(measured)})" if f.cause else measured[0]
-        if coarse or unlike:
-            f.verdict = Verdict.WRONG
-    return [probes.Fact(f"step of {s.axis}s", False, s.text) for s in coarse] + unlike
-
-
-CLOSE = {  # lower precisions whose bounds are close, by what loses its bits
-    "weights": "weights are rounded",
-    "columns": "columns are stored",
-    "products": "products are in",
-}
-
-
-def sharpen(
-    doubtful: Sequence[Finding], limited: set[str], steps: Sequence[resolution.Steps]
-) -> None:
-    """Of hypotheses whose bounds are close, the one that was measured."""
-    close: tuple[str, ...] = (*CLOSE.values(),)
-    if limited:
-        lost = "products" if "weight" in limited else "columns"
-        name = CLOSE["weights" if limited == {"weight"} else lost]
-    elif steps:  # every number kept its bits: it is the position alone
-        close = ("",)
-        name = "fractions have" if all(s.fixed for s in steps) else "positions are in"
-    else:
-        return
-    for dtype in {f.case.dtype for f in doubtful}:
-        mine = [f for f in doubtful if f.case.dtype == dtype]
-        if all(f.cause.startswith(close) for f in mine):
-            rename(mine, [h for h in hypotheses(dtype) if h.name.startswith(name)])
-
-
-def rename(doubtful: Sequence[Finding], measured: Sequence[Hypothesis]) -> None:
-    """The first of the hypotheses that explains all, in place of what was named."""
-    fits = next((h for h in measured if nearness([*doubtful], h) >= 0), None)
-    for f in doubtful if fits is not None else ():
-        assert fits is not None
-        if f.cause:
-            f.text = f.text.replace(f.cause, fits.name, 1)
-        f.cause = fits.name
-
-
-def unlike_rounding(
-    runner: Runner, findings: Sequence[Finding], doubtful: Sequence[Finding], dtype: str
-) -> list[probes.Fact]:
-    """What no rounding does: another power, another scale, a listed mistake."""
-    call, grads = caller(runner), None
-    if any(f.target != "y" for f in doubtful) and runner.has_grad:
-        grads = lambda c: five(runner, c)  # noqa: E731
-    case = sweeps.drawn(sweeps.Plan(), dtype, 3, "powers")
-    facts = list(relations.degrees(call, grads, case, {}).values())
-    facts += [f for f in probes.run(call, dtype) if "acts as" in f.text]
-    unlike = [f for f in facts if not f.right]
-    targets = list(dict.fromkeys(f.target for f in doubtful))
-    for target in targets:
-        found = clues(findings, target, dtype)
-        kinds = [m for m in CATALOGUE if (m.kind == "gradients") == (target != "y")]
-        named = next((m for m in kinds if all_fit(found, m)), None)
-        if found and named is not None:
-            unlike.append(probes.Fact("catalogue", False, named.text))
-    return unlike
-
-
-def all_fit(found: Sequence[object], mistake: Mistake) -> bool:
-    """Whether one mistake explains every clue."""
-    return all(c.share((mistake,)) == 1.0 for c in found)  # type: ignore[attr-defined]
 
 
 def gradient_facts(

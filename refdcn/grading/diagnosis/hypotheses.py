@@ -13,7 +13,7 @@ from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import predict
 from refdcn.grading.diagnosis.places import Judged, locate
 from refdcn.grading.expected.case import Array, Case
-from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.finding import Finding
 
 BEAM, DEPTH = 6, 3
 Combination = tuple[Mistake, ...]

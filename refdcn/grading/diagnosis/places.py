@@ -22,7 +22,7 @@ import numpy as np
 
 from refdcn.grading.expected import oracle
 from refdcn.grading.expected.case import Array, Case, offset_shape
-from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.finding import Finding
 
 AXES = {
     "y": ("n", "o", "oh", "ow"),

@@ -17,7 +17,7 @@ from refdcn.grading.expected.case import Array, Case, Pair, Sizes
 from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import Standard
 from refdcn.grading.judging import judge
-from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.isolation import Process

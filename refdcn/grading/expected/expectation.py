@@ -109,8 +109,10 @@ class Expected:
                 continue  # and four evaluations are saved
             below, above = self.sides[axis]
             at = (slice(None),) * 3 + (axis,)
-            low[at] = np.where(kink, np.minimum(below, above), dp[at])
-            high[at] = np.where(kink, np.maximum(below, above), dp[at])
+            # 0 is autograd's slope of max(0, 1 - |q - r|) at its peak and feet.
+            least, most = np.minimum(below, above), np.maximum(below, above)
+            low[at] = np.where(kink, np.minimum(least, 0), dp[at])
+            high[at] = np.where(kink, np.maximum(most, 0), dp[at])
         lows[1], highs[1] = low.reshape(lows[1].shape), high.reshape(lows[1].shape)
         # the rounding of the result is that of the larger end
         ends = [

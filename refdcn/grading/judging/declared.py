@@ -7,10 +7,11 @@ is ever silent: the report names both.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from refdcn.grading import gaps as gap_lines
 from refdcn.grading.gaps import DeclarationError
-from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.finding import Finding, Kind
 from refdcn.grading.judging.verdicts import Verdict
 
 CONVENTIONS = {
@@ -36,21 +37,25 @@ def parse_conventions(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def apply(
-    findings: list[Finding], conventions: Mapping[str, str], gaps: Sequence[str]
-) -> None:
-    """Mark refusals inside declared gaps; hold the candidate to its conventions."""
-    for f in findings:
-        if f.verdict is Verdict.UNSUPPORTED:
-            gap = gap_lines.first_that_holds(gaps, f.case)
-            if gap is not None:
-                f.declared, f.text = True, gap
-        elif f.choice is not None and f.choice[0] in conventions:
-            key, value = f.choice
-            if conventions[key] not in (value, *f.equal):
-                f.verdict = Verdict.WRONG
-                f.text = f"{key}: {value}; {conventions[key]} was declared"
-            elif f.verdict is not Verdict.PASS:
-                f.declared = True
-                if key == "bits":  # such as sums by atomics
-                    f.verdict = Verdict.CONVENTION
+def applied(
+    findings: Sequence[Finding], conventions: Mapping[str, str], gaps: Sequence[str]
+) -> list[Finding]:
+    """Refusals inside declared gaps marked; the candidate held to its conventions."""
+    return [held(f, conventions, gaps) for f in findings]
+
+
+def held(f: Finding, conventions: Mapping[str, str], gaps: Sequence[str]) -> Finding:
+    """One finding in the light of what was declared."""
+    if f.verdict is Verdict.UNSUPPORTED:
+        return replace(f, declared=gap_lines.first_that_holds(gaps, f.case) or "")
+    if f.choice is None or f.choice[0] not in conventions:
+        return f
+    key, value = f.choice
+    if conventions[key] not in (value, *f.equal):
+        other, due = Kind.OTHER_CHOICE, conventions[key]
+        return replace(f, verdict=Verdict.WRONG, kind=other, defined=due)
+    if f.verdict is Verdict.PASS:
+        return f
+    kept = replace(f, declared=f"{key}={conventions[key]}")
+    # Such as sums by atomics: what comes of it is no breach.
+    return replace(kept, verdict=Verdict.CONVENTION) if key == "bits" else kept

@@ -13,12 +13,14 @@ from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.grader import grade
 from refdcn.grading.judging import declared, judge
+from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.inside.candidates import load
 from refdcn.grading.questions import draw
 from refdcn.grading.questions.draw import draw_case, landing
 from refdcn.grading.selftest.correct import Member, Style, member
+from refdcn.grading.words.findings import said
 
 
 class Alarm(NamedTuple):
@@ -155,14 +157,13 @@ def others() -> list[Member]:
     return found
 
 
-def judged(expected: Expected, one: Member) -> list[judge.Finding]:
+def judged(expected: Expected, one: Member) -> list[Finding]:
     """The findings on y and the five gradients, held to its conventions."""
     runner, case = InProcess(one.forward, one.grad), expected.case
     with np.errstate(all="ignore"):  # faint cases overflow in the oracle too
         findings = [judge.forward(expected, runner.call(case))]
         findings += judge.gradients(expected, runner.call(case, "grad"))
-    declared.apply(findings, one.conventions, ())
-    return findings
+    return declared.applied(findings, one.conventions, ())
 
 
 def alarms(
@@ -171,7 +172,7 @@ def alarms(
     dtypes: Sequence[str] = ("float64", "float32", "float16"),
     members: Sequence[Member] | None = None,
     kinds: Sequence[Maker] = KINDS,
-) -> Iterator[Alarm | judge.Finding]:
+) -> Iterator[Alarm | Finding]:
     """Grade a member on each of `n` drawn geometries; what was found, or alarms."""
     rng = np.random.default_rng(seed)
     panel = MEMBERS if members is None else list(members)
@@ -181,8 +182,8 @@ def alarms(
         one = panel[int(rng.integers(len(panel)))]
         for finding in judged(Expected(case, standard(dtype)), one):
             if finding.verdict in (Verdict.WRONG, Verdict.UNSUPPORTED):
-                said = f"{finding.target}: {finding.text}"
-                yield Alarm(one.name, str(case), said)
+                text = f"{finding.target}: {said(finding)}"
+                yield Alarm(one.name, str(case), text)
             else:
                 yield finding
 

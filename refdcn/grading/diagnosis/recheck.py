@@ -1,0 +1,119 @@
+"""A second look at what seems imprecise: what no rounding does is wrong.
+
+A precision rounds alike everywhere: it leaves powers of two alone, resolves
+positions to 1/256 pixel at least, scales nothing, and acts to the last bit as
+no listed mistake does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from refdcn.grading.catalogue.mistake import Mistake
+from refdcn.grading.catalogue.mistakes import CATALOGUE
+from refdcn.grading.diagnosis import probes, relations, resolution
+from refdcn.grading.diagnosis.calls import Runner, caller, five
+from refdcn.grading.diagnosis.hypotheses import clues
+from refdcn.grading.expected.precision import Cause, hypotheses
+from refdcn.grading.judging.finding import Finding
+from refdcn.grading.judging.lower_precision import nearness
+from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.questions import sweeps
+
+WIDE = "float64", "float32"
+TEXTURE = 2.0**-8  # the coarsest position step that is a precision, not a bug
+CLOSE = "weights", "columns", "products"  # steps whose bounds are close
+
+
+def rechecked(runner: Runner, findings: Sequence[Finding]) -> list[Finding]:
+    """The findings with what was measured of the imprecise ones."""
+    doubtful = [f for f in findings if doubted(f)]
+    if not doubtful:
+        return list(findings)
+    dtype = doubtful[0].case.x.dtype.name
+    call = caller(runner)
+    with np.errstate(all="ignore"):
+        steps = resolution.positions(call, dtype)
+        bits = [f for f in resolution.bits(call, dtype) if not f.right]
+        unlike = unlike_rounding(runner, findings, doubtful, dtype)
+    limited = {f.topic.removeprefix("bits of ") for f in bits}
+    causes = sharpened(doubtful, measured_step(limited, steps))
+    coarse = [s for s in steps if s.fixed and max(s.at) > 1.01 * TEXTURE]
+    proofs = [*map(step_fact, coarse), *unlike]
+    evidence = tuple(proofs or [*map(step_fact, steps), *bits])
+    verdict = Verdict.WRONG if proofs else Verdict.IMPRECISE
+    return [
+        replace(f, verdict=verdict, evidence=evidence, cause=causes[f.case.dtype])
+        if doubted(f)
+        else f
+        for f in findings
+    ]
+
+
+def step_fact(s: resolution.Steps) -> probes.Fact:
+    """How finely positions along one axis move."""
+    return probes.Fact(f"step of {s.axis}s", False, s.text)
+
+
+def doubted(f: Finding) -> bool:
+    """Whether a finding is looked at again."""
+    return f.verdict is Verdict.IMPRECISE and f.case.dtype in WIDE
+
+
+def measured_step(
+    limited: set[str], steps: Sequence[resolution.Steps]
+) -> tuple[tuple[str, ...], str]:
+    """The steps that may have been named, and the one that was measured."""
+    if limited:
+        lost = "products" if "weight" in limited else "columns"
+        return CLOSE, "weights" if limited == {"weight"} else lost
+    if steps:  # every number kept its bits: it is the position alone
+        return (), "fractions" if all(s.fixed for s in steps) else "positions"
+    return (), ""
+
+
+def sharpened(
+    doubtful: Sequence[Finding], measured: tuple[tuple[str, ...], str]
+) -> dict[str, Cause | None]:
+    """By dtype, of causes whose bounds are close the one that was measured."""
+    close, step = measured
+    found: dict[str, Cause | None] = {}
+    for dtype in {f.case.dtype for f in doubtful}:
+        mine = [f for f in doubtful if f.case.dtype == dtype]
+        found[dtype] = mine[0].cause
+        if close and any(f.cause is None or f.cause.step not in close for f in mine):
+            continue
+        likely = [h for h in hypotheses(dtype) if h.cause.step == step]
+        fits = next((h for h in likely if nearness(mine, h) >= 0), None)
+        if fits is not None:
+            found[dtype] = fits.cause
+    return found
+
+
+def unlike_rounding(
+    runner: Runner, findings: Sequence[Finding], doubtful: Sequence[Finding], dtype: str
+) -> list[probes.Fact]:
+    """What no rounding does: another power, another scale, a listed mistake."""
+    call, grads = caller(runner), None
+    if any(f.target != "y" for f in doubtful) and runner.has_grad:
+        grads = lambda c: five(runner, c)  # noqa: E731
+    case = sweeps.drawn(sweeps.Plan(), dtype, 3, "powers")
+    facts = list(relations.degrees(call, grads, case, {}).values())
+    facts += [f for f in probes.run(call, dtype) if "acts as" in f.text]
+    unlike = [f for f in facts if not f.right]
+    targets = list(dict.fromkeys(f.target for f in doubtful))
+    for target in targets:
+        found = clues(findings, target, dtype)
+        kinds = [m for m in CATALOGUE if (m.kind == "gradients") == (target != "y")]
+        named = next((m for m in kinds if all_fit(found, m)), None)
+        if found and named is not None:
+            unlike.append(probes.Fact("catalogue", False, named.text))
+    return unlike
+
+
+def all_fit(found: Sequence[object], mistake: Mistake) -> bool:
+    """Whether one mistake explains every clue."""
+    return all(c.share((mistake,)) == 1.0 for c in found)  # type: ignore[attr-defined]
