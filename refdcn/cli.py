@@ -94,6 +94,12 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         default="numpy",
         help="what it takes; torch: its gradients are autograd's",
     )
+    grade.add_argument(
+        "--python",
+        metavar="PATH",
+        help="another interpreter to run it under: Python 3.8, NumPy 1.20 or later; "
+        "nothing of refdcn is needed there",
+    )
     grade.add_argument("--seed", type=seed, help="repeat a run; default: a fresh one")
     add_limits(grade)
     grade.set_defaults(run=run_grade)

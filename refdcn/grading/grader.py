@@ -204,6 +204,7 @@ def observed(spec: str, runner: Runner, done: Progress) -> Run:
         isinstance(runner, Forked),
         tuple(sorted(runner.imports)),
         runner.confined,
+        runner.threads,
         done.left_out,
         done.left_out_gradients,
         done.over_budget,
@@ -221,8 +222,14 @@ def attach(
     limits = options.timeout, options.memory
     spec = candidate if isinstance(candidate, str) else import_path(candidate, grad)
     if spec is not None:
-        return spec, Process(spec, options.array, *limits, meanwhile)
+        python = options.python
+        return spec, Process(spec, options.array, *limits, meanwhile, python)
     assert not isinstance(candidate, str)
+    if options.python is not None:
+        raise DeclarationError(
+            f"python is {options.python!r} though candidate is a function that only "
+            "this process knows; it must be None, or the function one of a module"
+        )
     forked = Forked(candidate, grad, options.array, *limits)
     return forked.spec, forked
 

@@ -44,6 +44,8 @@ class Options:
         A second grade with the same one computes no expectation anew.
     strict: count inputs that are not finite, and shapes computed unchecked.
     array: "torch" for a candidate on torch tensors, whose gradients are autograd's.
+    python: the path of another interpreter, under which the candidate runs: Python 3.8
+        or later, with NumPy 1.20 or later and nothing of refdcn; None is this one.
     timeout: seconds for one call.
     memory: bytes that one call may allocate (Linux).
     timed: calls of a larger case that are timed and held to the machine's roofline.
@@ -62,6 +64,7 @@ class Options:
     seed: int = field(default_factory=drawn_seed)
     strict: bool = False
     array: str = "numpy"
+    python: str | None = None
     timeout: float = SECONDS
     memory: int = MEMORY
     timed: int = 0

@@ -25,6 +25,7 @@ class Run:
     forked: bool = False  # a function of the calling process, which has no name
     imports: tuple[str, ...] = ()  # references it loaded
     confined: bool = False  # whether the grader's memory was closed to it
+    threads: int = 0  # left running by its import: each session loads it anew
     left_out: int = 0  # cases not called after repeated deaths
     left_out_gradients: int = 0  # cases whose gradients alone were not asked for
     over_budget: int = 0  # cases not called since the time was spent

@@ -63,7 +63,7 @@ def smallest(
         f = reduce.smallest(runner, f, bounds, o.border)
         expected = f.expected or Expected(f.case, bounds, o.border)
         text = reproduction(spec, o.array, f, expected)
-        if fails(text, f, o.timeout):
+        if fails(text, f, o.python or sys.executable, o.timeout):
             return f, text
         first = first or f
     return first, ""
@@ -91,11 +91,11 @@ def elements(case: Case) -> int:
     return sum(a.size for a in case.inputs if a is not None)
 
 
-def fails(text: str, f: Finding, timeout: float) -> bool:
+def fails(text: str, f: Finding, python: str, timeout: float) -> bool:
     """Whether a script does, in a process of its own, what the finding says."""
     try:
         code = subprocess.run(
-            [sys.executable, "-c", TRIAL],
+            [python, "-c", TRIAL],
             input=text,
             text=True,
             capture_output=True,

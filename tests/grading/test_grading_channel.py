@@ -41,6 +41,7 @@ from refdcn.grading.process.message import (
 )
 from refdcn.grading.process.outcome import CannotStartError
 from refdcn.grading.questions.draw import draw_case
+from refdcn.grading.words.findings import said
 
 KINDS = Loaded, Unloadable, Session, Died, Reply
 CASE = draw_case(
@@ -238,9 +239,9 @@ def script(rng, pid):
         lines += [forged(rng, pid) for _ in range(rng.choice([0, 0, 0, 1]))]
         if rng.random() < 0.7:
             kind = rng.choice(["ok", "ok", "ok", "raised", "died"])
-            said = honest(kind, token, pid)
-            said = changed(rng, said) if rng.random() < 0.2 else said
-            lines.append(json.dumps(said).encode())
+            one = honest(kind, token, pid)
+            one = changed(rng, one) if rng.random() < 0.2 else one
+            lines.append(json.dumps(one).encode())
         if lines and rng.random() < 0.2:
             lines.append(lines[-1])
     text = b"\n".join(lines) + b"\n" * (rng.random() < 0.9)
@@ -280,7 +281,7 @@ def judged(outcome, which):
     else:
         findings = judge.gradients(EXPECTED, outcome)
     for one in findings:
-        assert one.verdict in Verdict and one.text.encode() is not None
+        assert one.verdict in Verdict and said(one).encode() is not None
     return findings
 
 
@@ -326,13 +327,13 @@ def test_an_honest_line_is_read_when_it_is_due(kind):
 
 
 def test_sessions_that_say_anything(idle):
-    said = fuzz_sessions(idle, 2, 2000)
-    assert {"ok", "raised", "crash", "not started"} == set(said)
+    statuses = fuzz_sessions(idle, 2, 2000)
+    assert {"ok", "raised", "crash", "not started"} == set(statuses)
 
 
 def test_sessions_that_say_it_and_then_nothing(idle):
-    said = fuzz_sessions(idle, 3, 60, late=True)
-    assert {"ok", "timeout"} <= set(said)
+    statuses = fuzz_sessions(idle, 3, 60, late=True)
+    assert {"ok", "timeout"} <= set(statuses)
 
 
 TRUSTED = [

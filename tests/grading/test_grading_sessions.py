@@ -1,6 +1,7 @@
 """What a candidate's process is: a fork or a fresh one, another Python, none at all."""
 
 import ast
+import json
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 
 import refdcn
+from refdcn.cli import main
 from refdcn.grading import CannotStartError, grade, grader
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.expected.case import Sizes
+from refdcn.grading.gaps import DeclarationError
 from refdcn.grading.process import arena, interpreter, watch
 from refdcn.grading.process.forked import Forked
 from refdcn.grading.process.isolation import Process
@@ -23,6 +26,9 @@ CANDIDATES = Path(__file__).parents[1] / "support" / "candidates"
 THREADED = CANDIDATES / "threaded.py"
 PLAIN = CANDIDATES / "plain.py"
 INSIDE = Path(refdcn.__file__).parent / "grading" / "process" / "inside"
+
+
+SOME = {"dtypes": ["float32"], "seed": 3, "only": ["exact", "random"]}
 
 
 def case(N=1, dtype="float32"):
@@ -77,9 +83,10 @@ def test_a_candidate_without_threads_is_forked(started):
 
 def test_a_candidate_with_threads_is_graded_as_any_other(monkeypatch):
     monkeypatch.setattr(grader, "diagnose", lambda *_: Diagnosis())
-    monkeypatch.setattr(grader.sweeps, "chosen", lambda _: None)
-    report = grade(f"{THREADED}:right", dtypes=["float32"], seed=3, timeout=10)
-    assert report.exit_code == 0 and report.left_out == 0
+    report = grade(f"{THREADED}:right", **SOME, timeout=10)
+    assert report.exit_code == 0 and report.run.left_out == 0
+    text = "Its import leaves a thread running, so each session loads it anew."
+    assert text in report.sentence and json.loads(report.json())["threads"] == 1
 
 
 @pytest.mark.torch
@@ -262,6 +269,21 @@ def test_all_that_isolation_checks_holds_there(started, python):
         found = [runner.call(case()) for _ in range(2)][1]
         assert text in "; ".join([found.text, *found.faults]), name
         assert bool(text) or (found.status, found.faults) == ("ok", [])
+
+
+def test_a_grade_under_another_python(python, capsys):
+    path, _ = python
+    report = grade(f"{PLAIN}:dies", python=path, **SOME)
+    assert report.exit_code == 3 and "killed by SIGSEGV" in report.sentence
+    assert f"--python {path}" in report.text()
+    options = ["--python", path, "--dtype", "float32", "--seed", "3"]
+    assert main(["grade", f"{PLAIN}:big", *options, "--only", "exact"]) == 1
+    assert "y is big-endian float32" in capsys.readouterr().out
+
+
+def test_a_closure_has_no_other_python():
+    with pytest.raises(DeclarationError, match="python is 'p' though candidate is a"):
+        grade(lambda *inputs, **windows: None, python="p")
 
 
 def test_an_interpreter_that_will_not_do_is_refused(tmp_path, monkeypatch):

@@ -17,6 +17,8 @@ from refdcn.grading.judging.hostile import judge_hostile
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.outcome import Outcome
 
+ORDERS = {"<": "little-endian ", ">": "big-endian "}
+
 
 def unanswered(case: Case, outcome: Outcome, target: str = "call") -> Finding | None:
     """The finding when there is no result to judge."""
@@ -53,8 +55,8 @@ def misshapen(case: Case, y: Any, name: str, like: Array, shape: Any) -> Finding
         return wrong(Kind.SHAPE, tuple(y.shape), tuple(shape))
     wanted = np.dtype(np.uint16) if case.bfloat16 else like.dtype
     if y.dtype != wanted:
-        told = y.dtype.name if y.dtype.isnative else y.dtype.str
-        return wrong(Kind.DTYPE, told, case.dtype)
+        order = "" if y.dtype.isnative else ORDERS[y.dtype.byteorder]
+        return wrong(Kind.DTYPE, order + y.dtype.name, case.dtype)
     return None
 
 

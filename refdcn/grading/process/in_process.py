@@ -18,6 +18,7 @@ class InProcess:
 
     imports: frozenset[str] = frozenset()
     confined = False
+    threads = 0
 
     def __init__(
         self, forward: Callable[..., Any], grad: Callable[..., Any] | None = None

@@ -159,6 +159,9 @@ def remarks(record: Record) -> Iterator[str]:
     for package in run.imports:
         if run.forked or not own(record.candidate, package):
             yield f"It loads {package}, whose operator it may be calling."
+    if run.threads:
+        some = "a thread" if run.threads == 1 else f"{run.threads} threads"
+        yield f"Its import leaves {some} running, so each session loads it anew."
     if run.left_out:
         yield f"{run.left_out} cases were left out after repeated deaths."
     if run.left_out_gradients:
