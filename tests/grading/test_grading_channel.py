@@ -328,7 +328,7 @@ def test_an_honest_line_is_read_when_it_is_due(kind):
 
 def test_sessions_that_say_anything(idle):
     statuses = fuzz_sessions(idle, 2, 2000)
-    assert {"ok", "raised", "crash", "not started"} == set(statuses)
+    assert {"ok", "raised", "crash", "not started"} <= set(statuses)
 
 
 def test_sessions_that_say_it_and_then_nothing(idle):

@@ -2,7 +2,9 @@
 
 import ast
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -141,6 +143,22 @@ def test_one_that_moves_away_is_ended_too(started):
     assert runner.session not in (0, first)
 
 
+def test_where_no_process_can_be_started_a_verdict_says_so(started, monkeypatch):
+    runner = started(f"{PLAIN}:dies")
+
+    def launch(*_):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(Process, "launch", launch)
+    os.kill(runner.process.pid, signal.SIGKILL)
+    found = [runner.call(case()) for _ in range(2)]
+    assert [one.status for one in found] == ["crash"] * 2
+    assert "cannot be started again" in found[1].text
+    assert "Resource temporarily unavailable" in found[1].text
+    with pytest.raises(CannotStartError, match="Resource temporarily"):
+        Process("formula")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux")
 def test_nothing_that_an_import_left_outlives_its_process():
     runner = Process(f"{CANDIDATES / 'leaves_daemon.py'}:deform_conv")
@@ -238,7 +256,8 @@ def python(request, tmp_path_factory):
     home = tmp_path_factory.mktemp("old")
     subprocess.run([old, "-m", "venv", home], check=True)
     path = str(home / "bin" / "python")
-    pip = [path, "-m", "pip", "install", "-q", "--only-binary=:all:", "numpy==1.20.*"]
+    pip = [path, "-m", "pip", "install", "--retries", "1", "--only-binary", ":all:"]
+    pip += ["numpy==1.20.*"]
     if subprocess.run(pip, capture_output=True, timeout=300).returncode:
         pytest.skip("NumPy 1.20 cannot be installed here")
     return path, "3.8."

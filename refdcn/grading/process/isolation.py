@@ -108,10 +108,10 @@ class Process:
         self.channel = Channel()
         try:
             self.process = self.launch(self.channel.requests, self.channel.replies)
-        except BaseException:
+        except OSError as e:  # no process more, as where a candidate started many
             self.channel.hand_over()
             self.channel.close()
-            raise
+            raise CannotStartError(f"{self.spec} cannot be started: {e}") from e
         self.stopped = False
         try:
             self.channel.hand_over()
