@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from refdcn.grading import asking, script
 from refdcn.grading.diagnosis.diagnosis import SECONDS, Diagnosis, diagnose
-from refdcn.grading.diagnosis.recheck import rechecked
+from refdcn.grading.diagnosis.recheck import recheck
 from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.gaps import DeclarationError
@@ -164,8 +164,8 @@ def examine(
     findings = applied(explained(findings), o.kept, o.gaps)
     try:
         if not interrupted:
-            findings = rechecked(runner, findings)
-            diagnosis = diagnose(runner, unexplained(findings), seconds)
+            findings, known = recheck(runner, findings)
+            diagnosis = diagnose(runner, unexplained(findings), known, seconds)
             if o.smallest:
                 smallest, shown = script.smallest(spec, runner, findings, o)
     except KeyboardInterrupt:

@@ -12,13 +12,14 @@ from functools import cache
 from inspect import signature
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from refdcn import cli, formula
 from refdcn.grading import Interrupted, Options, Verdict, grade, grader
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.gaps import DeclarationError
-from refdcn.grading.judging.finding import Kind
+from refdcn.grading.judging.finding import Finding, Kind
 from refdcn.grading.process.outcome import CannotStartError
 from refdcn.grading.questions import suite
 from refdcn.grading.record import Run
@@ -98,8 +99,10 @@ def test_gradients_in_another_order_are_told_so():
 
 def test_a_wrong_structure_comes_before_wrong_values():
     report = graded("turned")
-    first = report.worst_of(report.counted)
-    assert first.structural
+    case = report.findings[0].case
+    values = Finding(case, "y", Verdict.WRONG, Kind.VALUES, ratio=np.inf)
+    shape = Finding(case, "y", Verdict.WRONG, Kind.SHAPE, measured=(1,), defined=(2,))
+    assert report.worst_of([values, shape]) is shape
     told = grader.unexplained(report.findings)
     assert told and not any(f.of_gradients for f in told)
 

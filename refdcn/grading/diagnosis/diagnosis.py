@@ -8,7 +8,7 @@ have to fail.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -220,11 +220,12 @@ def alone(findings: Sequence[Finding]) -> str:
 def diagnose(
     runner: Runner,
     findings: list[Finding],
+    known: Sequence[probes.Fact] = (),
     seconds: float = SECONDS,
 ) -> Diagnosis:
-    """Everything that is known of a wrong candidate."""
+    """Everything that is known of a wrong candidate, with what is known already."""
     result = Diagnosis()
-    result.facts += dict.fromkeys(proofs(findings))
+    result.facts += known
     wrong = [f for f in findings if telling(f) and f.verdict is Verdict.WRONG]
     if not wrong:
         return result
@@ -245,13 +246,6 @@ def diagnose(
         mine = [j for j in result.unjudged if j.target == target]
         result.located[target] = place(findings, mine, target, dtype)
     return result
-
-
-def proofs(findings: Sequence[Finding]) -> Iterator[probes.Fact]:
-    """What a second look measured of findings that are wrong for it."""
-    for f in findings:
-        if f.verdict is Verdict.WRONG:
-            yield from f.evidence
 
 
 def usable(f: Finding, target: str, dtype: str) -> bool:

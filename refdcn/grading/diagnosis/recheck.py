@@ -28,11 +28,13 @@ TEXTURE = 2.0**-8  # the coarsest position step that is a precision, not a bug
 CLOSE = "weights", "columns", "products"  # steps whose bounds are close
 
 
-def rechecked(runner: Runner, findings: Sequence[Finding]) -> list[Finding]:
-    """The findings with what was measured of the imprecise ones."""
+def recheck(
+    runner: Runner, findings: Sequence[Finding]
+) -> tuple[list[Finding], tuple[probes.Fact, ...]]:
+    """The findings, wrong where no precision explains them, and what was measured."""
     doubtful = [f for f in findings if doubted(f)]
     if not doubtful:
-        return list(findings)
+        return list(findings), ()
     dtype = doubtful[0].case.x.dtype.name
     call = caller(runner)
     with np.errstate(all="ignore"):
@@ -43,14 +45,13 @@ def rechecked(runner: Runner, findings: Sequence[Finding]) -> list[Finding]:
     causes = sharpened(doubtful, measured_step(limited, steps))
     coarse = [s for s in steps if s.fixed and max(s.at) > 1.01 * TEXTURE]
     proofs = [*map(step_fact, coarse), *unlike]
-    evidence = tuple(proofs or [*map(step_fact, steps), *bits])
+    facts = tuple(proofs or [*map(step_fact, steps), *bits])
     verdict = Verdict.WRONG if proofs else Verdict.IMPRECISE
-    return [
-        replace(f, verdict=verdict, evidence=evidence, cause=causes[f.case.dtype])
-        if doubted(f)
-        else f
+    changed = [
+        replace(f, verdict=verdict, cause=causes[f.case.dtype]) if doubted(f) else f
         for f in findings
     ]
+    return changed, facts
 
 
 def step_fact(s: resolution.Steps) -> probes.Fact:

@@ -83,7 +83,6 @@ class Finding:
     got: Array | None = None  # what came, where it is not right
     expected: Expected | None = None
     cause: Cause | None = None  # the lower precision that explains it
-    evidence: tuple[Any, ...] = ()  # facts of probes that speak of this finding
     choice: tuple[str, str] | None = None  # a convention and its value
     equal: tuple[str, ...] = ()  # other values that are the same here
     declared: str = ""  # the gap or convention that the owner declared beforehand

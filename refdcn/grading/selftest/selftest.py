@@ -122,9 +122,8 @@ def examine_coarse(row: Coarse, seed: int) -> Result:
     runner = InProcess(*pair)
     report = grade_in_process(row.name, runner, seed, row.dtype, 5.0, row.declared)
     bad = [f for f in report.counted if f.verdict <= Verdict.IMPRECISE]
-    said = dict.fromkeys(cause(f) or phrase(f) for f in bad)
-    names = [row.name if s.startswith(row.cause) else s for s in said]
-    names = list(dict.fromkeys(names))
+    said = [row.name if f.cause == row.cause else cause(f) or phrase(f) for f in bad]
+    names = list(dict.fromkeys(said))
     caught = report.verdict is Verdict.IMPRECISE
     return Result((row.mistake,), caught, names, "", report.headline())
 

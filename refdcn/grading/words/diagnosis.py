@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.judging.finding import Finding
@@ -17,8 +16,3 @@ def conclusion(diagnosis: Diagnosis, findings: Sequence[Finding]) -> str:
 def evidence(diagnosis: Diagnosis) -> list[str]:
     """What stands behind it, a line each."""
     return diagnosis.text().splitlines()
-
-
-def fact(found: Any) -> str:
-    """One measurement."""
-    return str(found.text)

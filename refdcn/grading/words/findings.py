@@ -8,7 +8,6 @@ import numpy as np
 
 from refdcn.grading.expected.precision import Cause
 from refdcn.grading.judging.finding import Element, Finding, Kind
-from refdcn.grading.words.diagnosis import fact
 
 LONGEST = 200  # characters of an error's text
 COMPANION = "the gradient companion: "  # before what it did
@@ -31,19 +30,13 @@ ALIKE = {"products": "TF32 or float16", "weights": "float16 or TF32"}
 def said(f: Finding) -> str:
     """What was found; empty where all is right."""
     text = PHRASES[f.kind](f)
-    if f.cause is not None:
-        text = f"{cause(f)} ({text})"
-    elif f.evidence and f.kind is not Kind.RIGHT:
-        text = f"{cause(f)}: {text}"
+    text = f"{named(f.cause)} ({text})" if f.cause else text
     return COMPANION + text if f.of_gradients and f.kind not in OF_VALUES else text
 
 
 def cause(f: Finding) -> str:
-    """The lower precision that explains it, and what probes measured of it."""
-    measured = "; ".join(map(fact, f.evidence))
-    if f.cause is None:
-        return measured
-    return f"{named(f.cause)} ({measured})" if measured else named(f.cause)
+    """The lower precision that explains it, if any does."""
+    return named(f.cause) if f.cause else ""
 
 
 def named(found: Cause) -> str:
