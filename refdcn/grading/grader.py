@@ -15,6 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from refdcn.grading.diagnosis.diagnosis import diagnose
+from refdcn.grading.diagnosis.recheck import recheck
 from refdcn.grading.diagnosis.reduce import altered, smallest
 from refdcn.grading.expected.case import NAMES, Case
 from refdcn.grading.expected.precision import standard
@@ -441,8 +442,9 @@ def examine(
         explain_precision(report.findings)
         declared.apply(report.findings, o.conventions, o.gaps)
         if report.verdict is not Verdict.INTEGRITY:  # else values mean little
+            report.findings, measured = recheck(runner, report.findings)
             usual = [f for f in report.findings if f.case.group != "timed"]
-            report.diagnosis = diagnose(runner, usual)
+            report.diagnosis = diagnose(runner, usual, measured)
         if o.smallest:
             report.smallest = reduced(runner, report, o)
     finally:

@@ -13,6 +13,7 @@ from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.verdicts import EXIT_CODES, Verdict, worst
 from refdcn.grading.process.inside.candidates import own
 from refdcn.grading.script import reproduction
+from refdcn.grading.words.diagnosis import conclusion, evidence
 
 HALF = "float16", "bfloat16"
 
@@ -185,8 +186,9 @@ class Report:
                 f"every correct implementation meets ({self.scope})."
             )
         bad = sum(g.verdict is f.verdict for g in self.counted)
-        if f.verdict is Verdict.WRONG and self.diagnosis.sentence:
-            return f"{self.candidate} is wrong. {self.diagnosis.sentence}"
+        said = conclusion(self.diagnosis, self.findings)
+        if f.verdict is Verdict.WRONG and said:
+            return f"{self.candidate} is wrong. {said}"
         return (
             f"{self.candidate} is graded {f.verdict}: {f.text}, "
             f"in {bad} of {n} results; first: {f.case}."
@@ -200,7 +202,8 @@ class Report:
     def text(self) -> str:
         """The sentence, and a line for each group."""
         lines = [line.text() for line in self.lines]
-        why = [self.diagnosis.text(), ""] if self.diagnosis.text() else []
+        why = [f"  {line}" for line in evidence(self.diagnosis)]
+        why += [""] if why else []
         time = [self.timing, ""] if self.timing else []
         end = [f"Repeat it: {self.command}"]
         return "\n".join([self.sentence, "", *why, *lines, "", *time, *end])
@@ -237,10 +240,8 @@ class Report:
                 "sentence": self.sentence,
                 "graded": self.scope,
                 "diagnosis": {
-                    "sentence": self.diagnosis.sentence,
-                    "mistakes": self.diagnosis.names,
-                    "where": self.diagnosis.places,
-                    "probes": [f._asdict() for f in self.diagnosis.facts],
+                    "sentence": conclusion(self.diagnosis, self.findings),
+                    **self.diagnosis.json(),
                 },
                 "seed": self.seed,
                 "level": self.level,

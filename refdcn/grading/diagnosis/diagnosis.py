@@ -1,62 +1,56 @@
 """Which mistake is it: probes first, then the catalogue, alone and combined.
 
-Nothing rests on the catalogue: where no listed mistake fits every element, the
-sentence says what the probes recovered, where it fails, and what a call must
-have to fail.
+Nothing rests on the catalogue: where no listed mistake fits every element, there is
+what the probes recovered, where it fails, and what a call must have to fail.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
+from typing import Any
 
 import numpy as np
 
-from refdcn.grading.catalogue.mistakes import CATALOGUE, Mistake
+from refdcn.grading.catalogue.mistakes import Mistake
 from refdcn.grading.diagnosis import (
     changes,
+    gradient_probes,
     influence,
     probes,
     relations,
     resolution,
+    rules,
     shrink,
 )
-from refdcn.grading.diagnosis import places as location
-from refdcn.grading.diagnosis.hypotheses import Found, clues, explain
+from refdcn.grading.diagnosis.answers import Runner, calls_of, results_of
+from refdcn.grading.diagnosis.facts import Fact, Place, Rank, distinct
+from refdcn.grading.diagnosis.hypotheses import PREDICTIONS, Explanation, explain
+from refdcn.grading.diagnosis.places import Judged, judged_of, takes_one_sample
 from refdcn.grading.expected.case import NAMES, Array, Case
-from refdcn.grading.expected.precision import Hypothesis, Standard, hypotheses
 from refdcn.grading.judging.judge import Finding
-from refdcn.grading.judging.lower_precision import nearness
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.process.isolation import InProcess, Outcome, Process
+from refdcn.grading.process.isolation import FIRST, SECOND
 from refdcn.grading.questions import sweeps
-from refdcn.grading.questions.suite import TARGETS
 
-Runner = Process | InProcess
-SECONDS = 20.0  # for the search of combinations
 DTYPES = "float64", "float32", "float16", "bfloat16"
 PROBED = DTYPES[:3]  # the probes hand over NumPy's own; else float32
-OUTPUTS = "y", *TARGETS
-MOST = 10  # probes that are told
 SEVERAL = 5  # failures that are no accident of what was drawn
-REGION = re.compile("; (?=far outside|between|inside)")
-TEXTURE = 2.0**-8  # the coarsest position step that is a precision, not a bug
 
 
-@dataclass
+@dataclass(frozen=True)
 class Diagnosis:
-    """What is wrong, in words, and what stands behind it."""
+    """What is wrong, as records; words/diagnosis.py makes sentences of them."""
 
-    parts: list[Found] = field(default_factory=list)
-    facts: list[probes.Fact] = field(default_factory=list)
-    located: dict[str, location.Place] = field(default_factory=dict)
-    smallest: str = ""
-    alone: str = ""  # the only dtype that fails, if others are graded
+    parts: tuple[Explanation, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    places: tuple[Place, ...] = ()
+    needs: Mapping[str, Any] | None = None  # what a call must have to fail
+    only: tuple[str, tuple[str, ...]] | None = None  # the dtype that fails, the others
     dtype: str = ""  # whose results are explained
     probed: str = ""  # the dtype of the probes
-    unjudged: list[location.Judged] = field(default_factory=list, repr=False)
 
     @property
     def survivors(self) -> list[tuple[Mistake, ...]]:
@@ -71,183 +65,150 @@ class Diagnosis:
         """The surviving hypotheses by name."""
         return [" + ".join(m.name for m in s) for s in self.survivors]
 
-    @property
-    def ranked(self) -> list[tuple[int, str]]:
+    @cached_property
+    def faults(self) -> list[Fact]:
         """What the probes recovered, the most telling first."""
-        wrong = [f for f in self.facts if not f.right and f.text]
-        first = {f.topic: f for f in reversed(wrong)}  # one probe may run twice
-        found = {f.text: rank(f) for f in wrong if first[f.topic] is f}
-        return sorted(((r, text) for text, r in found.items()), key=lambda p: p[0])
+        return distinct(self.facts)
 
     @property
-    def faults(self) -> list[str]:
-        """The same without the rank."""
-        return [text for _, text in self.ranked]
+    def sound(self) -> list[Fact]:
+        """The probes that found what must be."""
+        return [f for f in self.facts if f.right]
 
     @property
-    def places(self) -> dict[str, str]:
-        """Where each wrong output fails, in words."""
-        return {target: place.text for target, place in self.located.items()}
+    def place(self) -> Place:
+        """Of the output whose place says most: y, if there is a rule for it."""
+        some = [p for p in self.places if p.kind]
+        first = [p for p in some if p.target == "y" and p.ruled]
+        some.sort(key=lambda p: (not p.exact, not p.holds))
+        return (first + some + [Place("y")])[0]
 
-    @property
-    def place(self) -> location.Place:
-        """Of the output whose place says most."""
-        return self.located.get(self.placed, location.Place(""))
-
-    @property
-    def placed(self) -> str:
-        """That output: y, if there is a rule for it."""
-        names = [n for n, p in self.located.items() if p.text]
-        if "y" in names and self.located["y"].ruled:
-            return "y"
-        told = {n: self.located[n] for n in names}
-        names.sort(key=lambda n: (not told[n].exact, not told[n].holds))
-        return names[0] if names else ""
-
-    @property
-    def where(self) -> str:
-        """The same in words."""
-        return self.place.text
-
-    @property
-    def whereabouts(self) -> str:
-        """With the output's name, where that is not clear."""
-        if self.placed == "y" and len(self.located) == 1:
-            return self.where
-        return self.where.replace("it fails", f"{self.placed} fails", 1)
-
-    @property
-    def sentence(self) -> str:
-        """The first line of a report."""
-        if self.survivors:
-            more = f" {capital(self.alone)}." if self.alone else ""
-            return capital(self.named()) + more
-        said = [text for rank, text in self.ranked if rank == 0][:2]
-        said += [p.partly for p in self.parts if p.partly and len(said) < 2]
-        said = said or self.faults[:2]
-        said = [brief(text) for text in said]
-        said += [more for more in (self.whereabouts, self.smallest, self.alone) if more]
-        return " ".join(f"{start(text)}." for text in said)
-
-    def named(self) -> str:
-        """The surviving hypotheses in words, one wrong output after another."""
-        said = ". Also, ".join(either(p.survivors) for p in self.parts)
-        several = len(self.parts) > 1 or len(self.parts[0].survivors[0]) > 1
-        changed = "these" if several else "that"
-        return f"{said}. With {changed} changed, every element is within the bound."
-
-    def text(self) -> str:
-        """Every line."""
-        lines = [f"  {name}: {place.told}" for name, place in self.located.items()]
-        lines += [f"  smallest: {self.smallest}"] if self.smallest else []
-        few = 2 if self.survivors else MOST  # what is named needs no more proof
-        lines += [f"  probe: {text}" for text in self.faults[:few]]
-        left = len(self.faults) - MOST
-        if left > 0 and not self.survivors:
-            lines.append(f"  {left} more in the JSON report")
-        if self.faults and self.probed != self.dtype:
-            lines.append(f"  the probes are in {self.probed}")
-        right = [f.topic for f in self.facts if f.right][:12]
-        if right:
-            lines.append(f"  probes that found nothing wrong: {', '.join(right)}")
-        return "\n".join(lines)
-
-
-def either(survivors: Sequence[Sequence[Mistake]]) -> str:
-    """The first explanation, and those that no case tells apart from it."""
-    texts = [". Also, ".join(m.text for m in s) for s in survivors]
-    first, *others = texts
-    if not others:
-        return first
-    more = f", or one of {len(others) - 2} more" if len(others) > 2 else ""
-    return f"{first} (or, as no case here tells apart, {' or '.join(others[:2])}{more})"
-
-
-VAGUE = "projection on", "no affine function", "no simple order"
-UNCLEAR = "another function, or others enter"
-RANKS = {  # of what says what happens, then that something does, then where
-    "reads of": 1,
-    "isolation": 1,
-    "halves of": 1,
-    "the ": 2,
-    "a mask of": 2,
-    "a bias of": 2,
-    "groups become": 2,
-    "share": 1,
-    "stencil": 3,
-    "adjoint": 3,
-}
-
-
-def rank(fact: probes.Fact) -> int:
-    """How little a fact says: 0 names what is done instead."""
-    if any(v in fact.text for v in VAGUE):
-        return 4
-    if UNCLEAR in fact.text:
-        return 1
-    if "does not follow at" in fact.text:
-        return 2
-    if fact.text.startswith("grad_y "):  # which elements, not one of them
-        return 0
-    return next((r for k, r in RANKS.items() if fact.topic.startswith(k)), 0)
-
-
-def capital(text: str) -> str:
-    """With its first letter large."""
-    return text[:1].upper() + text[1:]
-
-
-def start(text: str) -> str:
-    """The same, but for the names of arguments and results."""
-    word = text.split("[")[0].split(" ")[0].rstrip(":,")
-    return text if word in (*OUTPUTS, "grad_y") else capital(text)
-
-
-def brief(text: str) -> str:
-    """The first of several regions that a kernel is wrong in; no example."""
-    first, *more = REGION.split(text.split(" (as ")[0])
-    return f"{first} (and elsewhere)" if more else first
-
-
-def alone(findings: Sequence[Finding]) -> str:
-    """Whether one dtype fails, of several that were given the same sorts of call."""
-    judged = [f for f in findings if f.case.group == "random"]
-    given = {f.case.dtype for f in judged}
-    wrong = [f.case.dtype for f in judged if f.verdict is Verdict.WRONG]
-    if len(given) < 2 or len(set(wrong)) != 1 or len(wrong) < SEVERAL:
-        return ""
-    others = " and ".join(sorted(given - set(wrong)))
-    return f"only {wrong[0]} fails, {others} {'do' if len(given) > 2 else 'does'} not"
+    def json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "mistakes": self.names,
+            "explained": [p.json() for p in self.parts],
+            "facts": [f.json() for f in self.faults],
+            "sound": [[f.kind, f.subject] for f in self.sound],
+            "places": [p.json() for p in self.places],
+            "needs": None if self.needs is None else dict(self.needs),
+            "only": None if self.only is None else self.only[0],
+            "dtype": self.dtype,
+            "probed": self.probed,
+        }
 
 
 def diagnose(
     runner: Runner,
-    findings: list[Finding],
-    seconds: float = SECONDS,
+    findings: Sequence[Finding],
+    known: Sequence[Fact] = (),
+    predictions: int = PREDICTIONS,
 ) -> Diagnosis:
-    """Everything that is known of a wrong candidate."""
-    result = Diagnosis()
-    result.facts += recheck(runner, findings)
-    wrong = [f for f in findings if telling(f) and f.verdict is Verdict.WRONG]
-    if not wrong:
-        return result
-    result.alone = alone(findings)
-    dtypes = [f.case.dtype for f in wrong]
-    dtype = next(d for d in DTYPES if d in dtypes)
+    """Everything that is known of a wrong candidate, beyond what is known already."""
+    if not any(f.verdict is Verdict.WRONG for f in findings):
+        return Diagnosis(facts=tuple(known))
+    facts = [*known, *results(runner, findings)]
+    wrong = [f for f in findings if has_numbers(f) and f.verdict is Verdict.WRONG]
+    if not wrong or any(f.kind in WHOLE for f in facts):
+        return Diagnosis(facts=tuple(facts))
+    dtype = next(d for d in DTYPES if d in {f.case.dtype for f in wrong})
+    probed = dtype if dtype in PROBED else "float32"
     targets = list(dict.fromkeys(f.target for f in wrong))
-    result.parts = explain(findings, targets, dtype, seconds)
     for target in targets:
         made = [wrong_values(f) for f in wrong if usable(f, target, dtype)]
-        result.facts += changes.described(target, made)
-    result.dtype = dtype
-    result.probed = dtype if dtype in PROBED else "float32"
-    result.facts += recovered(runner, findings, targets, result.probed)
-    if not result.survivors:
-        deeper(runner, findings, targets, result)
-    for target in targets:
-        mine = [j for j in result.unjudged if j.target == target]
-        result.located[target] = place(findings, mine, target, dtype)
-    return result
+        facts += changes.described(target, made)
+        facts += repeated(runner, wrong, target)
+    parts = explain(findings, targets, dtype, predictions)
+    found = Diagnosis(
+        tuple(parts), only=only_dtype(findings), dtype=dtype, probed=probed
+    )
+    facts += recovered(runner, findings, targets, probed)
+    needs, unjudged = None, list[Judged]()
+    if not found.survivors:
+        needs, more, unjudged = deeper(runner, findings, targets, probed)
+        facts += more
+    places = tuple(
+        place(findings, [j for j in unjudged if j.target == target], target, dtype)
+        for target in targets
+    )
+    return replace(found, facts=tuple(facts), needs=needs, places=places)
+
+
+# What came is no result, or changes ----------------------------------------------
+
+WHOLE = "order", "exchanged arguments"  # all else follows from it
+
+
+def results(runner: Runner, findings: Sequence[Finding]) -> list[Fact]:
+    """Results of another shape, in another order, or of exchanged arguments."""
+    bad = [f for f in findings if f.verdict is Verdict.WRONG and f.case.kind in JUDGED]
+    facts: list[Fact] = []
+    shapeless = [f for f in bad if f.got is None]
+    for f in shapeless[:1]:
+        if f.target == "y":
+            facts += y_shape(runner, f.case)
+    mine = [f for f in bad if f.target.startswith("grad")]
+    if not mine or not runner.has_grad:
+        return facts
+    mine.sort(key=lambda f: (f.got is not None, f.case.mask is None, f.case.x.size))
+
+    def answer(case: Case) -> list[Any]:
+        return results_of(runner, case)
+
+    case = mine[0].case
+    dtype = case.x.dtype.name
+    found = gradient_probes.order_of_results(answer, case)
+    found = found or gradient_probes.exchanged_arguments(answer, dtype)
+    return facts + (found or list(gradient_probes.shapes(answer, case)))
+
+
+def y_shape(runner: Runner, case: Case) -> Iterator[Fact]:
+    """That y has another shape."""
+    came = runner.call(case).results
+    if came and isinstance(came[0], np.ndarray) and came[0].shape != case.y_shape:
+        is_, must = list(came[0].shape), list(case.y_shape)
+        yield Fact("shape", "y", {"is": is_}, must, Rank.RESULT)
+
+
+def repeated(runner: Runner, wrong: Sequence[Finding], target: str) -> Iterator[Fact]:
+    """Elements that are never written, and values that change from call to call."""
+    mine = [f for f in wrong if f.target == target]
+    f = max(mine, key=lambda f: int(f.failing.sum()) if f.failing is not None else 0)
+    which = "forward" if target == "y" else "grad"
+    k = 0 if target == "y" else NAMES.index(target.removeprefix("grad_"))
+    came = [runner.call(f.case, which, pattern=p).results for p in (FIRST, SECOND)]
+    if not all(len(c) > k and isinstance(c[k], np.ndarray) for c in came):
+        return
+    one, two = (c[k] for c in came)
+    if one.shape != two.shape or one.tobytes() == two.tobytes():
+        return
+    empty = holds(one, FIRST) & holds(two, SECOND)
+    if empty.any():
+        measured = {"count": int(empty.sum()), "of": int(empty.size)}
+        yield Fact("unwritten", target, measured, rank=Rank.RESULT)
+        return
+    assert f.expected is not None
+    want = f.expected.range(target).low
+    off = np.abs(np.stack([one, two]).astype(float) - want).max(initial=0)
+    measured = {"count": int((one != two).sum()), "of": int(one.size)}
+    off_by: dict[str, float] = {"off by": float(off)}
+    yield Fact("varies", target, measured | off_by, rank=Rank.EFFECT)
+
+
+def holds(a: Array, pattern: int) -> Array:
+    """The elements whose bytes are all the pattern that fresh memory holds."""
+    rows = np.ascontiguousarray(a).view(np.uint8).reshape(a.size, a.dtype.itemsize)
+    return np.asarray((rows == pattern).all(1))
+
+
+# What the findings tell ----------------------------------------------------------
+
+JUDGED = "bound", "exact"
+
+
+def has_numbers(f: Finding) -> bool:
+    """A finding with numbers to compare."""
+    return f.got is not None and f.case.kind in JUDGED
 
 
 def usable(f: Finding, target: str, dtype: str) -> bool:
@@ -262,118 +223,127 @@ def wrong_values(f: Finding) -> changes.Wrong:
     return f.case, f.got, f.expected.range(f.target).low, f.failing
 
 
-def telling(f: Finding) -> bool:
-    """A finding with numbers to compare."""
-    return f.got is not None and f.case.kind in ("bound", "exact")
+def only_dtype(findings: Sequence[Finding]) -> tuple[str, tuple[str, ...]] | None:
+    """The one dtype that fails, of several that were given the same sorts of call."""
+    judged = [f for f in findings if f.case.group == "random"]
+    given = {f.case.dtype for f in judged}
+    wrong = [f.case.dtype for f in judged if f.verdict is Verdict.WRONG]
+    if len(given) < 2 or len(set(wrong)) != 1 or len(wrong) < SEVERAL:
+        return None
+    return wrong[0], tuple(sorted(given - set(wrong)))
 
 
 def place(
-    findings: Sequence[Finding],
-    more: Sequence[location.Judged],
-    target: str,
-    dtype: str,
-) -> location.Place:
+    findings: Sequence[Finding], more: Sequence[Judged], target: str, dtype: str
+) -> Place:
     """Where a target fails: over all calls, or where outputs take one sample."""
     mine = [
-        location.judged_of(f)
+        judged_of(f)
         for f in findings
         if f.target == target
         and f.expected is not None
         and f.case.dtype == dtype
-        and f.case.kind in ("bound", "exact")
+        and f.case.kind in JUDGED
     ]
     mine += more
-    found = location.locate(mine)
+    found = rules.locate(mine, target)
     if target != "y" or found.exact:
         return found
-    single = location.locate([j for j in mine if location.alone(j)])
-    if single.holds and (single.exact or not found.holds) and single.ruled:
-        return single._replace(text=f"with one tap and one channel, {single.text}")
+    single = rules.locate([j for j in mine if takes_one_sample(j)], target)
+    if single.ruled and (single.exact or not found.holds):
+        return replace(single, one_sample=True)
     return found
+
+
+# What calls tell -----------------------------------------------------------------
 
 
 def recovered(
     runner: Runner, findings: Sequence[Finding], targets: Sequence[str], dtype: str
-) -> list[probes.Fact]:
+) -> list[Fact]:
     """What probes read off the candidate."""
-    if "y" in targets:
-        call = caller(runner)
-        with np.errstate(all="ignore"):
-            return probes.run(call, dtype)
-    found = probes.gradient_kernels(lambda c: five(runner, c), dtype)
-    return found + gradient_facts(findings, targets)
+    call, grads = calls_of(runner)
+    if "y" in targets or grads is None:
+        return probes.run(call, dtype)
+    found = gradient_probes.gradient_kernels(grads, dtype)
+    return found + list(differences(findings, targets))
+
+
+def differences(findings: Sequence[Finding], targets: Sequence[str]) -> Iterator[Fact]:
+    """How each wrong gradient differs, from the richest failing case."""
+    for target in targets:
+        mine = [
+            (int(f.failing.sum()), f)
+            for f in findings
+            if f.target == target
+            and f.got is not None
+            and f.case.kind == "bound"
+            and f.failing is not None
+        ]
+        if mine:
+            _, f = max(mine, key=lambda pair: pair[0])
+            assert f.got is not None
+            fact = gradient_probes.difference(target, f.got, f.case)
+            if fact is not None:
+                yield fact
+
+
+Deeper = tuple[dict[str, Any] | None, list[Fact], list[Judged]]
 
 
 def deeper(
-    runner: Runner,
-    findings: list[Finding],
-    targets: Sequence[str],
-    result: Diagnosis,
-) -> None:
+    runner: Runner, findings: Sequence[Finding], targets: Sequence[str], dtype: str
+) -> Deeper:
     """What no listed mistake explains: sweeps, relations, the smallest call."""
-    dtype = result.probed
-    smallest = reduced(runner, findings, targets, result)
+    smallest, unjudged = reduced(runner, findings, targets, dtype)
     own = (smallest.plan,) if smallest is not None else ()
     plans = (influence.PLANS[0], *own, *influence.PLANS[1:])
     related = (relations.PLANS[0], *own, *relations.PLANS[1:])
-    grads = (lambda c: five(runner, c)) if runner.has_grad else None
-    call = caller(runner)
+    call, grads = calls_of(runner)
+    facts = []
     with np.errstate(all="ignore"):
-        result.facts += influence.remembered(call, grads, dtype)
+        facts += influence.remembered(call, grads, dtype)
         if "y" in targets:
             if smallest is not None:
                 plan = smallest.plan
-                result.facts += probes.larger(call, dtype, plan.N, plan.K_h, plan.K_w)
-            result.facts += probes.far(call, dtype)
-            result.facts += resolution.facts(call, dtype)
-            result.facts += influence.read_sets(call, dtype, plans)
-            result.facts += influence.taint(call, dtype)
+                facts += probes.larger(call, dtype, plan.N, plan.K_h, plan.K_w)
+            facts += probes.far(call, dtype)
+            facts += resolution.facts(call, dtype)
+            facts += influence.read_sets(call, dtype, plans)
+            facts += influence.taint(call, dtype)
         if grads is not None and targets != ["y"]:
-            result.facts += relations.adjoint(call, grads, dtype)
-            result.facts += influence.stencils(grads, dtype, plans)
-        result.facts += relations.contradictions(call, grads, dtype, related)
+            facts += relations.adjoint(call, grads, dtype)
+            facts += influence.stencils(grads, dtype, plans)
+        facts += relations.contradictions(call, grads, dtype, related)
+    return None if smallest is None else smallest.needs, facts, unjudged
 
 
 def reduced(
-    runner: Runner,
-    findings: list[Finding],
-    targets: Sequence[str],
-    result: Diagnosis,
-) -> shrink.Smallest | None:
+    runner: Runner, findings: Sequence[Finding], targets: Sequence[str], dtype: str
+) -> tuple[shrink.Smallest | None, list[Judged]]:
     """The smallest failing call; what is tried on the way serves the location."""
-    dtype = result.probed
+    tried: list[Judged] = []
     if dtype == "float16":
-        return None
+        return None, tried
     known = [f for f in findings if f.case.dtype == dtype]
     starts: dict[sweeps.Plan, None] = {}
     for row in sweeps.differing(runner, dtype, known, targets):
-        if unjudged(row, result) and row[0].plan is not None:
+        tried.append(compared(row))
+        if tried[-1].bad is not None and row[0].plan is not None:
             starts[row[0].plan] = None
     smallest = shrink.shrink(fails_of(runner, targets), iter([*starts][:3]), dtype)
     if smallest is None:
-        return None
-    result.smallest = smallest.text
+        return None, tried
     for sweep in shrink.around(smallest, dtype):
-        for row in sweeps.compared(runner, sweep, targets):
-            unjudged(row, result)
-    if known:
-        findings += sweeps.check(runner, smallest.sweep, standard_of(findings, dtype))
-    return smallest
+        tried += [compared(row) for row in sweeps.compared(runner, sweep, targets)]
+    return smallest, tried
 
 
-def unjudged(row: tuple[sweeps.Sweep, str, Array, Array], result: Diagnosis) -> bool:
-    """Keep what came for the location; whether anything differs."""
+def compared(row: tuple[sweeps.Sweep, str, Array, Array]) -> Judged:
+    """What came of a call that no bound judges, for the location."""
     sweep, target, got, want = row
     bad = sweeps.unequal(got, want)
-    none = None if not bad.any() else bad
-    result.unjudged.append(location.Judged(sweep.case, target, none, want))
-    return none is not None
-
-
-def standard_of(findings: Sequence[Finding], dtype: str) -> Standard:
-    """What the candidate is held to in this dtype."""
-    held = (f.expected for f in findings if f.case.dtype == dtype)
-    return next(e.standard for e in held if e is not None)
+    return Judged(sweep.case, target, bad if bad.any() else None, want)
 
 
 def fails_of(runner: Runner, targets: Sequence[str]) -> shrink.Fails:
@@ -385,147 +355,3 @@ def fails_of(runner: Runner, targets: Sequence[str]) -> shrink.Fails:
         return not sweep.right_gradients(runner.call(sweep.case, "grad"))
 
     return fails
-
-
-def caller(runner: Runner) -> probes.Call:
-    """The candidate's y as a function of a case."""
-    return lambda case: answer(runner, case)
-
-
-def answer(runner: Runner, case: Case) -> Array | None:
-    """The candidate's y, or None when it gives none."""
-    outcome = runner.call(case)
-    y = outcome.results[0] if outcome.status == "ok" and outcome.results else None
-    if not isinstance(y, np.ndarray) or y.shape != case.y_shape:
-        return None
-    return y.astype(np.float64)
-
-
-def five(runner: Runner, case: Case) -> list[Array | None] | None:
-    """The candidate's gradients, or None when it gives none."""
-    outcome: Outcome = runner.call(case, "grad")
-    if outcome.status != "ok" or len(outcome.results) != 5:
-        return None
-    likes = zip(outcome.results, case.inputs, strict=True)
-    fits = all(
-        b is None or (isinstance(a, np.ndarray) and a.shape == b.shape)
-        for a, b in likes
-    )
-    return list(outcome.results) if fits else None
-
-
-def recheck(runner: Runner, findings: Sequence[Finding]) -> list[probes.Fact]:
-    """A precision rounds alike everywhere; what it cannot do is wrong.
-
-    It leaves powers of two alone, resolves positions to 1/256 pixel at least,
-    scales nothing, and acts to the last bit as no listed mistake does.
-    """
-    doubtful = [
-        f
-        for f in findings
-        if f.verdict is Verdict.IMPRECISE and f.case.dtype in DTYPES[:2]
-    ]
-    if not doubtful:
-        return []
-    dtype = doubtful[0].case.x.dtype.name
-    call = caller(runner)
-    with np.errstate(all="ignore"):
-        steps = resolution.positions(call, dtype)
-        bits = [f for f in resolution.bits(call, dtype) if not f.right]
-        unlike = unlike_rounding(runner, findings, doubtful, dtype)
-    limited = {f.topic.removeprefix("bits of ") for f in bits}
-    sharpen(doubtful, limited, steps)
-    coarse = [s for s in steps if s.fixed and max(s.at) > 1.01 * TEXTURE]
-    measured = [s.text for s in steps] + [f.text for f in bits]
-    for f in doubtful:
-        if measured:
-            f.cause = f"{f.cause} ({'; '.join(measured)})" if f.cause else measured[0]
-        if coarse or unlike:
-            f.verdict = Verdict.WRONG
-    return [probes.Fact(f"step of {s.axis}s", False, s.text) for s in coarse] + unlike
-
-
-CLOSE = {  # lower precisions whose bounds are close, by what loses its bits
-    "weights": "weights are rounded",
-    "columns": "columns are stored",
-    "products": "products are in",
-}
-
-
-def sharpen(
-    doubtful: Sequence[Finding], limited: set[str], steps: Sequence[resolution.Steps]
-) -> None:
-    """Of hypotheses whose bounds are close, the one that was measured."""
-    close: tuple[str, ...] = (*CLOSE.values(),)
-    if limited:
-        lost = "products" if "weight" in limited else "columns"
-        name = CLOSE["weights" if limited == {"weight"} else lost]
-    elif steps:  # every number kept its bits: it is the position alone
-        close = ("",)
-        name = "fractions have" if all(s.fixed for s in steps) else "positions are in"
-    else:
-        return
-    for dtype in {f.case.dtype for f in doubtful}:
-        mine = [f for f in doubtful if f.case.dtype == dtype]
-        if all(f.cause.startswith(close) for f in mine):
-            rename(mine, [h for h in hypotheses(dtype) if h.name.startswith(name)])
-
-
-def rename(doubtful: Sequence[Finding], measured: Sequence[Hypothesis]) -> None:
-    """The first of the hypotheses that explains all, in place of what was named."""
-    fits = next((h for h in measured if nearness([*doubtful], h) >= 0), None)
-    for f in doubtful if fits is not None else ():
-        assert fits is not None
-        if f.cause:
-            f.text = f.text.replace(f.cause, fits.name, 1)
-        f.cause = fits.name
-
-
-def unlike_rounding(
-    runner: Runner, findings: Sequence[Finding], doubtful: Sequence[Finding], dtype: str
-) -> list[probes.Fact]:
-    """What no rounding does: another power, another scale, a listed mistake."""
-    call, grads = caller(runner), None
-    if any(f.target != "y" for f in doubtful) and runner.has_grad:
-        grads = lambda c: five(runner, c)  # noqa: E731
-    case = sweeps.drawn(sweeps.Plan(), dtype, 3, "powers")
-    facts = list(relations.degrees(call, grads, case, {}).values())
-    facts += [f for f in probes.run(call, dtype) if "acts as" in f.text]
-    unlike = [f for f in facts if not f.right]
-    targets = list(dict.fromkeys(f.target for f in doubtful))
-    for target in targets:
-        found = clues(findings, target, dtype)
-        kinds = [m for m in CATALOGUE if (m.kind == "gradients") == (target != "y")]
-        named = next((m for m in kinds if all_fit(found, m)), None)
-        if found and named is not None:
-            unlike.append(probes.Fact("catalogue", False, named.text))
-    return unlike
-
-
-def all_fit(found: Sequence[object], mistake: Mistake) -> bool:
-    """Whether one mistake explains every clue."""
-    return all(c.share((mistake,)) == 1.0 for c in found)  # type: ignore[attr-defined]
-
-
-def gradient_facts(
-    findings: Sequence[Finding],
-    targets: Sequence[str],
-) -> list[probes.Fact]:
-    """How each wrong gradient differs, from the richest failing case."""
-    facts = []
-    for target in targets:
-        mine = [
-            f
-            for f in findings
-            if f.target == target
-            and f.target[5:] in NAMES
-            and f.got is not None
-            and f.case.kind == "bound"
-            and f.failing is not None
-        ]
-        if mine:
-            f = max(mine, key=lambda f: int(f.failing is not None and f.failing.sum()))
-            assert f.got is not None
-            fact = probes.gradient(target[5:], f.got, f.case)
-            facts += [fact] if fact else []
-    return facts

@@ -107,37 +107,22 @@ class Smallest(NamedTuple):
     seed: int
 
     @property
-    def text(self) -> str:
-        """What cannot be spared."""
-        least = {name: values[0] for name, values in RANGES.items()}
-        said = [
-            f"{LABELS.get(name, name)} = {getattr(self.plan, name)}"
-            for name, low in least.items()
-            if getattr(self.plan, name) > low
-        ]
-        said += [f"a {n}" for n in ("mask", "bias") if getattr(self.plan, n)]
+    def needs(self) -> dict[str, Any]:
+        """What cannot be spared: sizes above the least, and kinds of numbers."""
+        found: dict[str, Any] = {
+            name: getattr(self.plan, name)
+            for name, values in RANGES.items()
+            if getattr(self.plan, name) > values[0]
+        }
+        found |= {name: True for name in ("mask", "bias") if getattr(self.plan, name)}
         if self.values.offset != "0":
             whole = self.values.offset == "integer"
-            said.append("offsets other than 0" if whole else "fractional offsets")
+            found["offsets"] = "not 0" if whole else "fractional"
         if self.plan.mask and self.values.mask == "any":
-            said.append("masks other than 1")
+            found["masks"] = "not 1"
         if self.values.weight == "any":
-            said.append("weights other than 1")
-        if not said:
-            return "even the smallest call fails: one pixel, one tap, no offset"
-        return f"a call must have {', '.join(said)} to fail; with less it is right"
-
-
-LABELS = {
-    "c": "channels a group",
-    "o": "output channels a group",
-    "stride_h": "stride of rows",
-    "stride_w": "stride of columns",
-    "padding_h": "padding of rows",
-    "padding_w": "padding of columns",
-    "dilation_h": "dilation of rows",
-    "dilation_w": "dilation of columns",
-}
+            found["weights"] = "not 1"
+        return found
 
 
 def shrink(

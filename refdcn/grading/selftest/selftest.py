@@ -11,7 +11,10 @@ from refdcn.grading.catalogue.contract import BREACHES, MEMORY, Breach
 from refdcn.grading.catalogue.mistakes import ALIKE, CATALOGUE, Mistake
 from refdcn.grading.catalogue.precision import COARSE, Coarse
 from refdcn.grading.catalogue.steps import functions
-from refdcn.grading.diagnosis.diagnosis import SECONDS, diagnose
+from refdcn.grading.diagnosis.diagnosis import diagnose
+from refdcn.grading.diagnosis.facts import Rank
+from refdcn.grading.diagnosis.hypotheses import PREDICTIONS
+from refdcn.grading.diagnosis.recheck import recheck
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.grader import Progress, grade, prepare, run
 from refdcn.grading.judging.lower_precision import explain_precision
@@ -21,6 +24,8 @@ from refdcn.grading.questions import sweeps
 from refdcn.grading.report import Report
 from refdcn.grading.selftest import panel
 from refdcn.grading.selftest.correct import Member
+from refdcn.grading.words.diagnosis import conclusion
+from refdcn.grading.words.places import place_text
 
 Row = Mistake | Coarse | Breach
 ROWS: list[Row] = [*CATALOGUE, *COARSE, *BREACHES]
@@ -79,7 +84,7 @@ def grade_in_process(
     runner: InProcess,
     seed: int,
     dtype: str,
-    seconds: float = SECONDS,
+    predictions: int = PREDICTIONS,
     precision: str | None = None,
 ) -> Report:
     """A smoke grade of a trusted function, with its diagnosis."""
@@ -88,10 +93,11 @@ def grade_in_process(
     if sweeps.chosen([dtype]):
         findings += sweeps.run(runner, standard(dtype, precision), seed, dtype)
     explain_precision(findings)
+    findings, measured = recheck(runner, findings)
     report = Report(
         name, seed, "smoke", (dtype,), False, findings, runner.has_grad, precision
     )
-    report.diagnosis = diagnose(runner, findings, seconds)
+    report.diagnosis = diagnose(runner, findings, measured, predictions)
     return report
 
 
@@ -111,11 +117,11 @@ def examine(
         mistakes,
         caught,
         d.names,
-        place.text,
-        d.sentence,
+        place_text(place),
+        conclusion(d, report.findings),
         place.exact,
         place.holds,
-        any(rank < 2 for rank, _ in d.ranked),
+        any(f.rank <= Rank.EFFECT for f in d.faults),
     )
 
 
@@ -125,7 +131,7 @@ def examine_coarse(row: Coarse, seed: int) -> Result:
     right, _ = functions(())
     pair = (right, grad) if row.gradients else (forward, None)
     runner = InProcess(*pair)
-    report = grade_in_process(row.name, runner, seed, row.dtype, 5.0, row.declared)
+    report = grade_in_process(row.name, runner, seed, row.dtype, precision=row.declared)
     bad = [f for f in report.counted if f.verdict <= Verdict.IMPRECISE]
     said = dict.fromkeys(f.cause or f.text for f in bad)
     names = [row.name if s.startswith(row.cause) else s for s in said]
