@@ -13,6 +13,7 @@ from refdcn.grading.diagnosis import probes
 from refdcn.grading.expected.case import draw_case, draw_sizes
 from refdcn.grading.process.isolation import InProcess
 from refdcn.grading.selftest import selftest
+from refdcn.grading.words.facts import fact_text
 
 BY_NAME = {m.name: m for m in CATALOGUE}
 
@@ -66,7 +67,7 @@ def facts_of(name, dtype="float64"):
     ],
 )
 def test_probes_describe_without_a_catalogue(name, text):
-    assert text in " ".join(f.text for f in facts_of(name) if not f.right)
+    assert text in " ".join(fact_text(f) for f in facts_of(name) if not f.right)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

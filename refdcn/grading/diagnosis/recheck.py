@@ -53,12 +53,16 @@ def recheck(
     verdict = Verdict.WRONG if coarse or unlike else Verdict.IMPRECISE
     ids = {id(f) for f in doubtful}
     changed = [
-        replace(f, verdict=verdict, cause=cause.get(f.case.dtype, f.cause))
-        if id(f) in ids
-        else f
+        renamed(f, verdict, cause.get(f.case.dtype, f.cause)) if id(f) in ids else f
         for f in findings
     ]
     return changed, facts
+
+
+def renamed(f: Finding, verdict: Verdict, cause: str) -> Finding:
+    """The finding with another verdict and cause, which its text names first."""
+    text = f.text.replace(f.cause, cause, 1) if f.cause else f.text
+    return replace(f, verdict=verdict, cause=cause, text=text)
 
 
 def sharper(

@@ -188,10 +188,8 @@ def told(place: Place) -> str:
     calls, of = place.calls
     if place.kind in ("only", "some"):
         text += f", in {calls} of {of} calls"
-    few = place.examples and len(place.examples) == calls
-    if place.kind == "some" or (place.kind == "only" and few):
-        text += f": {examples_text(place)}" if few else ""
-        text += f"; first at {examples_text(place)}" if not few else ""
+    if place.kind == "some" or (place.kind == "only" and len(place.examples) == calls):
+        text += f"; first at {examples_text(place)}"
     return text
 
 
