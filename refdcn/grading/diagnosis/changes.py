@@ -63,7 +63,7 @@ def multiple(target: str, calls: list[Wrong]) -> Fact | None:
         return None  # something where nothing must be
     ratio = got[large] / want[large]
     k = float(np.median(ratio))
-    if not np.abs(ratio - k).max() <= 1e-3 * (1 + abs(k)):
+    if not np.abs(ratio - k).max() <= 1e-3 * (1 + abs(k)) or abs(k - 1) < 2e-3:
         return None
     if k == 0:
         return Fact("values", target, {"value": 0.0}, rank=Rank.EFFECT)
@@ -189,7 +189,9 @@ def nearly(target: str, calls: list[Wrong]) -> Fact | None:
     if not np.isfinite(off).all() or not max(off) > 0:
         return None
     bits = int(-np.log2(max(off)))
-    return None if bits < 6 else Fact("nearly", target, {"bits": bits})
+    if bits < 6:
+        return None
+    return Fact("nearly", target, {"bits": bits}, rank=Rank.RELATION)
 
 
 def added(target: str, calls: list[Wrong]) -> Fact | None:
@@ -207,7 +209,8 @@ def added(target: str, calls: list[Wrong]) -> Fact | None:
         other = tuple(k for k in range(len(labels)) if k not in axes)
         seen = all(max(e.shape[k] for e in errors) > 1 for k in other)
         if other and seen and all(constant_along(e, other) for e in errors):
-            return Fact("added", target, {"along": [labels[k] for k in axes]})
+            along = [labels[k] for k in axes]
+            return Fact("added", target, {"along": along}, rank=Rank.EFFECT)
     return None
 
 

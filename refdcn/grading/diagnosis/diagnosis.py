@@ -28,7 +28,12 @@ from refdcn.grading.diagnosis import (
 from refdcn.grading.diagnosis.answers import Runner, calls_of, results_of
 from refdcn.grading.diagnosis.facts import Fact, Place, Rank, distinct
 from refdcn.grading.diagnosis.hypotheses import PREDICTIONS, Explanation, explain
-from refdcn.grading.diagnosis.places import Judged, judged_of, takes_one_sample
+from refdcn.grading.diagnosis.places import (
+    OF_SAMPLES,
+    Judged,
+    judged_of,
+    takes_one_sample,
+)
 from refdcn.grading.expected.case import NAMES, Array, Case
 from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.verdicts import Verdict
@@ -250,7 +255,8 @@ def place(
     if target != "y" or found.exact:
         return found
     single = rules.locate([j for j in mine if takes_one_sample(j)], target)
-    if single.ruled and (single.exact or not found.holds):
+    of_samples = all(c.op == "is" or c.column in OF_SAMPLES for c in single.rule)
+    if single.ruled and of_samples and (single.exact or not found.holds):
         return replace(single, one_sample=True)
     return found
 
@@ -270,22 +276,36 @@ def recovered(
 
 
 def differences(findings: Sequence[Finding], targets: Sequence[str]) -> Iterator[Fact]:
-    """How each wrong gradient differs, from the richest failing case."""
+    """How each wrong gradient differs, where the richest failing cases agree."""
     for target in targets:
         mine = [
-            (int(f.failing.sum()), f)
+            f
             for f in findings
             if f.target == target
             and f.got is not None
             and f.case.kind == "bound"
             and f.failing is not None
         ]
-        if mine:
-            _, f = max(mine, key=lambda pair: pair[0])
-            assert f.got is not None
-            fact = gradient_probes.difference(target, f.got, f.case)
-            if fact is not None:
-                yield fact
+        mine.sort(key=lambda f: -int(f.failing.sum() if f.failing is not None else 0))
+        facts = [
+            gradient_probes.difference(target, f.got, f.case)
+            for f in mine[:AGREE]
+            if f.got is not None
+        ]
+        found = [f for f in facts if f is not None]
+        if found and len({law(f) for f in found}) == 1:
+            yield found[0]
+
+
+AGREE = 4  # cases that must differ from the definition in the same way
+
+
+def law(f: Fact) -> tuple[str, str]:
+    """What two facts have in common that tell of one mistake."""
+    names = ("factor", "power", "times", "value")
+    m = {k: f.measured[k] for k in names if k in f.measured}
+    rounded = {k: round(v, 2) if isinstance(v, float) else v for k, v in m.items()}
+    return f.kind, str(rounded)
 
 
 Deeper = tuple[dict[str, Any] | None, list[Fact], list[Judged]]

@@ -89,17 +89,22 @@ def other_values(
 def exchanged(got: Array, true: Array, wrong: Array, scale: float) -> Array | None:
     """The element that each value is the right one of, if that is no accident.
 
-    Among many values any number is near one: the same numbers, moved by a hundredth,
-    say how often.
+    Only a value that no other element has names its element; and among many values
+    any number is near one: the same numbers, moved by a hundredth, say how often.
     """
     order = np.argsort(true)
+    gap = np.concatenate([[np.inf], np.diff(true[order]), [np.inf]])
+    alone = np.empty(true.size, bool)
+    alone[order] = np.minimum(gap[:-1], gap[1:]) > 2 * NEAR * scale
 
     def hits(value: Array) -> tuple[Array, Array]:
         near = np.clip(np.searchsorted(true[order], value), 1, true.size - 1)
         left = np.abs(true[order][near - 1] - value) < np.abs(true[order][near] - value)
         found = order[np.where(left, near - 1, near)]
-        return found, np.abs(true[found] - value) < NEAR * scale
+        return found, (np.abs(true[found] - value) < NEAR * scale) & alone[found]
 
+    if true.size < 2:
+        return None
     found, hit = hits(got)
     rng = np.random.default_rng(0)
     share = hits(got * (1 + rng.uniform(-0.01, 0.01, got.size)))[1][wrong].mean()

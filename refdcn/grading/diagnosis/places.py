@@ -65,6 +65,7 @@ def shape_of(judged: Judged) -> tuple[int, ...]:
     return () if like is None else like.shape
 
 
+OF_SAMPLES = "|dy|", "|dx|", "|mask|", "mask", "row", "column", "the only tap"
 ONLY_TAP = "the only tap"  # whose weight is not 0; -1: there are several
 
 

@@ -7,7 +7,7 @@ element that was read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import permutations
 from typing import Any, NamedTuple
 
@@ -212,10 +212,15 @@ def nearest(flat: Array, got: Array, within: float) -> tuple[Array, Array]:
 def part_that_fails(
     name: str, off: Array, at: Array, index: Sequence[Array]
 ) -> dict[str, Any]:
-    """The values of one axis with which alone anything is wrong, if all of it is."""
+    """One value of an axis, or all from one on, where alone anything is wrong.
+
+    Not the axis of dy and dx, which are told apart anyway.
+    """
     for label, value in zip(AXES_OF[name], index, strict=True):
         bad, known = np.unique(value[off]), np.unique(value[at])
-        if len(bad) < len(known) and off[at & np.isin(value, bad)].mean() > 0.9:
+        whole = bad.tolist() == known[len(known) - len(bad) :].tolist()
+        few = (len(bad) == 1 or whole) and len(bad) < len(known)
+        if few and label != "axis" and off[at & np.isin(value, bad)].mean() > 0.9:
             return {"axis": label, "values": bad.tolist(), "of": len(known)}
     return {}
 
@@ -229,15 +234,15 @@ def mapped(name: str, want: Array, have: Array, shape: Sequence[int]) -> Fact:
         if (a != b).any()
     }
     measured: dict[str, Any] = {}
-    if None in found.values() and name in ("offset", "mask"):
-        middle = slice(1, len(labels) - 2)
+    middle = slice(1, len(labels) - 2)
+    if name in ("offset", "mask") and found.keys() & {*labels[middle]}:
         one, two = (
             np.ravel_multi_index(tuple(a[middle]), tuple(shape[middle]))
             for a in (want, have)
         )
-        found = {k: v for k, v in found.items() if k not in labels[middle]}
-        if (one != two).any():
-            measured |= layout_of(want[middle], two, shape[middle], labels[middle])
+        measured |= layout_of(want[middle], two, shape[middle], labels[middle])
+        if None in found.values():
+            found = {k: v for k, v in found.items() if k not in labels[middle]}
             found["channel"] = along(one, two)
     known = {k: v for k, v in found.items() if v is not None}
     k = int(np.argmax((want != have).any(0)))
@@ -284,16 +289,22 @@ def responses(
     at: tuple[Array, Array],
     where: Mapping[str, Any],
 ) -> Iterator[Fact]:
-    """How each part of an input acts: dy and dx apart; `at` is trusted, wrong."""
+    """How each part of an input acts, dy and dx apart; `at`: trusted, and wrong.
+
+    One law for all that was sent, else one for the part that is wrong.
+    """
     parts: list[tuple[str, Any]] = [(name, ...)]
     if name == "offset":
         parts = [(f"d{'yx'[d]}", (slice(None),) * 3 + (d,)) for d in (0, 1)]
     for label, part in parts:
-        here = at[1 if where else 0][part]
-        if here.any():
-            fact = response(label, got[part][here], want[part][here], where)
-            if not fact.right:
-                yield fact
+        known, wrong = (a[part] for a in at)
+        if not wrong.any():
+            continue
+        fact = response(label, got[part][known], want[part][known])
+        if where and "scale" not in fact.measured:
+            fact = response(label, got[part][wrong], want[part][wrong], where)
+        if not fact.right:
+            yield fact
 
 
 def response(
@@ -311,7 +322,7 @@ def response(
         return found(nan=int(np.isnan(got).sum()), of=int(got.size))
     fit = np.polyfit(want, got, 1)
     if np.abs(np.polyval(fit, want) - got).max() < 1e-3 * (1 + np.abs(got).max()):
-        a, b = (float(c) if abs(c) > 1e-4 else 0.0 for c in fit)
+        a, b = (float(f"{c:.5g}") if abs(c) > 1e-4 else 0.0 for c in fit)
         if abs(a - 1) + abs(b) < 1e-3:
             return right("acts as", label)
         return found(scale=a, shift=b)
@@ -426,7 +437,7 @@ def weights(call: Call, dtype: str) -> list[Fact]:
 def biases(call: Call, dtype: str) -> list[Fact]:
     """Unique biases on a black image."""
     z = Sizes(1, 2, 6, 2, 1, 2, 3, 8, 9)
-    sent = codes((6,), -2, 2)
+    sent = codes((6,), -2.2, 1.7)  # none is another's negative
     zero = np.zeros((1, 2, 8, 9))
     ones = np.ones((6, 1, 2, 3))
     mask = np.full((1, 6, *z.out), 0.5)  # which must not touch the bias
@@ -527,16 +538,38 @@ def run(call: Call, dtype: str) -> list[Fact]:
     facts: list[Fact] = []
     with np.errstate(all="ignore"):
         for probe in (images, taps, offsets, reach, masks, weights, biases, kernels):
-            if probe is kernels and misplaced(facts):
-                break  # its positions are reached by offsets
-            facts += probe(call, dtype)
+            if not (probe in TRACED and untraceable(facts)) and not (
+                probe is kernels and misplaced(facts)
+            ):
+                facts += by_image(probe, probe(call, dtype), call, dtype)
     return facts
 
 
+TRACED = offsets, reach, masks, weights  # by what single channels hold
+ONE_TAP = Sizes(5, 3, 3, 1, 1, 1, 1, 24, 30, (2, 3), (1, 2), (3, 2))
+
+
+def by_image(
+    probe: Callable[..., list[Fact]], facts: list[Fact], call: Call, dtype: str
+) -> list[Fact]:
+    """Where images are mixed up, two say little: what five of them read instead."""
+    mixed = [f for f in facts if "n" in f.measured.get("along", {})]
+    if probe not in (offsets, masks) or not mixed:
+        return facts
+    more = [f for f in probe(call, dtype, ONE_TAP) if not f.right]
+    return more or facts
+
+
+def untraceable(facts: Sequence[Fact]) -> bool:
+    """Whether channels of x are mixed up, so that none tells what it was to tell."""
+    wrong = [f for f in facts if f.subject == "x" and not f.right]
+    return any("c" in f.measured.get("along", {"c"}) for f in wrong)
+
+
 def misplaced(facts: Sequence[Fact]) -> bool:
-    """Whether samples are not where offsets send them, for one reason for all."""
-    moved = {f.subject for f in facts if not f.right and f.kind != "interpolation"}
-    return bool(moved & {"offset", "dy", "dx"})
+    """Whether samples are not where offsets send them, for a reason that is known."""
+    moved = {f.subject for f in facts if not f.right and "pairs" not in f.measured}
+    return bool(moved & {"offset", "dy", "dx"}) or untraceable(facts)
 
 
 # What is far --------------------------------------------------------------------
@@ -560,25 +593,42 @@ def far(call: Call, dtype: str) -> list[Fact]:
     if all(f.right for f in reach(call, dtype)):
         facts = [f for f in reach(call, dtype, 48) if not f.right]
     for axis, name in enumerate(("row", "column")):
-        n, z = 4200, Sizes(1, 3, 3, 1, 1, 1, 1, 1, 1, stride=(5, 5))
-        z = z._replace(H=n) if axis == 0 else z._replace(W=n)
-        y = call(image_case(z, dtype, planes(z)))
-        if y is None:
-            continue
-        line, must = y[0].reshape(3, -1), 5 * np.arange(n // 5)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = line[1 + axis] / line[0]
-        bad = ~(np.abs(found - must) < 0.05)
-        k = int(np.argmax(bad))
-        if not bad.any() or must[k] < FIRST_FAR:
-            continue  # the other probes see what is near
-        measured = {
-            "from": int(must[k]),
-            "right up to": int(must[k - 1]),
-            "at": float(found[k]) if line[0, k] else "outside",
-        }
-        facts.append(Fact("far line", name, measured, int(must[k])))
+        limits = [long_line(call, dtype, axis, step) for step in (5, 7, 2)]
+        first = agreed(limits)
+        if first is not None and first["from"] >= FIRST_FAR:
+            facts.append(Fact("far line", name, first, first["from"]))
     return facts + late(call, dtype)
+
+
+def long_line(call: Call, dtype: str, axis: int, step: int) -> dict[str, Any] | None:
+    """From which row (column) of 4,200 on samples are wrong; None if they are right."""
+    n, z = 4200, Sizes(1, 3, 3, 1, 1, 1, 1, 1, 1, stride=(step, step))
+    z = z._replace(H=n) if axis == 0 else z._replace(W=n)
+    y = call(image_case(z, dtype, planes(z)))
+    if y is None:
+        return None
+    line = y[0].reshape(3, -1)
+    must = step * np.arange(line.shape[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = line[1 + axis] / line[0]
+    bad = ~(np.abs(found - must) < 0.05)
+    k = int(np.argmax(bad))
+    if not bad.any() or k == 0:
+        return None
+    at = float(found[k]) if line[0, k] else "outside"
+    return {"from": int(must[k]), "right up to": int(must[k - 1]), "at": at}
+
+
+def agreed(limits: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """The first limit, if all lie between the same two neighbours.
+
+    The last output of every call, or a tail of outputs, lies elsewhere in each.
+    """
+    known = [limit for limit in limits if limit is not None]
+    if len(known) < len(limits):
+        return None
+    low, high = max(k["right up to"] for k in known), min(k["from"] for k in known)
+    return known[0] if low < high else None
 
 
 def late(call: Call, dtype: str) -> list[Fact]:
@@ -587,23 +637,25 @@ def late(call: Call, dtype: str) -> list[Fact]:
     Right before it, all wrong after it, and the same pixel whichever pixels are asked
     for: an index that grows too large does so, outputs that are not written do not.
     """
-    limits = []
-    H, W = 270, 260
-    for s in (7, 5):
-        z = Sizes(1, 3, 3, 1, 1, 1, 1, H, W, stride=(s, s))
-        y = call(image_case(z, dtype, planes(z)))
-        if y is None:
-            return []
-        h, w = s * np.indices(z.out)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            off = np.abs(y[0, 1] / y[0, 0] - h) + np.abs(y[0, 2] / y[0, 0] - w)
-        flat, bad = (h * W + w).reshape(-1), ~(off < 0.05).reshape(-1)
-        k = int(np.argmax(bad))
-        if k == 0 or not bad[k:].mean() > 0.9:
-            return []
-        limits.append((int(flat[k - 1]), int(flat[k])))
-    if max(low for low, _ in limits) >= min(high for _, high in limits):
-        return []
-    low, high = limits[0]
-    measured = {"from": high, "right up to": low}
-    return [Fact("late pixels", "x", measured, where={"image": [H, W]})]
+    found = agreed([late_pixel(call, dtype, step) for step in (7, 5, 2)])
+    return [] if found is None else [Fact("late pixels", "x", found, where=LARGE)]
+
+
+LARGE = {"image": [270, 260]}
+
+
+def late_pixel(call: Call, dtype: str, step: int) -> dict[str, Any] | None:
+    """The first of every `step`th pixel that is wrong, if all after it are."""
+    H, W = LARGE["image"]
+    z = Sizes(1, 3, 3, 1, 1, 1, 1, H, W, stride=(step, step))
+    y = call(image_case(z, dtype, planes(z)))
+    if y is None:
+        return None
+    h, w = step * np.indices(z.out)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = np.abs(y[0, 1] / y[0, 0] - h) + np.abs(y[0, 2] / y[0, 0] - w)
+    flat, bad = (h * z.W + w).reshape(-1), ~(off < 0.05).reshape(-1)
+    k = int(np.argmax(bad))
+    if k == 0 or not bad[k:].mean() > 0.9:
+        return None
+    return {"from": int(flat[k]), "right up to": int(flat[k - 1])}

@@ -10,8 +10,14 @@ from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.diagnosis.facts import Fact, Place, Rank
 from refdcn.grading.diagnosis.hypotheses import IN_GRADIENTS, Partly
 from refdcn.grading.judging.judge import Finding
-from refdcn.grading.words.facts import brief, fact_text, number
-from refdcn.grading.words.places import needs_text, place_text, rule_text, told
+from refdcn.grading.words.facts import brief, fact_text, number, steps_text
+from refdcn.grading.words.places import (
+    needs_text,
+    place_text,
+    rule_text,
+    told,
+    where_text,
+)
 
 WORDS = 30  # of a first sentence, at most
 MOST = 8  # facts that are told
@@ -21,9 +27,10 @@ OTHERS = 2  # explanations beside the first
 def conclusion(diagnosis: Diagnosis, findings: Sequence[Finding] = ()) -> str:
     """What the mistake is and where; empty when nothing is known."""
     d = diagnosis
+    said = [brief(f) for f in d.faults if f.rank == Rank.RESULT]
     if d.survivors:
-        said = explained(d)
-    else:
+        said += explained(d)
+    elif not said:
         said = [*described(d)] or [*known(d, findings)]
     if d.only is not None and said:
         wrong, others = d.only
@@ -57,7 +64,7 @@ def described(d: Diagnosis) -> Iterator[str]:
     """What is done instead, if any probe says so, and where."""
     limited = [p.partly for p in d.parts if p.partly is not None and p.partly.limited]
     some = [*map(partly_text, limited), *patterns(d.faults)]
-    some += [brief(f) for f in d.faults if f.rank <= Rank.CAUSE]
+    some += [brief(f) for f in d.faults if f.rank == Rank.CAUSE]
     some += [brief(f) for f in d.faults if f.rank == Rank.EFFECT]
     where = located(d.place) if d.places else ""
     if not some:
@@ -73,7 +80,7 @@ def described(d: Diagnosis) -> Iterator[str]:
 
 def located(place: Place) -> str:
     """The place as a clause of its own, if it is a rule."""
-    return place_text(place, place.target) if place.ruled else ""
+    return where_text(place) if place.ruled else ""
 
 
 def known(d: Diagnosis, findings: Sequence[Finding]) -> Iterator[str]:
@@ -92,6 +99,7 @@ def known(d: Diagnosis, findings: Sequence[Finding]) -> Iterator[str]:
         yield f"{place.target} is wrong at {values}{off}"
     partly = [p.partly for p in d.parts if p.partly is not None]
     yield from map(partly_text, partly[:1])
+    yield from (fact_text(f) for f in d.faults if f.kind == "nearly")
     if not partly:
         yield "no listed mistake and no probe explains it"
 
@@ -106,11 +114,14 @@ def patterns(faults: Sequence[Fact]) -> Iterator[str]:
     if dy is not None and dx is not None:
         yield from both_axes(dy, dx)
     row, column = (by_subject.get(("taps", name)) for name in ("row", "column"))
+    steps = [f for f in faults if f.kind == "step" and f.measured["fixed"]]
+    if len({str(f.measured["at"]) for f in steps}) == 1 < len(steps):
+        yield steps_text(steps[0])
     scaled = [f for f in (row, column) if f is not None and "scale" in f.measured]
     if scaled:
         yield grid_text(scaled)
     for f in faults:
-        if f.kind in ("values", "unwritten", "order", "exchanged arguments"):
+        if f.kind == "values":
             yield brief(f)
         if f.kind == "sum" and f.measured["smaller"] > 0.9:
             yield f"additions to {f.subject} are lost where several meet at one element"
@@ -161,6 +172,9 @@ def evidence(diagnosis: Diagnosis) -> list[str]:
     return lines
 
 
+TELLING = "batch", "isolation", "varies", "sum"  # beside any cause
+
+
 def relevant(d: Diagnosis) -> list[Fact]:
     """The facts that say most; what follows from them is left out."""
     faults = d.faults
@@ -168,8 +182,10 @@ def relevant(d: Diagnosis) -> list[Fact]:
         return faults[:2]
     if faults and faults[0].kind in ("order", "exchanged arguments"):
         return faults[:1]
-    least = max((faults[0].rank if faults else 0) + 1, Rank.EFFECT)
-    return [f for f in faults if f.rank <= least][:MOST]
+    best = faults[0].rank if faults else Rank.VAGUE
+    least = best if best == Rank.CAUSE else max(best + 1, Rank.EFFECT)
+    found = [f for f in faults if f.rank <= least or f.kind in TELLING]
+    return found[:MOST]
 
 
 def partly_text(p: Partly) -> str:

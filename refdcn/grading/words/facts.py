@@ -132,6 +132,8 @@ def layout(f: Fact) -> str:
 
 def read_from_briefly(f: Fact) -> str:
     """Whose element is taken."""
+    if f.measured.get("layout") == ["offset group", "tap", "axis"]:
+        return f"{layout(f)}; the definition is (y, x)"
     if "layout" in f.measured:
         return f"{layout(f)}; the definition interleaves (y, x) tap by tap"
     said = []
@@ -140,9 +142,18 @@ def read_from_briefly(f: Fact) -> str:
         if "always" in how:
             said.append(f"every {name} uses the {f.subject} of {name} {how['always']}")
         else:
-            of, is_ = (", ".join(map(str, how[k])) for k in ("of", "is"))
-            said.append(f"{name} {of} reads the {f.subject} of {name} {is_}")
+            of, is_ = (", ".join(map(str, how[k][:FEW])) for k in ("of", "is"))
+            whose = f"the {f.subject} of {name}s {is_}"
+            said.append(f"{name}s {of} read {whose}" + more(how["of"]))
     return "; ".join(said[:2]) or f"{f.subject} is read from other elements"
+
+
+FEW = 5  # indices, or pairs of values, in a first sentence
+
+
+def more(values: Sequence[object]) -> str:
+    """That a list was cut."""
+    return ", ..." if len(values) > FEW else ""
 
 
 def acts_as(f: Fact) -> str:
@@ -203,7 +214,10 @@ def acts_briefly(f: Fact) -> str:
         return f"{name} is shifted by {number(m['shift'])}{where}"
     if "limits" in m:
         return response(f) + where
-    return acts_as(f)
+    pairs = ", ".join(f"{a:.3g} as {b:.3g}" for a, b in m.get("pairs", [])[:3])
+    if f.subject == "mask" and pairs:
+        return f"the mask is not applied as it is{where}: {pairs}"
+    return f"{response(f)}{where}: {pairs}" if pairs else response(f) + where
 
 
 # How pixels are weighted ---------------------------------------------------------
@@ -348,14 +362,17 @@ def bias_added(f: Fact) -> str:
     return f"the bias is added another number of times: {times}, not once"
 
 
+def steps_text(f: Fact) -> str:
+    """A fixed step of rows and columns alike."""
+    first = next(s for s in f.measured["at"].values() if s)
+    return f"positions move in steps of {step(first)} pixel, wherever they are"
+
+
 def step_of(f: Fact) -> str:
-    """The steps in which positions move."""
+    """The steps in which positions move along one axis."""
     at = [(r, s) for r, s in f.measured["at"].items() if s]
     if f.measured["fixed"]:
-        first = step(at[0][1])
-        return (
-            f"{f.subject} positions move in steps of {first} pixel, wherever they are"
-        )
+        return f"{f.subject} {steps_text(f)}"
     ends = dict([*at[:1], *at[-1:]])
     said = ", ".join(f"{step(s)} at {r}" for r, s in ends.items())
     return f"{f.subject} positions are rounded as floating point: steps of {said}"

@@ -179,6 +179,13 @@ def place_text(place: Place, what: str = "it") -> str:
     return ""
 
 
+def where_text(place: Place) -> str:
+    """The rule of a result, as briefly as a conclusion says it."""
+    where = "where each output takes one sample, " if place.one_sample else ""
+    how = "exactly" if place.kind == "exact" else "only"
+    return f"{where}{place.target} fails {how} where {rule_text(place)}"
+
+
 def told(place: Place) -> str:
     """The place, the rules that no call tells apart, and where few calls fail."""
     text = place_text(place)
