@@ -45,9 +45,9 @@ def constant(target: str, calls: list[Wrong]) -> Fact | None:
     got, _ = joined(calls)
     if not np.isfinite(got).any():
         value = "nan" if np.isnan(got).all() else "infinite"
-        return Fact("values", target, {"value": value}, rank=Rank.EFFECT)
+        return Fact("values", target, {"value": value})
     if len(got) > 3 and (got == got[0]).all():
-        return Fact("values", target, {"value": float(got[0])}, rank=Rank.EFFECT)
+        return Fact("values", target, {"value": float(got[0])})
     return None
 
 
@@ -66,7 +66,7 @@ def multiple(target: str, calls: list[Wrong]) -> Fact | None:
     if not np.abs(ratio - k).max() <= 1e-3 * (1 + abs(k)) or abs(k - 1) < 2e-3:
         return None
     if k == 0:
-        return Fact("values", target, {"value": 0.0}, rank=Rank.EFFECT)
+        return Fact("values", target, {"value": 0.0})
     return Fact("multiple", target, {"times": k}, {"times": 1})
 
 

@@ -240,6 +240,7 @@ def indices(judged: Judged, shape: tuple[int, ...]) -> dict[str, Array]:
     case, s = judged.case, judged.case.sizes
     labels = AXES[judged.target]
     found: dict[str, Array] = dict(zip(labels, np.indices(shape), strict=True))
+    found["flat index"] = np.arange(int(np.prod(shape))).reshape(shape)
     if "o" in found:
         n_o = max(1, s.C_out // max(1, s.groups))
         found |= {"group of o": found["o"] // n_o, "o in its group": found["o"] % n_o}

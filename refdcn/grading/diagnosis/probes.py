@@ -7,7 +7,7 @@ element that was read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import permutations
 from typing import Any, NamedTuple
 
@@ -313,9 +313,8 @@ def response(
     """An affine function of what was sent, a limit, or examples."""
 
     def found(**measured: Any) -> Fact:
-        rank = Rank.CAUSE if "pairs" not in measured else Rank.EFFECT
-        if "limits" in measured:
-            rank = Rank.CAUSE
+        law = measured.keys() & {"scale", "limits"}
+        rank = Rank.CAUSE if law else Rank.EFFECT
         return Fact("acts as", label, measured, {"scale": 1}, rank, where=where or {})
 
     if np.isnan(got).any():
@@ -593,7 +592,7 @@ def far(call: Call, dtype: str) -> list[Fact]:
     if all(f.right for f in reach(call, dtype)):
         facts = [f for f in reach(call, dtype, 48) if not f.right]
     for axis, name in enumerate(("row", "column")):
-        limits = [long_line(call, dtype, axis, step) for step in (5, 7, 2)]
+        limits = (long_line(call, dtype, axis, step) for step in (5, 7, 2))
         first = agreed(limits)
         if first is not None and first["from"] >= FIRST_FAR:
             facts.append(Fact("far line", name, first, first["from"]))
@@ -619,14 +618,16 @@ def long_line(call: Call, dtype: str, axis: int, step: int) -> dict[str, Any] | 
     return {"from": int(must[k]), "right up to": int(must[k - 1]), "at": at}
 
 
-def agreed(limits: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+def agreed(limits: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
     """The first limit, if all lie between the same two neighbours.
 
     The last output of every call, or a tail of outputs, lies elsewhere in each.
     """
-    known = [limit for limit in limits if limit is not None]
-    if len(known) < len(limits):
-        return None
+    known: list[dict[str, Any]] = []
+    for limit in limits:
+        if limit is None:  # no more is asked
+            return None
+        known.append(limit)
     low, high = max(k["right up to"] for k in known), min(k["from"] for k in known)
     return known[0] if low < high else None
 
@@ -637,7 +638,7 @@ def late(call: Call, dtype: str) -> list[Fact]:
     Right before it, all wrong after it, and the same pixel whichever pixels are asked
     for: an index that grows too large does so, outputs that are not written do not.
     """
-    found = agreed([late_pixel(call, dtype, step) for step in (7, 5, 2)])
+    found = agreed(late_pixel(call, dtype, step) for step in (7, 5, 2))
     return [] if found is None else [Fact("late pixels", "x", found, where=LARGE)]
 
 

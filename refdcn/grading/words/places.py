@@ -16,6 +16,7 @@ COLUMNS = {
     "dilation_w": "dilation of columns",
     "group of o": "o's group",
     "offset group of c": "c's offset group",
+    "flat index": "the flat index",
     "mask": "the mask",
     "row": "the row",
     "column": "the column",
