@@ -94,7 +94,7 @@ FORWARD, BACKWARD = functions(())
 )
 def test_the_cause_is_said_first(name, text):
     call, _ = calls_of(InProcess(functions(BY_NAME[name].edits)[0]))
-    facts = probes.run(call, "float64")
+    facts = probes.run_all(call, "float64")
     assert conclusion(Diagnosis(facts=tuple(facts))).startswith(text)
 
 
@@ -131,7 +131,7 @@ def scaled(align):
 )
 def test_a_grid_of_another_scale_is_told_by_its_ratio(align, text):
     call, _ = calls_of(InProcess(functions([("position", scaled(align))])[0]))
-    facts = [f for f in probes.taps(call, "float64") if f.kind == "taps"]
+    facts = [f for f in probes.kernel_taps(call, "float64") if f.kind == "taps"]
     assert conclusion(Diagnosis(facts=tuple(facts))) == text
 
 
@@ -237,10 +237,10 @@ def test_values_of_other_places_need_more_than_chance():
     true = rng.integers(-8, 9, 400).astype(float)
     got = true.copy()
     got[:40] = rng.integers(-8, 9, 40)  # whole numbers are always somebody's
-    assert gradient_probes.exchanged(got, true, got != true, 8.0) is None
+    assert gradient_probes.matched_elements(got, true, got != true, 8.0) is None
     true = rng.normal(size=400)
     got = np.concatenate([true[1:], true[:1]])
-    found = gradient_probes.exchanged(got, true, got != true, np.abs(true).max())
+    found = gradient_probes.matched_elements(got, true, got != true, np.abs(true).max())
     assert (found == (np.arange(400) + 1) % 400).all()
 
 
@@ -354,7 +354,9 @@ def test_calls_of_one_sample_say_nothing_of_sizes():
 
 def test_a_diagnosis_is_json_for_programs():
     facts = tuple(
-        probes.run(calls_of(InProcess(functions(BY_NAME["xy"].edits)[0]))[0], "float64")
+        probes.run_all(
+            calls_of(InProcess(functions(BY_NAME["xy"].edits)[0]))[0], "float64"
+        )
     )
     place = rules.locate(judged(lambda c: c.sizes.K_h > 2))
     d = Diagnosis(facts=facts, places=(place,), needs={"N": 33})

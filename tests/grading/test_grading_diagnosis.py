@@ -49,7 +49,7 @@ def test_two_mistakes_at_once_are_named(names):
 
 def facts_of(name, dtype="float64"):
     forward, _ = functions(BY_NAME[name].edits)
-    return probes.run(lambda c: forward(*c.inputs, **c.windows), dtype)
+    return probes.run_all(lambda c: forward(*c.inputs, **c.windows), dtype)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_probes_describe_without_a_catalogue(name, text):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_probes_find_nothing_wrong_with_a_right_operator(dtype):
     forward, _ = functions(())
-    facts = probes.run(lambda c: forward(*c.inputs, **c.windows), dtype)
+    facts = probes.run_all(lambda c: forward(*c.inputs, **c.windows), dtype)
     assert len(facts) == 11 and all(f.right for f in facts), facts
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from refdcn.grading.expected.case import Array, Case
-from refdcn.grading.process.isolation import InProcess, Outcome, Process
+from refdcn.grading.process.isolation import Outcome
+from refdcn.grading.questions.sweeps import Runner
 
-Runner = Process | InProcess
 Call = Callable[[Case], Array | None]
-Grads = Callable[[Case], Sequence[Array | None] | None]
+Gradients = Callable[[Case], Sequence[Array | None] | None]
 
 
-def answer(runner: Runner, case: Case) -> Array | None:
+def answer_of(runner: Runner, case: Case) -> Array | None:
     """The candidate's y, or None when it gives none."""
     outcome = runner.call(case)
     y = outcome.results[0] if outcome.status == "ok" and outcome.results else None
@@ -43,7 +43,7 @@ def results_of(runner: Runner, case: Case) -> list[Any]:
     return list(outcome.results) if outcome.status == "ok" else []
 
 
-def calls_of(runner: Runner) -> tuple[Call, Grads | None]:
+def calls_of(runner: Runner) -> tuple[Call, Gradients | None]:
     """The candidate's functions of a case."""
     grads = (lambda c: gradients_of(runner, c)) if runner.has_grad else None
-    return (lambda c: answer(runner, c)), grads
+    return (lambda c: answer_of(runner, c)), grads

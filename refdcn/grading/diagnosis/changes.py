@@ -13,27 +13,27 @@ from math import log
 import numpy as np
 
 from refdcn.grading.diagnosis.facts import Fact, Rank
-from refdcn.grading.diagnosis.places import AXES, Judged, shape_of
+from refdcn.grading.diagnosis.places import RESULT_AXES, Judged, result_shape
 from refdcn.grading.expected.case import Array, Case
 
 Wrong = tuple[Case, Array, Array, Array]  # case, got, want, which are wrong
-STEPS = (-8, -4, -3, -2, -1, 1, 2, 3, 4, 8)
-ALIKE = 1e-5  # of the largest value: the same number
-COINCIDENCE = log(1e-6)  # the chance below which a pattern is no accident
+DISTANCES = (-8, -4, -3, -2, -1, 1, 2, 3, 4, 8)
+SAME = 1e-5  # of the largest value: the same number
+ACCIDENT = log(1e-6)  # the chance below which a pattern is no accident
 
 
-def described(target: str, wrong: Iterable[Wrong]) -> list[Fact]:
+def law_of_values(target: str, wrong: Iterable[Wrong]) -> list[Fact]:
     """One law that every wrong value of every call obeys, if there is any."""
     calls = [w for w in wrong if w[3].any()]
     if not calls:
         return []
-    laws = constant, multiple, bias_again, elsewhere, limited, taken, nearly, added
+    laws = constant, one_multiple, bias_again, elsewhere, limited, taken, nearly, added
     with np.errstate(all="ignore"):
         found = (law(target, calls) for law in laws)
         return [fact for fact in found if fact is not None][:1]
 
 
-def joined(calls: list[Wrong]) -> tuple[Array, Array]:
+def all_wrong(calls: list[Wrong]) -> tuple[Array, Array]:
     """Got and wanted at the wrong elements of all calls."""
     got = np.concatenate([g[bad] for _, g, _, bad in calls])
     want = np.concatenate([w[bad] for _, _, w, bad in calls])
@@ -42,7 +42,7 @@ def joined(calls: list[Wrong]) -> tuple[Array, Array]:
 
 def constant(target: str, calls: list[Wrong]) -> Fact | None:
     """Always NaN, never finite, or always the same number."""
-    got, _ = joined(calls)
+    got, _ = all_wrong(calls)
     if not np.isfinite(got).any():
         value = "nan" if np.isnan(got).all() else "infinite"
         return Fact("values", target, {"value": value})
@@ -51,9 +51,9 @@ def constant(target: str, calls: list[Wrong]) -> Fact | None:
     return None
 
 
-def multiple(target: str, calls: list[Wrong]) -> Fact | None:
+def one_multiple(target: str, calls: list[Wrong]) -> Fact | None:
     """The right value times one number."""
-    got, want = joined(calls)
+    got, want = all_wrong(calls)
     if not np.isfinite(got).all():
         return None
     large = np.abs(want) > 1e-6 * np.abs(want).max(initial=0)
@@ -95,12 +95,12 @@ def bias_again(target: str, calls: list[Wrong]) -> Fact | None:
 
 def elsewhere(target: str, calls: list[Wrong]) -> Fact | None:
     """The right values of elements at one fixed distance along one axis."""
-    labels = AXES[target]
-    odds = log(len(labels) * len(STEPS)) + sum(map(log_alike, calls))
-    if not odds < COINCIDENCE:
+    labels = RESULT_AXES[target]
+    odds = log(len(labels) * len(DISTANCES)) + sum(map(log_alike, calls))
+    if not odds < ACCIDENT:
         return None
     for axis, label in enumerate(labels):
-        for step in STEPS:
+        for step in DISTANCES:
             if all(moved_by(target, c, axis, step) for c in calls):
                 return Fact("moved", target, {"along": label, "by": step})
     return None
@@ -109,11 +109,11 @@ def elsewhere(target: str, calls: list[Wrong]) -> Fact | None:
 def log_alike(call: Wrong) -> float:
     """log of the chance that all wrong values are those of elements drawn blindly."""
     _, _, want, bad = call
-    scale = ALIKE * np.abs(want).max(initial=0)
+    scale = SAME * np.abs(want).max(initial=0)
     if scale == 0:
         return 0.0
     _, counts = np.unique(np.round(want / scale), return_counts=True)
-    most = max(float(counts.max()) / want.size, 2 * ALIKE)
+    most = max(float(counts.max()) / want.size, 2 * SAME)
     distinct = len(np.unique(np.round(want[bad] / scale)))
     return float(distinct * log(most))
 
@@ -121,7 +121,7 @@ def log_alike(call: Wrong) -> float:
 def moved_by(target: str, call: Wrong, axis: int, step: int) -> bool:
     """Whether every wrong value is the right one `step` further."""
     case, got, want, bad = call
-    shape = shape_of(Judged(case, target, None))
+    shape = result_shape(Judged(case, target, None))
     got, want, bad = (a.reshape(shape) for a in (got, want, bad))
     at = np.argwhere(bad)
     at[:, axis] += step
@@ -129,12 +129,12 @@ def moved_by(target: str, call: Wrong, axis: int, step: int) -> bool:
     if not inside.all():
         return False
     scale = np.abs(want).max(initial=0)
-    return bool((np.abs(want[tuple(at.T)] - got[bad]) <= ALIKE * scale).all())
+    return bool((np.abs(want[tuple(at.T)] - got[bad]) <= SAME * scale).all())
 
 
 def limited(target: str, calls: list[Wrong]) -> Fact | None:
     """No value beyond a limit: the result saturates."""
-    got, want = joined(calls)
+    got, want = all_wrong(calls)
     top = float(np.abs(got).max(initial=0))
     at_top = np.abs(np.abs(got) - top) <= 1e-6 * top
     beyond = (np.abs(want) > top * (1 - 1e-6)) & (np.sign(got) == np.sign(want))
@@ -150,7 +150,7 @@ def taken(target: str, calls: list[Wrong]) -> Fact | None:
     example: dict[str, list[int]] = {}
     odds = 0.0
     for case, got, want, bad in drawn:
-        shape = shape_of(Judged(case, target, None))
+        shape = result_shape(Judged(case, target, None))
         found = nearest_of(got[bad], want.reshape(-1))
         if found is None:
             return None
@@ -160,9 +160,9 @@ def taken(target: str, calls: list[Wrong]) -> Fact | None:
         axes |= set(map(int, np.flatnonzero((here != there).any(0))))
         pair = {"at": here[0].tolist(), "is that of": there[0].tolist()}
         example = example or pair
-    if not axes or not odds < COINCIDENCE:
+    if not axes or not odds < ACCIDENT:
         return None
-    labels = [AXES[target][axis] for axis in sorted(axes)]
+    labels = [RESULT_AXES[target][axis] for axis in sorted(axes)]
     return Fact("exchanged values", target, {"along": labels} | example)
 
 
@@ -196,11 +196,11 @@ def nearly(target: str, calls: list[Wrong]) -> Fact | None:
 
 def added(target: str, calls: list[Wrong]) -> Fact | None:
     """What the wrong values have too much is the same along all axes but one or two."""
-    labels = AXES[target]
+    labels = RESULT_AXES[target]
     errors = []
     for case, got, want, bad in calls:
         error = np.where(bad, got - want, 0)
-        errors.append(error.reshape(shape_of(Judged(case, target, None))))
+        errors.append(error.reshape(result_shape(Judged(case, target, None))))
     if not all(np.isfinite(e).all() for e in errors):
         return None
     few: list[tuple[int, ...]] = [(k,) for k in range(len(labels))]

@@ -25,7 +25,7 @@ from refdcn.grading.diagnosis import (
     rules,
     shrink,
 )
-from refdcn.grading.diagnosis.answers import Runner, calls_of, results_of
+from refdcn.grading.diagnosis.answers import calls_of, results_of
 from refdcn.grading.diagnosis.facts import Fact, Place, Rank, distinct
 from refdcn.grading.diagnosis.hypotheses import PREDICTIONS, Explanation, explain
 from refdcn.grading.diagnosis.places import (
@@ -39,6 +39,7 @@ from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.isolation import FIRST, SECOND
 from refdcn.grading.questions import sweeps
+from refdcn.grading.questions.sweeps import Runner
 
 DTYPES = "float64", "float32", "float16", "bfloat16"
 PROBED = DTYPES[:3]  # the probes hand over NumPy's own; else float32
@@ -112,7 +113,7 @@ def diagnose(
     """Everything that is known of a wrong candidate, beyond what is known already."""
     if not any(f.verdict is Verdict.WRONG for f in findings):
         return Diagnosis(facts=tuple(known))
-    facts = [*known, *results(runner, findings)]
+    facts = [*known, *result_facts(runner, findings)]
     wrong = [f for f in findings if has_numbers(f) and f.verdict is Verdict.WRONG]
     if not wrong or any(f.kind in WHOLE for f in facts):
         return Diagnosis(facts=tuple(facts))
@@ -121,7 +122,7 @@ def diagnose(
     targets = list(dict.fromkeys(f.target for f in wrong))
     for target in targets:
         made = [wrong_values(f) for f in wrong if usable(f, target, dtype)]
-        facts += changes.described(target, made)
+        facts += changes.law_of_values(target, made)
         facts += repeated(runner, wrong, target)
     parts = explain(findings, targets, dtype, predictions)
     found = Diagnosis(
@@ -133,7 +134,7 @@ def diagnose(
         needs, more, unjudged = deeper(runner, findings, targets, probed)
         facts += more
     places = tuple(
-        place(findings, [j for j in unjudged if j.target == target], target, dtype)
+        place_of(findings, [j for j in unjudged if j.target == target], target, dtype)
         for target in targets
     )
     return replace(found, facts=tuple(facts), needs=needs, places=places)
@@ -144,9 +145,13 @@ def diagnose(
 WHOLE = "order", "exchanged arguments"  # all else follows from it
 
 
-def results(runner: Runner, findings: Sequence[Finding]) -> list[Fact]:
+def result_facts(runner: Runner, findings: Sequence[Finding]) -> list[Fact]:
     """Results of another shape, in another order, or of exchanged arguments."""
-    bad = [f for f in findings if f.verdict is Verdict.WRONG and f.case.kind in JUDGED]
+    bad = [
+        f
+        for f in findings
+        if f.verdict is Verdict.WRONG and f.case.kind in WITH_NUMBERS
+    ]
     facts: list[Fact] = []
     shapeless = [f for f in bad if f.got is None]
     for f in shapeless[:1]:
@@ -208,12 +213,12 @@ def holds(a: Array, pattern: int) -> Array:
 
 # What the findings tell ----------------------------------------------------------
 
-JUDGED = "bound", "exact"
+WITH_NUMBERS = "bound", "exact"
 
 
 def has_numbers(f: Finding) -> bool:
     """A finding with numbers to compare."""
-    return f.got is not None and f.case.kind in JUDGED
+    return f.got is not None and f.case.kind in WITH_NUMBERS
 
 
 def usable(f: Finding, target: str, dtype: str) -> bool:
@@ -238,7 +243,7 @@ def only_dtype(findings: Sequence[Finding]) -> tuple[str, tuple[str, ...]] | Non
     return wrong[0], tuple(sorted(given - set(wrong)))
 
 
-def place(
+def place_of(
     findings: Sequence[Finding], more: Sequence[Judged], target: str, dtype: str
 ) -> Place:
     """Where a target fails: over all calls, or where outputs take one sample."""
@@ -248,7 +253,7 @@ def place(
         if f.target == target
         and f.expected is not None
         and f.case.dtype == dtype
-        and f.case.kind in JUDGED
+        and f.case.kind in WITH_NUMBERS
     ]
     mine += more
     found = rules.locate(mine, target)
@@ -270,7 +275,7 @@ def recovered(
     """What probes read off the candidate."""
     call, grads = calls_of(runner)
     if "y" in targets or grads is None:
-        return probes.run(call, dtype)
+        return probes.run_all(call, dtype)
     found = gradient_probes.gradient_kernels(grads, dtype)
     return found + list(differences(findings, targets))
 
@@ -288,7 +293,7 @@ def differences(findings: Sequence[Finding], targets: Sequence[str]) -> Iterator
         ]
         mine.sort(key=lambda f: -int(f.failing.sum() if f.failing is not None else 0))
         facts = [
-            gradient_probes.difference(target, f.got, f.case)
+            gradient_probes.difference_of(target, f.got, f.case)
             for f in mine[:AGREE]
             if f.got is not None
         ]
@@ -315,10 +320,10 @@ def deeper(
     runner: Runner, findings: Sequence[Finding], targets: Sequence[str], dtype: str
 ) -> Deeper:
     """What no listed mistake explains: sweeps, relations, the smallest call."""
-    smallest, unjudged = reduced(runner, findings, targets, dtype)
+    smallest, unjudged = smallest_failing(runner, findings, targets, dtype)
     own = (smallest.plan,) if smallest is not None else ()
-    plans = (influence.PLANS[0], *own, *influence.PLANS[1:])
-    related = (relations.PLANS[0], *own, *relations.PLANS[1:])
+    plans = (influence.READ_PLANS[0], *own, *influence.READ_PLANS[1:])
+    related = (relations.RELATED_PLANS[0], *own, *relations.RELATED_PLANS[1:])
     call, grads = calls_of(runner)
     facts = []
     with np.errstate(all="ignore"):
@@ -326,9 +331,9 @@ def deeper(
         if "y" in targets:
             if smallest is not None:
                 plan = smallest.plan
-                facts += probes.larger(call, dtype, plan.N, plan.K_h, plan.K_w)
-            facts += probes.far(call, dtype)
-            facts += resolution.facts(call, dtype)
+                facts += probes.as_in_call(call, dtype, plan.N, plan.K_h, plan.K_w)
+            facts += probes.far_away(call, dtype)
+            facts += resolution.resolution_facts(call, dtype)
             facts += influence.read_sets(call, dtype, plans)
             facts += influence.taint(call, dtype)
         if grads is not None and targets != ["y"]:
@@ -338,7 +343,7 @@ def deeper(
     return None if smallest is None else smallest.needs, facts, unjudged
 
 
-def reduced(
+def smallest_failing(
     runner: Runner, findings: Sequence[Finding], targets: Sequence[str], dtype: str
 ) -> tuple[shrink.Smallest | None, list[Judged]]:
     """The smallest failing call; what is tried on the way serves the location."""
@@ -348,25 +353,25 @@ def reduced(
     known = [f for f in findings if f.case.dtype == dtype]
     starts: dict[sweeps.Plan, None] = {}
     for row in sweeps.differing(runner, dtype, known, targets):
-        tried.append(compared(row))
+        tried.append(judged_sweep(row))
         if tried[-1].bad is not None and row[0].plan is not None:
             starts[row[0].plan] = None
     smallest = shrink.shrink(fails_of(runner, targets), iter([*starts][:3]), dtype)
     if smallest is None:
         return None, tried
     for sweep in shrink.around(smallest, dtype):
-        tried += [compared(row) for row in sweeps.compared(runner, sweep, targets)]
+        tried += [judged_sweep(row) for row in sweeps.compared(runner, sweep, targets)]
     return smallest, tried
 
 
-def compared(row: tuple[sweeps.Sweep, str, Array, Array]) -> Judged:
+def judged_sweep(row: tuple[sweeps.Sweep, str, Array, Array]) -> Judged:
     """What came of a call that no bound judges, for the location."""
     sweep, target, got, want = row
     bad = sweeps.unequal(got, want)
     return Judged(sweep.case, target, bad if bad.any() else None, want)
 
 
-def fails_of(runner: Runner, targets: Sequence[str]) -> shrink.Fails:
+def fails_of(runner: Runner, targets: Sequence[str]) -> shrink.SweepFails:
     """Whether a call fails in one of the targets."""
 
     def fails(sweep: sweeps.Sweep) -> bool:

@@ -40,7 +40,7 @@ class Fact:
 
     def json(self) -> dict[str, Any]:
         """For programs."""
-        return dict(plain(asdict(self) | {"rank": self.rank.name.lower()}))
+        return dict(json_value(asdict(self) | {"rank": self.rank.name.lower()}))
 
 
 def right(kind: str, subject: str) -> Fact:
@@ -103,20 +103,20 @@ class Place:
 
     def json(self) -> dict[str, Any]:
         """For programs."""
-        found = plain(asdict(self))
+        found = json_value(asdict(self))
         found["rule"] = [c._asdict() for c in self.rule]
         found["others"] = [c._asdict() for c in self.others]
         return dict(found)
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """Numbers of NumPy and tuples as those of JSON; NaN and infinity as words."""
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): json_value(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return [json_value(v) for v in value]
     if hasattr(value, "tolist"):
-        return plain(value.tolist())
+        return json_value(value.tolist())
     if isinstance(value, float) and not abs(value) < float("inf"):
         return str(value)
     return value

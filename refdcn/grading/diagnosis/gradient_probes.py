@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from refdcn.grading.diagnosis.answers import Grads
+from refdcn.grading.diagnosis.answers import Gradients
 from refdcn.grading.diagnosis.facts import Fact, Rank
-from refdcn.grading.diagnosis.probes import image_case, interpolation, tent
+from refdcn.grading.diagnosis.probes import image_case, kernel_fact, tent
 from refdcn.grading.expected import oracle
 from refdcn.grading.expected.case import NAMES, Array, Case, Sizes, offset_shape
 
 Answer = Callable[[Case], Sequence[Any]]  # what came, whatever its shapes
-NEAR = 1e-5  # of the largest value: the same number
+EQUAL = 1e-5  # of the largest value: the same number
 COINCIDENCE = 1e-6  # the chance below which a pattern is no accident
 
 
-def difference(target: str, got: Array, case: Case) -> Fact | None:
+def difference_of(target: str, got: Array, case: Case) -> Fact | None:
     """How a wrong gradient differs from the right one, element by element."""
     name = target.removeprefix("grad_")
     true = oracle.gradients(case)[NAMES.index(name)]
@@ -69,7 +69,7 @@ def other_values(
 ) -> Fact | None:
     """Zeros, NaN, the right values at other places, or a mixture."""
     scale = np.abs(true).max()
-    same = np.abs(got - true) < NEAR * scale
+    same = np.abs(got - true) < EQUAL * scale
     lost = np.isnan(got)
     if (same | lost).all():
         measured = {"value": "nan", "count": int(lost.sum()), "of": same.size}
@@ -78,7 +78,7 @@ def other_values(
     if (same | zero).all():
         measured = {"value": 0, "count": int(zero.sum()), "of": same.size}
         return Fact("values", target, measured, rank=Rank.EFFECT)
-    found = exchanged(got, true, ~same, scale)
+    found = matched_elements(got, true, ~same, scale)
     if found is not None:
         k = int(np.flatnonzero(~same)[0])
         at, of = ([int(i) for i in np.unravel_index(j, shape)] for j in (k, found[k]))
@@ -88,7 +88,9 @@ def other_values(
     return Fact("differs", target, measured, rank=Rank.VAGUE)
 
 
-def exchanged(got: Array, true: Array, wrong: Array, scale: float) -> Array | None:
+def matched_elements(
+    got: Array, true: Array, wrong: Array, scale: float
+) -> Array | None:
     """The element that each value is the right one of, if that is no accident.
 
     Only a value that no other element has names its element; and among many values
@@ -97,13 +99,13 @@ def exchanged(got: Array, true: Array, wrong: Array, scale: float) -> Array | No
     order = np.argsort(true)
     gap = np.concatenate([[np.inf], np.diff(true[order]), [np.inf]])
     alone = np.empty(true.size, bool)
-    alone[order] = np.minimum(gap[:-1], gap[1:]) > 2 * NEAR * scale
+    alone[order] = np.minimum(gap[:-1], gap[1:]) > 2 * EQUAL * scale
 
     def hits(value: Array) -> tuple[Array, Array]:
         near = np.clip(np.searchsorted(true[order], value), 1, true.size - 1)
         left = np.abs(true[order][near - 1] - value) < np.abs(true[order][near] - value)
         found = order[np.where(left, near - 1, near)]
-        return found, (np.abs(true[found] - value) < NEAR * scale) & alone[found]
+        return found, (np.abs(true[found] - value) < EQUAL * scale) & alone[found]
 
     if true.size < 2:
         return None
@@ -119,7 +121,7 @@ def exchanged(got: Array, true: Array, wrong: Array, scale: float) -> Array | No
 # One sample swept by rows -------------------------------------------------------
 
 
-def gradient_kernels(call: Grads, dtype: str) -> list[Fact]:
+def gradient_kernels(call: Gradients, dtype: str) -> list[Fact]:
     """What d x, d mask and d offset read as one position is swept by rows.
 
     Image (r, t) has row r alone, and one sample at row q[t]; its neighbours'
@@ -147,7 +149,7 @@ def gradient_kernels(call: Grads, dtype: str) -> list[Fact]:
         "offset": (g_o.reshape(n, len(q), 2, n, n)[:, :, 0, 3, 3].T, slope),
     }
     return [
-        interpolation("row", q, got, want, f"grad_{name}")
+        kernel_fact("row", q, got, want, f"grad_{name}")
         for name, (got, want) in seen.items()
     ]
 

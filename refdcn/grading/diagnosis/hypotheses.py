@@ -13,7 +13,7 @@ import numpy as np
 
 from refdcn.grading.catalogue.mistakes import CATALOGUE, Mistake
 from refdcn.grading.catalogue.steps import predict
-from refdcn.grading.diagnosis.facts import Place, plain
+from refdcn.grading.diagnosis.facts import Place, json_value
 from refdcn.grading.diagnosis.places import Judged
 from refdcn.grading.diagnosis.rules import locate
 from refdcn.grading.expected.case import Array, Case
@@ -152,7 +152,7 @@ class Explanation:
         found: dict[str, object] = {"targets": list(self.targets), "mistakes": names}
         if self.partly is not None:
             found["nearest"] = [m.name for m in self.partly.mistakes]
-            found["share"] = plain(self.partly.share)
+            found["share"] = json_value(self.partly.share)
             found["not where" if self.partly.limited else "left"] = (
                 self.partly.place.json()
             )
@@ -190,7 +190,7 @@ def explains_all(found: Sequence[Clue], edits: Combination, budget: Budget) -> b
     )
 
 
-def search(
+def search_catalogue(
     found: Sequence[Clue],
     kinds: Sequence[Mistake],
     budget: Budget,
@@ -287,6 +287,6 @@ def explain_one(
     targets = tuple(dict.fromkeys(c.target for c in found))
     if not found:
         return Explanation(targets)
-    alive, best = search(found, kinds, budget, given)
+    alive, best = search_catalogue(found, kinds, budget, given)
     partly = in_part(found, best, given) if best and not alive else None
     return Explanation(targets, tuple(alive), partly)

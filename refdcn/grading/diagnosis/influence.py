@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refdcn.grading.diagnosis.answers import Call, Grads
+from refdcn.grading.diagnosis.answers import Call, Gradients
 from refdcn.grading.diagnosis.facts import Fact, Rank, right
-from refdcn.grading.diagnosis.places import AXES, Judged, shape_of
+from refdcn.grading.diagnosis.places import RESULT_AXES, Judged, result_shape
 from refdcn.grading.expected import oracle
 from refdcn.grading.expected.case import NAMES, Array, Case
 from refdcn.grading.questions.sweeps import Plan, drawn
 
 EACH = 12  # elements changed in every input
-PLANS = (Plan(), Plan(N=1, c=1, groups=1, offset_groups=1, W_out=33, H_out=3))
+READ_PLANS = (Plan(), Plan(N=1, c=1, groups=1, offset_groups=1, W_out=33, H_out=3))
 
 
-def cells(case: Case) -> Iterator[tuple[str, tuple[int, ...]]]:
+def some_elements(case: Case) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Elements of every input: the corners and some between."""
     rng = np.random.default_rng(5)
     for name in NAMES:
@@ -36,14 +36,14 @@ def cells(case: Case) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield name, tuple(map(int, np.unravel_index(flat, a.shape)))
 
 
-def changed(case: Case, name: str, at: tuple[int, ...]) -> Case:
+def one_changed(case: Case, name: str, at: tuple[int, ...]) -> Case:
     """One element is another dyadic number."""
     a = getattr(case, name).copy()
     a[at] += 1 if name != "offset" else 0.5
     return replace(case, **{name: a})
 
 
-def read_sets(call: Call, dtype: str, plans: Sequence[Plan] = PLANS) -> list[Fact]:
+def read_sets(call: Call, dtype: str, plans: Sequence[Plan] = READ_PLANS) -> list[Fact]:
     """Outputs that follow an element they must not read, or the other way."""
     facts = {name: right("reads", name) for name in NAMES}
     for plan in plans:
@@ -51,10 +51,10 @@ def read_sets(call: Call, dtype: str, plans: Sequence[Plan] = PLANS) -> list[Fac
         start, wanted = call(case), oracle.forward(case)
         if start is None:
             return []
-        for name, at in cells(case):
+        for name, at in some_elements(case):
             if not facts[name].right:
                 continue
-            other = changed(case, name, at)
+            other = one_changed(case, name, at)
             y = call(other)
             if y is None:
                 continue
@@ -83,7 +83,7 @@ def reached(case: Case, name: str, at: tuple[int, ...]) -> Array:
     if name != "offset":
         only: dict[str, Any] = {name: one}
         return np.asarray(oracle.forward(replace(plain, **only)) != 0)
-    moved = replace(plain, offset=changed(case, name, at).offset)
+    moved = replace(plain, offset=one_changed(case, name, at).offset)
     return np.asarray(oracle.forward(moved) != oracle.forward(plain))
 
 
@@ -118,7 +118,9 @@ def taint(call: Call, dtype: str) -> list[Fact]:
     return [Fact("isolation", "images", measured, rank=Rank.EFFECT)]
 
 
-def stencils(grads: Grads, dtype: str, plans: Sequence[Plan] = PLANS) -> list[Fact]:
+def stencils(
+    grads: Gradients, dtype: str, plans: Sequence[Plan] = READ_PLANS
+) -> list[Fact]:
     """What a single grad_y of 1 reaches in every gradient, and whether they add up."""
     facts: dict[tuple[str, str], Fact] = {}
     for plan in plans:
@@ -127,7 +129,7 @@ def stencils(grads: Grads, dtype: str, plans: Sequence[Plan] = PLANS) -> list[Fa
         if shares is None:
             return list(facts.values())
         found = [entering(target, told, case) for target, told in shares.items()]
-        found += halves(grads, case)
+        found += unlike_sums(grads, case)
         for fact in found:
             if fact is not None:
                 facts.setdefault((fact.kind, fact.subject), fact)
@@ -135,7 +137,7 @@ def stencils(grads: Grads, dtype: str, plans: Sequence[Plan] = PLANS) -> list[Fa
     return [f for f in facts.values() if f.kind != "stencil" or f.subject not in seen]
 
 
-def one_by_one(grads: Grads, case: Case) -> dict[str, list[Share]] | None:
+def one_by_one(grads: Gradients, case: Case) -> dict[str, list[Share]] | None:
     """How some elements of grad_y enter every gradient, each alone."""
     assert case.grad_y is not None
     seen: dict[str, list[Share]] = {}
@@ -152,12 +154,14 @@ def one_by_one(grads: Grads, case: Case) -> dict[str, list[Share]] | None:
             if got is None or want is None:
                 continue
             target, got = f"grad_{name}", got.astype(float)
-            fact = stencil(target, at, got, want, one)
-            seen.setdefault(target, []).append(Share(at, ratio(got, want), fact))
+            fact = stencil_of(target, at, got, want, one)
+            seen.setdefault(target, []).append(
+                Share(at, times_entered(got, want), fact)
+            )
     return seen
 
 
-def halves(grads: Grads, case: Case) -> Iterator[Fact]:
+def unlike_sums(grads: Gradients, case: Case) -> Iterator[Fact]:
     """Gradients that are not the sum of what two halves of grad_y give.
 
     Every call here is exact, so that nothing but lost or doubled additions does so.
@@ -191,7 +195,7 @@ class Share(NamedTuple):
     wrong: Fact | None
 
 
-def ratio(got: Array, want: Array) -> float | None:
+def times_entered(got: Array, want: Array) -> float | None:
     """The number of times that `want` came, None where it is no multiple."""
     if not np.isfinite(got).all() or not want.any():
         return None
@@ -235,14 +239,14 @@ def numbered(case: Case) -> list[tuple[str, Callable[[tuple[int, ...]], int]]]:
     ]
 
 
-def stencil(
+def stencil_of(
     target: str, at: tuple[int, ...], got: Array, want: Array, case: Case
 ) -> Fact | None:
     """How the response to one grad_y differs; None when it does not."""
     bad = ~(np.abs(got - want) < 1e-3)
     if not bad.any():
         return None
-    shape = shape_of(Judged(case, target, None))
+    shape = result_shape(Judged(case, target, None))
     place = tuple(np.argwhere(bad.reshape(shape))[0].tolist())
     extra, lost = bad & (want == 0), bad & (got == 0)
     how = (
@@ -250,37 +254,39 @@ def stencil(
     )
     a, b = float(got.reshape(shape)[place]), float(want.reshape(shape)[place])
     measured = {"of": list(at), "how": how, "count": int(bad.sum())}
-    measured |= {"at": list(place), "axes": list(AXES[target]), "value": a}
+    measured |= {"at": list(place), "axes": list(RESULT_AXES[target]), "value": a}
     return Fact("stencil", target, measured, b, Rank.TRACE)
 
 
 ODD = Plan(N=3, c=3, o=3, H_out=3, W_out=7)  # shapes that no other call has
 
 
-def remembered(call: Call, grads: Grads | None, dtype: str) -> list[Fact]:
+def remembered(call: Call, grads: Gradients | None, dtype: str) -> list[Fact]:
     """Arguments that are taken from an earlier call of the same shapes."""
     facts = []
     first = drawn(ODD, dtype, 3, "the first of these shapes")
     if call(first) is None:
         return []
     for name in (*NAMES, "padding"):
-        for how, other in others(first, name):
+        for how, other in other_calls(first, name):
             moved: list[str] = []
-            if stale(call(other), [oracle.forward(a) for a in (first, other)]):
+            if is_of_first(call(other), [oracle.forward(a) for a in (first, other)]):
                 moved = ["y"]
             else:
                 call(first)
                 five = grads(other) if grads is not None else None
                 pairs = (oracle.gradients(a) for a in (first, other))
                 three = zip(NAMES, five or (), *pairs, strict=False)
-                moved = [f"grad_{n}" for n, got, *want in three if stale(got, want)]
+                moved = [
+                    f"grad_{n}" for n, got, *want in three if is_of_first(got, want)
+                ]
             if moved:
                 facts.append(Fact("kept argument", name, {"in": moved, "by": how}))
                 break
     return facts
 
 
-def others(case: Case, name: str) -> Iterator[tuple[str, Case]]:
+def other_calls(case: Case, name: str) -> Iterator[tuple[str, Case]]:
     """The call with another value of one argument, and what stays the same."""
     if name == "padding":  # and a dilation that leaves the sizes as they are
         (p, q), (d, e) = case.padding, case.dilation
@@ -294,7 +300,7 @@ def others(case: Case, name: str) -> Iterator[tuple[str, Case]]:
             yield how, replace(case, **change)
 
 
-def stale(got: Array | None, wants: Sequence[Array | None]) -> bool:
+def is_of_first(got: Array | None, wants: Sequence[Array | None]) -> bool:
     """Whether what came is right for the first of two calls, not the second."""
     before, now = wants
     if got is None or before is None or now is None or np.array_equal(before, now):

@@ -16,7 +16,7 @@ from refdcn.grading.expected import oracle
 from refdcn.grading.expected.case import Array, Case, offset_shape
 from refdcn.grading.judging.judge import Finding
 
-AXES = {
+RESULT_AXES = {
     "y": ("n", "o", "oh", "ow"),
     "grad_x": ("n", "c", "h", "w"),
     "grad_offset": ("n", "offset group", "tap", "axis", "oh", "ow"),
@@ -24,7 +24,7 @@ AXES = {
     "grad_mask": ("n", "offset group", "tap", "oh", "ow"),
     "grad_bias": ("o",),
 }
-MOST = 4000  # rows kept of a call in which nothing fails
+MOST_ROWS = 4000  # rows kept of a call in which nothing fails
 BLOCKS = (2, 3, 4, 8, 16, 32, 64)
 SWEPT = {"c": "C_in", "o": "C_out"}  # a sweep's names of sizes that have others here
 Flags = dict[Clause, Array]
@@ -50,7 +50,7 @@ def judged_of(f: Finding) -> Judged:
     return Judged(f.case, f.target, f.failing, want)
 
 
-def shape_of(judged: Judged) -> tuple[int, ...]:
+def result_shape(judged: Judged) -> tuple[int, ...]:
     """The output's shape, offset channels taken apart."""
     case, target = judged.case, judged.target
     if target == "y":
@@ -189,7 +189,7 @@ def meets_of(case: Case) -> dict[str, Array]:
     }
 
 
-def spread(judged: Judged, shape: tuple[int, ...]) -> dict[str, Array]:
+def sample_flags(judged: Judged, shape: tuple[int, ...]) -> dict[str, Array]:
     """The samples' properties at the output's elements: of any sample it takes."""
     target = judged.target
     if target not in ("y", "grad_offset", "grad_mask"):
@@ -238,7 +238,7 @@ def reals(judged: Judged, shape: tuple[int, ...]) -> dict[str, Array]:
 def indices(judged: Judged, shape: tuple[int, ...]) -> dict[str, Array]:
     """An element's place: along each axis, and by group and flat pixel."""
     case, s = judged.case, judged.case.sizes
-    labels = AXES[judged.target]
+    labels = RESULT_AXES[judged.target]
     found: dict[str, Array] = dict(zip(labels, np.indices(shape), strict=True))
     found["flat index"] = np.arange(int(np.prod(shape))).reshape(shape)
     if "o" in found:
@@ -310,7 +310,7 @@ def gather(judged: Sequence[Judged]) -> Table:
     state: list[list[Array]] = [[], [], [], []]
     rng = np.random.default_rng(0)
     for k, one in enumerate(judged):
-        shape = shape_of(one)
+        shape = result_shape(one)
         if not shape or 0 in shape:
             continue
         keep, bad = rows_kept(one, int(np.prod(shape)), rng)
@@ -340,8 +340,8 @@ def rows_kept(one: Judged, size: int, rng: np.random.Generator) -> tuple[Array, 
     keep = np.arange(size)
     if one.want is not None:
         keep = keep[bad | (one.want.reshape(-1) != 0)]
-    if one.bad is None and len(keep) > MOST:
-        keep = np.sort(rng.choice(keep, MOST, replace=False))
+    if one.bad is None and len(keep) > MOST_ROWS:
+        keep = np.sort(rng.choice(keep, MOST_ROWS, replace=False))
     return keep, bad
 
 
@@ -358,7 +358,7 @@ def kinds_of(one: Judged, shape: tuple[int, ...]) -> tuple[dict[Any, Array], ...
     """Indices, sizes, flags, traits and real numbers at every element."""
     places = indices(one, shape)
     sizes = {k: np.full(shape, v) for k, v in sizes_of(one.case).items()}
-    met = {Clause(k, "is", True): v for k, v in spread(one, shape).items()}
+    met = {Clause(k, "is", True): v for k, v in sample_flags(one, shape).items()}
     traits = {
         Clause(k, "is", True): np.full(shape, v) for k, v in traits_of(one.case).items()
     }

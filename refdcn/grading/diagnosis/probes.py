@@ -41,7 +41,7 @@ def image_case(sizes: Sizes, dtype: str, x: Array, **inputs: Array | None) -> Ca
 
 
 # Uneven everywhere, so that no two axes can be mistaken for each other.
-WIDE = Sizes(2, 6, 36, 1, 2, 2, 3, 24, 30, (2, 3), (1, 2), (3, 2))
+UNEVEN = Sizes(2, 6, 36, 1, 2, 2, 3, 24, 30, (2, 3), (1, 2), (3, 2))
 FIRST_FAR = 40  # pixels from the origin; what is nearer the other probes see
 MOST_IMAGES = 8  # of an answer with all taps of all channels
 AXES_OF = {
@@ -71,7 +71,7 @@ class Tomography(NamedTuple):
 
 
 def tomography(
-    call: Call, dtype: str, sizes: Sizes = WIDE, **inputs: Any
+    call: Call, dtype: str, sizes: Sizes = UNEVEN, **inputs: Any
 ) -> Tomography | None:
     """Recover coverage and position of every sample in one call."""
     y = call(image_case(sizes, dtype, planes(sizes), **inputs))
@@ -90,11 +90,11 @@ def tomography(
 # Where taps lie -----------------------------------------------------------------
 
 
-def taps(call: Call, dtype: str) -> list[Fact]:
+def kernel_taps(call: Call, dtype: str) -> list[Fact]:
     """Where taps of several kernels lie; kernels may take several paths."""
     facts: list[Fact] = []
     for K_h, K_w in ((2, 3), (3, 3), (1, 1), (5, 2)):
-        sizes = WIDE._replace(K_h=K_h, K_w=K_w, C_out=6 * K_h * K_w)
+        sizes = UNEVEN._replace(K_h=K_h, K_w=K_w, C_out=6 * K_h * K_w)
         found = tap_positions(call, dtype, sizes)
         if (K_h, K_w) != (2, 3):
             found = [f for f in found if not f.right]
@@ -131,7 +131,7 @@ def tap_positions(call: Call, dtype: str, sizes: Sizes) -> list[Fact]:
         }
         measured: dict[str, Any] = {"affine": bool(affine)}
         if affine:
-            measured |= rounded(dict(zip(TERMS, fit.tolist(), strict=True)))
+            measured |= nonzero(dict(zip(TERMS, fit.tolist(), strict=True)))
             measured |= grid_scale(got, want, (sizes.H, sizes.W)[axis])
         rank = Rank.CAUSE if affine else Rank.VAGUE
         where: dict[str, Any] = {
@@ -143,7 +143,7 @@ def tap_positions(call: Call, dtype: str, sizes: Sizes) -> list[Fact]:
     return facts
 
 
-def rounded(fit: dict[str, float]) -> dict[str, float]:
+def nonzero(fit: dict[str, float]) -> dict[str, float]:
     """Without the terms that vanish."""
     return {name: round(c, 4) for name, c in fit.items() if abs(c) > 1e-4}
 
@@ -300,14 +300,14 @@ def responses(
         known, wrong = (a[part] for a in at)
         if not wrong.any():
             continue
-        fact = response(label, got[part][known], want[part][known])
+        fact = law_of(label, got[part][known], want[part][known])
         if where and "scale" not in fact.measured:
-            fact = response(label, got[part][wrong], want[part][wrong], where)
+            fact = law_of(label, got[part][wrong], want[part][wrong], where)
         if not fact.right:
             yield fact
 
 
-def response(
+def law_of(
     label: str, got: Array, want: Array, where: Mapping[str, Any] | None = None
 ) -> Fact:
     """An affine function of what was sent, a limit, or examples."""
@@ -335,7 +335,7 @@ def response(
     return found(pairs=pairs)
 
 
-def offsets(call: Call, dtype: str, sizes: Sizes = WIDE) -> list[Fact]:
+def offsets(call: Call, dtype: str, sizes: Sizes = UNEVEN) -> list[Fact]:
     """Unique offsets: which element moves each sample, along each axis."""
     zero = tomography(call, dtype, sizes)
     shape = offset_shape(sizes)
@@ -367,14 +367,14 @@ def reach(call: Call, dtype: str, most: int = 12) -> list[Fact]:
     inside = (u > most) & (u < n - 1 - most) & (v > most) & (v < n - 1 - most)
     where = {"up to": most}
     found = [
-        response(f"d{name}", a[inside], b[inside], where)
+        law_of(f"d{name}", a[inside], b[inside], where)
         for name, a, b in zip("yx", got, (dy, dx), strict=True)
         if not np.abs(a - b)[inside].max() <= 1e-3
     ]
     return [f for f in found if not f.right] or [right("reach", "offset")]
 
 
-def masks(call: Call, dtype: str, sizes: Sizes = WIDE) -> list[Fact]:
+def masks(call: Call, dtype: str, sizes: Sizes = UNEVEN) -> list[Fact]:
     """Unique masks name their element; a sweep gives the response to m."""
     N, og, K, _, *out = offset_shape(sizes)
     sent = codes((N, og, K, *out), 1.25, 2.25)  # none is 1, what no mask acts as
@@ -403,7 +403,7 @@ def mask_response(coverage: Array, sweep: Array, at: Array) -> list[Fact]:
     off = ~(np.abs(got - want) <= np.maximum(1e-3, rounding))
     if not off.any():
         return [right("acts as", "mask")]
-    fact = response("mask", got, want)
+    fact = law_of("mask", got, want)
     if "pairs" not in fact.measured or "limits" in fact.measured:
         return [fact]
     values = {float(w): float(got[off & (want == w)][0]) for w in np.unique(want[off])}
@@ -448,9 +448,9 @@ def biases(call: Call, dtype: str) -> list[Fact]:
     return read_map("bias", got, sent, np.ones(6, bool), index)
 
 
-def images(call: Call, dtype: str) -> list[Fact]:
+def image_map(call: Call, dtype: str) -> list[Fact]:
     """Planes of unique values: which image and channel a sample comes from."""
-    z = WIDE._replace(N=3)
+    z = UNEVEN._replace(N=3)
     sent = codes((3, 6), 1, 2)
     x = np.broadcast_to(sent[:, :, None, None], (3, 6, z.H, z.W))
     y = call(image_case(z, dtype, x))
@@ -467,14 +467,14 @@ def images(call: Call, dtype: str) -> list[Fact]:
 
 def kernels(call: Call, dtype: str) -> list[Fact]:
     """The weight of every pixel: 7 of them, 8 (a power of two), or 1 in a row."""
-    facts = swept(call, dtype, 7)
+    facts = swept_kernel(call, dtype, 7)
     for n in (8, 1):
         if all(f.right for f in facts):
-            facts = swept(call, dtype, n)
+            facts = swept_kernel(call, dtype, n)
     return facts
 
 
-def swept(call: Call, dtype: str, n: int) -> list[Fact]:
+def swept_kernel(call: Call, dtype: str, n: int) -> list[Fact]:
     """Positions swept across both borders of n x n images."""
     facts: list[Fact] = []
     for axis, name in enumerate(("row", "column")):
@@ -490,7 +490,7 @@ def swept(call: Call, dtype: str, n: int) -> list[Fact]:
         if y is None:
             return facts
         got = y[0, :, n // 2].T if axis == 0 else y[0, :, :, n // 2].T
-        facts += [interpolation(name, sweep, got.astype(float), tent(sweep, n))]
+        facts += [kernel_fact(name, sweep, got.astype(float), tent(sweep, n))]
     return facts
 
 
@@ -499,7 +499,7 @@ def tent(q: Array, n: int) -> Array:
     return np.asarray(np.maximum(0, 1 - np.abs(q[:, None] - np.arange(n))))
 
 
-def interpolation(
+def kernel_fact(
     name: str, sweep: Array, got: Array, want: Array, target: str = "y"
 ) -> Fact:
     """Where the swept kernel departs from the right one, with an example of each."""
@@ -521,22 +521,31 @@ def interpolation(
             k = int(np.argmax(np.where(bad & here, far, -1)))
             share = float((bad & here).sum() / here.sum())
             q = float(sweep[k])
-            measured[part] = {"at": q, "reads": reads(got[k]), "share": share}
-            defined[part] = reads(want[k])
+            measured[part] = {"at": q, "reads": carried(got[k]), "share": share}
+            defined[part] = carried(want[k])
     return Fact("interpolation", name, measured, defined, where=where)
 
 
-def reads(weights: Array) -> dict[str, float]:
+def carried(weights: Array) -> dict[str, float]:
     """The pixels that carry weight, NaN too."""
     told = ~(np.abs(weights) <= 1e-3)
     return {str(r): float(weights[r]) for r in np.flatnonzero(told)}
 
 
-def run(call: Call, dtype: str) -> list[Fact]:
+def run_all(call: Call, dtype: str) -> list[Fact]:
     """Every probe, in the order in which one rests on another."""
     facts: list[Fact] = []
     with np.errstate(all="ignore"):
-        for probe in (images, taps, offsets, reach, masks, weights, biases, kernels):
+        for probe in (
+            image_map,
+            kernel_taps,
+            offsets,
+            reach,
+            masks,
+            weights,
+            biases,
+            kernels,
+        ):
             if not (probe in TRACED and untraceable(facts)) and not (
                 probe is kernels and misplaced(facts)
             ):
@@ -574,17 +583,17 @@ def misplaced(facts: Sequence[Fact]) -> bool:
 # What is far --------------------------------------------------------------------
 
 
-def larger(call: Call, dtype: str, N: int, K_h: int, K_w: int) -> list[Fact]:
+def as_in_call(call: Call, dtype: str, N: int, K_h: int, K_w: int) -> list[Fact]:
     """What is read where the batch and the kernel are those of a failing call."""
-    N, C_out = min(max(N, WIDE.N), MOST_IMAGES), WIDE.C_in * K_h * K_w
-    sizes = WIDE._replace(N=N, K_h=K_h, K_w=K_w, C_out=C_out)
-    if sizes == WIDE or min(sizes.out) < 1:
+    N, C_out = min(max(N, UNEVEN.N), MOST_IMAGES), UNEVEN.C_in * K_h * K_w
+    sizes = UNEVEN._replace(N=N, K_h=K_h, K_w=K_w, C_out=C_out)
+    if sizes == UNEVEN or min(sizes.out) < 1:
         return []
     facts = offsets(call, dtype, sizes) + masks(call, dtype, sizes)
     return [f for f in facts if not f.right]
 
 
-def far(call: Call, dtype: str) -> list[Fact]:
+def far_away(call: Call, dtype: str) -> list[Fact]:
     """Long rows and columns, and offsets of up to 48 pixels; what is wrong there."""
     if dtype == "float16":
         return []
@@ -593,7 +602,7 @@ def far(call: Call, dtype: str) -> list[Fact]:
         facts = [f for f in reach(call, dtype, 48) if not f.right]
     for axis, name in enumerate(("row", "column")):
         limits = (long_line(call, dtype, axis, step) for step in (5, 7, 2))
-        first = agreed(limits)
+        first = common_limit(limits)
         if first is not None and first["from"] >= FIRST_FAR:
             facts.append(Fact("far line", name, first, first["from"]))
     return facts + late(call, dtype)
@@ -618,7 +627,7 @@ def long_line(call: Call, dtype: str, axis: int, step: int) -> dict[str, Any] | 
     return {"from": int(must[k]), "right up to": int(must[k - 1]), "at": at}
 
 
-def agreed(limits: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
+def common_limit(limits: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
     """The first limit, if all lie between the same two neighbours.
 
     The last output of every call, or a tail of outputs, lies elsewhere in each.
@@ -638,16 +647,16 @@ def late(call: Call, dtype: str) -> list[Fact]:
     Right before it, all wrong after it, and the same pixel whichever pixels are asked
     for: an index that grows too large does so, outputs that are not written do not.
     """
-    found = agreed(late_pixel(call, dtype, step) for step in (7, 5, 2))
-    return [] if found is None else [Fact("late pixels", "x", found, where=LARGE)]
+    found = common_limit(late_pixel(call, dtype, step) for step in (7, 5, 2))
+    return [] if found is None else [Fact("late pixels", "x", found, where=LARGE_IMAGE)]
 
 
-LARGE = {"image": [270, 260]}
+LARGE_IMAGE = {"image": [270, 260]}
 
 
 def late_pixel(call: Call, dtype: str, step: int) -> dict[str, Any] | None:
     """The first of every `step`th pixel that is wrong, if all after it are."""
-    H, W = LARGE["image"]
+    H, W = LARGE_IMAGE["image"]
     z = Sizes(1, 3, 3, 1, 1, 1, 1, H, W, stride=(step, step))
     y = call(image_case(z, dtype, planes(z)))
     if y is None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.diagnosis import probes, relations, resolution
-from refdcn.grading.diagnosis.answers import Runner, calls_of
+from refdcn.grading.diagnosis.answers import calls_of
 from refdcn.grading.diagnosis.facts import Fact
 from refdcn.grading.diagnosis.hypotheses import Budget, clues, explains_all
 from refdcn.grading.expected.precision import Hypothesis, hypotheses
@@ -21,10 +21,11 @@ from refdcn.grading.judging.judge import Finding
 from refdcn.grading.judging.lower_precision import nearness
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.questions import sweeps
+from refdcn.grading.questions.sweeps import Runner
 
-WIDE = "float64", "float32"  # whose steps are fine enough to be measured
+STEPPED = "float64", "float32"  # whose steps are fine enough to be measured
 TEXTURE = 2.0**-8  # the coarsest position step that is a precision, not a bug
-PREDICTIONS = 20000
+RECHECK_PREDICTIONS = 20000
 CLOSE = {  # lower precisions whose bounds are close, by what loses its bits
     "weights": "weights are rounded",
     "columns": "columns are stored",
@@ -37,14 +38,16 @@ def recheck(
 ) -> tuple[list[Finding], tuple[Fact, ...]]:
     """The findings, wrong where no precision explains them, and what was measured."""
     doubtful = [
-        f for f in findings if f.verdict is Verdict.IMPRECISE and f.case.dtype in WIDE
+        f
+        for f in findings
+        if f.verdict is Verdict.IMPRECISE and f.case.dtype in STEPPED
     ]
     if not doubtful:
         return list(findings), ()
     dtype = doubtful[0].case.x.dtype.name
     call, _ = calls_of(runner)
     with np.errstate(all="ignore"):
-        steps = resolution.positions(call, dtype)
+        steps = resolution.position_steps(call, dtype)
         bits = [f for f in resolution.bits(call, dtype) if not f.right]
         unlike = unlike_rounding(runner, findings, doubtful, dtype)
     coarse = any(s.fixed and max(s.at) > 1.01 * TEXTURE for s in steps)
@@ -105,9 +108,9 @@ def unlike_rounding(
         grads = None
     case = sweeps.drawn(sweeps.Plan(), dtype, 3, "powers")
     facts = list(relations.degrees(call, grads, case, {}).values())
-    facts += [f for f in probes.run(call, dtype) if f.kind == "acts as"]
+    facts += [f for f in probes.run_all(call, dtype) if f.kind == "acts as"]
     unlike = [f for f in facts if not f.right]
-    budget = Budget(PREDICTIONS)
+    budget = Budget(RECHECK_PREDICTIONS)
     for target in dict.fromkeys(f.target for f in doubtful):
         found = clues(findings, target, dtype)
         kinds = [m for m in CATALOGUE if (m.kind == "gradients") == (target != "y")]

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refdcn.grading.diagnosis.answers import Call, Grads
+from refdcn.grading.diagnosis.answers import Call, Gradients
 from refdcn.grading.diagnosis.facts import Fact, Rank, right
 from refdcn.grading.expected.case import NAMES, Array, Case, Sizes, base, offset_shape
-from refdcn.grading.questions.sweeps import Plan, drawn
+from refdcn.grading.questions.sweeps import Plan, drawn, unequal
 
 Move = Callable[[Array], Array]
 
@@ -31,7 +31,7 @@ class Relation(NamedTuple):
     untold: tuple[str, ...] = ()  # outputs of which it says nothing
 
 
-def results(call: Call, grads: Grads | None, case: Case) -> dict[str, Array]:
+def all_outputs(call: Call, grads: Gradients | None, case: Case) -> dict[str, Array]:
     """Every output that the candidate gives."""
     found: dict[str, Array] = {}
     y = call(case)
@@ -44,7 +44,7 @@ def results(call: Call, grads: Grads | None, case: Case) -> dict[str, Array]:
     return found
 
 
-def moved(
+def moved_call(
     case: Case, relation: str, moves: dict[str, Move], **inputs: Array
 ) -> Relation:
     """The call with its inputs moved as their gradients must be."""
@@ -66,7 +66,7 @@ def permutations(case: Case) -> Iterator[Relation]:
     N, og, K, _, *out = offset_shape(s)
     images: Move = lambda a: a[::-1].copy()  # noqa: E731
     each = dict.fromkeys(("x", "offset", "mask", "grad_y"), images)
-    yield moved(case, "images reversed", each)
+    yield moved_call(case, "images reversed", each)
 
     n_o = s.C_out // s.groups
 
@@ -75,7 +75,7 @@ def permutations(case: Case) -> Iterator[Relation]:
         b = b.reshape(s.groups, n_o, *b.shape[1:])[:, ::-1].reshape(b.shape)
         return np.moveaxis(b, 0, axis).copy()
 
-    yield moved(
+    yield moved_call(
         case,
         "output channels reversed",
         {
@@ -101,7 +101,7 @@ def inputs_reversed(case: Case) -> Iterator[Relation]:
         b = a.reshape(len(a), s.groups, n, *a.shape[2:])[:, :, ::-1]
         return b.reshape(a.shape).copy()
 
-    yield moved(
+    yield moved_call(
         case,
         "input channels reversed",
         {"x": channels, "weight": lambda a: a[:, ::-1].copy()},
@@ -123,7 +123,7 @@ def pixels_reversed(case: Case, axis: int) -> Relation:
     offset = dp.reshape(case.offset.shape).astype(case.offset.dtype)
     line = ("rows", "columns")[axis]
     moves: dict[str, Move] = dict.fromkeys(("offset", "mask", "grad_y"), flip)
-    return moved(case, f"output {line} reversed", moves, offset=offset)
+    return moved_call(case, f"output {line} reversed", moves, offset=offset)
 
 
 def taps_reversed(case: Case) -> Relation:
@@ -144,7 +144,7 @@ def taps_reversed(case: Case) -> Relation:
         "weight": lambda a: a[..., ::-1, ::-1].copy(),
     }
     offset = dp.reshape(case.offset.shape).astype(case.offset.dtype)
-    return moved(case, "taps reversed", moves, offset=offset)
+    return moved_call(case, "taps reversed", moves, offset=offset)
 
 
 def shifts(case: Case) -> Iterator[Relation]:
@@ -231,11 +231,14 @@ def start_of(relation: Relation, case: Case) -> Case:
     return case
 
 
-PLANS = (Plan(), Plan(N=33, W_out=3, H_out=2), Plan(N=1, W_out=33, c=5))
+RELATED_PLANS = (Plan(), Plan(N=33, W_out=3, H_out=2), Plan(N=1, W_out=33, c=5))
 
 
 def contradictions(
-    call: Call, grads: Grads | None, dtype: str, plans: Sequence[Plan] = PLANS
+    call: Call,
+    grads: Gradients | None,
+    dtype: str,
+    plans: Sequence[Plan] = RELATED_PLANS,
 ) -> list[Fact]:
     """The relations that fail, each by the outputs which do not follow."""
     facts: dict[str, Fact] = {}
@@ -248,9 +251,9 @@ def contradictions(
             start = start_of(relation, case)
             key = id(start) if start is not case else 0
             if key not in starts:
-                starts[key] = results(call, grads, start)
+                starts[key] = all_outputs(call, grads, start)
             facts[relation.name] = follow(
-                relation, starts[key], results(call, grads, relation.case), plan
+                relation, starts[key], all_outputs(call, grads, relation.case), plan
             )
         facts |= split_batch(call, grads, case, facts)
         facts |= degrees(call, grads, case, facts)
@@ -283,14 +286,14 @@ def first_difference(got: Array, want: Array) -> list[int]:
 
 
 def split_batch(
-    call: Call, grads: Grads | None, case: Case, known: dict[str, Fact]
+    call: Call, grads: Gradients | None, case: Case, known: dict[str, Fact]
 ) -> dict[str, Fact]:
     """Two calls on halves of the batch against one on the whole."""
     topic = "halves of the batch"
     N = len(case.x)
     if N < 2 or (topic in known and not known[topic].right):
         return {}
-    whole = results(call, grads, case)
+    whole = all_outputs(call, grads, case)
     parts = []
     for rows in (slice(None, N // 2), slice(N // 2, None)):
         cut = {
@@ -298,7 +301,7 @@ def split_batch(
             for k in ("x", "offset", "mask", "grad_y")
             if getattr(case, k) is not None
         }
-        parts.append(results(call, grads, replace(case, **cut)))
+        parts.append(all_outputs(call, grads, replace(case, **cut)))
     lost = {}
     for name in whole:
         if any(name not in p for p in parts):
@@ -306,7 +309,7 @@ def split_batch(
         two = [p[name] for p in parts]
         summed = name in ("grad_weight", "grad_bias")
         want = two[0] + two[1] if summed else np.concatenate(two)
-        if not np.array_equal(want, whole[name], equal_nan=True):
+        if unequal(whole[name], want).any():  # not by its last bits alone
             lost[name] = first_difference(want, whole[name])
     if not lost:
         return {topic: right("batch", "images")}
@@ -325,11 +328,11 @@ POWERS = {
 
 
 def degrees(
-    call: Call, grads: Grads | None, case: Case, known: dict[str, Fact]
+    call: Call, grads: Gradients | None, case: Case, known: dict[str, Fact]
 ) -> dict[str, Fact]:
     """Doubling an input multiplies an output by a power of two, or it should."""
     still = replace(case, bias=None)
-    before = results(call, grads, still)
+    before = all_outputs(call, grads, still)
     found = {}
     for name in ("x", "weight", "mask", "grad_y"):
         for factor in (2, -1):
@@ -337,17 +340,17 @@ def degrees(
             if a is None:
                 continue
             times = np.asarray(factor, a.dtype)
-            after = results(call, grads, replace(still, **{name: a * times}))
+            after = all_outputs(call, grads, replace(still, **{name: a * times}))
             for output in before:
                 topic = f"{output} times {factor} with {name}"
                 if output not in after or (topic in known and not known[topic].right):
                     continue
                 a, b = before[output], after[output]
-                found[topic] = degree(output, name, factor, (a, b))
+                found[topic] = degree_fact(output, name, factor, (a, b))
     return found
 
 
-def degree(output: str, name: str, factor: int, pair: tuple[Array, Array]) -> Fact:
+def degree_fact(output: str, name: str, factor: int, pair: tuple[Array, Array]) -> Fact:
     """The power with which an output follows an input, if it follows at all."""
     a, b = pair
     power = POWERS[output].get(name, 0)
@@ -364,10 +367,10 @@ def degree(output: str, name: str, factor: int, pair: tuple[Array, Array]) -> Fa
     return Fact("degree", f"{output} of {name}", measured, power, Rank.RELATION)
 
 
-def adjoint(call: Call, grads: Grads, dtype: str) -> list[Fact]:
+def adjoint(call: Call, grads: Gradients, dtype: str) -> list[Fact]:
     """<A x, g> = <x, A^T g>, and the same for weight and mask: all are linear."""
     case = replace(drawn(Plan(), dtype, 3, "adjoint"), bias=None)
-    found = results(call, grads, case)
+    found = all_outputs(call, grads, case)
     if "y" not in found or case.grad_y is None:
         return []
     want = float(np.sum(found["y"] * case.grad_y.astype(float)))

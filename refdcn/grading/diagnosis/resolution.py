@@ -17,7 +17,7 @@ from refdcn.grading.diagnosis.facts import Fact, right
 from refdcn.grading.diagnosis.probes import image_case
 from refdcn.grading.expected.case import Array, Sizes
 
-ROWS = (1, 3, 7, 15, 31)  # where the step is told
+STEP_ROWS = (1, 3, 7, 15, 31)  # where the step is told
 FINEST = {"float32": 2.0**-14, "float64": 2.0**-30}
 
 
@@ -36,7 +36,7 @@ class Steps(NamedTuple):
     @property
     def fact(self) -> Fact:
         """Its record: the step by row, where one is seen."""
-        steps = {r: s for r, s in zip(ROWS, self.at, strict=True) if s}
+        steps = {r: s for r, s in zip(STEP_ROWS, self.at, strict=True) if s}
         return Fact("step", self.axis, {"fixed": self.fixed, "at": steps})
 
 
@@ -59,7 +59,8 @@ def sweep(call: Call, dtype: str, axis: int, step: float) -> Array | None:
         return None
     y = y[:, 0].astype(float)
     lines = [
-        (y[:, r, :32] if axis == 0 else y[:, :32, r]).reshape(512) - r for r in ROWS
+        (y[:, r, :32] if axis == 0 else y[:, :32, r]).reshape(512) - r
+        for r in STEP_ROWS
     ]
     return np.stack(lines)
 
@@ -73,7 +74,7 @@ def steps_of(call: Call, dtype: str, axis: int) -> Steps | None:
             return None
         sent = step * np.arange(512)
         error = np.abs(got - sent).max(1)
-        own = 4 * np.finfo(dtype).eps * (1 + np.array(ROWS))
+        own = 4 * np.finfo(dtype).eps * (1 + np.array(STEP_ROWS))
         if not (error <= 0.51).all():
             return None  # another fault: the position itself is elsewhere
         if (error <= own).all():
@@ -94,7 +95,7 @@ def one_step(got: Array, off: bool) -> float:
     return float(np.median(np.diff(values)))
 
 
-def positions(call: Call, dtype: str) -> list[Steps]:
+def position_steps(call: Call, dtype: str) -> list[Steps]:
     """The steps of rows and of columns, where they show."""
     if dtype not in FINEST:
         return []
@@ -102,9 +103,9 @@ def positions(call: Call, dtype: str) -> list[Steps]:
     return [s for s in found if s is not None]
 
 
-def facts(call: Call, dtype: str) -> list[Fact]:
+def resolution_facts(call: Call, dtype: str) -> list[Fact]:
     """Positions first, then how many bits of each input survive."""
-    found = [s.fact for s in positions(call, dtype)]
+    found = [s.fact for s in position_steps(call, dtype)]
     return (found or [right("step", "positions")]) + bits(call, dtype)
 
 
@@ -123,17 +124,17 @@ def bits(call: Call, dtype: str) -> list[Fact]:
         if y is None:
             return found
         error = float(np.abs(y - value.astype(dtype).astype(float)).max())
-        found.append(kept(name, error, p))
+        found.append(bits_kept(name, error, p))
     w = value.reshape(-1)[:64].reshape(64, 1, 1, 1)
     case = image_case(z._replace(C_out=64), dtype, one, weight=w)
     y = call(case)
     if y is not None:
         error = float(np.abs(y[0, :, 3, 3] - w[:, 0, 0, 0].astype(dtype)).max())
-        found.append(kept("weight", error, p))
+        found.append(bits_kept("weight", error, p))
     return found
 
 
-def kept(name: str, error: float, p: int) -> Fact:
+def bits_kept(name: str, error: float, p: int) -> Fact:
     """Values in [1, 2) rounded to b bits are off by up to 2^-b."""
     if error <= 2.0**-p * 1.01 or not error < 0.1:  # or another fault
         return right("bits", name)

@@ -25,7 +25,7 @@ from refdcn.grading.diagnosis.places import (
     Table,
     gather,
     judged_of,
-    shape_of,
+    result_shape,
     takes_one_sample,
 )
 from refdcn.grading.expected.case import Array
@@ -33,7 +33,7 @@ from refdcn.grading.judging.judge import Finding
 
 CLAUSES = 3
 CHANCE = 0.01  # of a clause that says nothing
-FEW = 3  # failing elements, or calls, that are told one by one
+TOLD_EACH = 3  # failing elements, or calls, that are told one by one
 PLAIN = ("N", "groups", "offset_groups", "K_h", "K_w", "H", "W", "H_out", "W_out")
 Condition = tuple[Clause, Array]  # and the rows that meet it
 
@@ -115,9 +115,9 @@ def conditions(table: Table) -> Iterator[Condition]:
     for name, value in table.places.items():
         yield from limits(name, value, table)
     for clause, flag in table.flags.items():
-        yield from agreed(clause, flag, table.bad)
+        yield from property_of(clause, flag, table.bad)
     for clause, flag in table.traits.items():
-        late += agreed(clause, flag, table.bad)
+        late += property_of(clause, flag, table.bad)
     for name, value in table.reals.items():
         low, high = value[table.bad].min(), value[table.bad].max()
         if low > value.min():
@@ -135,7 +135,7 @@ def conditions(table: Table) -> Iterator[Condition]:
     yield from remainders
 
 
-def agreed(clause: Clause, flag: Array, bad: Array) -> Iterator[Condition]:
+def property_of(clause: Clause, flag: Array, bad: Array) -> Iterator[Condition]:
     """The property, or its opposite, if all failing rows agree."""
     failing = flag[bad]
     if failing.all():
@@ -195,20 +195,20 @@ def shortest(table: Table, offered: Sequence[Condition]) -> list[Condition]:
 
     Without those that tell no more than chance.
     """
-    found = chosen(table, offered)
-    within = inside(found, table)
+    found = greedy_rule(table, offered)
+    within = rows_inside(found, table)
     for condition in list(found):  # an earlier one may have become idle
         rest = [c for c in found if c is not condition]
-        if rest and not (table.right & inside(rest, table) & ~within).any():
-            found, within = rest, inside(rest, table)
+        if rest and not (table.right & rows_inside(rest, table) & ~within).any():
+            found, within = rest, rows_inside(rest, table)
     for condition in list(found):  # or fit by chance alone
         rest = [c for c in found if c is not condition]
-        if not is_significant(condition, inside(rest, table), table):
+        if not is_significant(condition, rows_inside(rest, table), table):
             found = rest
     return found
 
 
-def chosen(table: Table, offered: Sequence[Condition]) -> list[Condition]:
+def greedy_rule(table: Table, offered: Sequence[Condition]) -> list[Condition]:
     """Clause by clause the one that shuts out the most right rows."""
     within = np.ones(table.bad.shape, bool)
     found: list[Condition] = []
@@ -232,7 +232,7 @@ def chosen(table: Table, offered: Sequence[Condition]) -> list[Condition]:
     return found
 
 
-def inside(rule: Sequence[Condition], table: Table) -> Array:
+def rows_inside(rule: Sequence[Condition], table: Table) -> Array:
     """The rows inside a rule."""
     within = np.ones_like(table.bad)
     for _, at in rule:
@@ -248,7 +248,7 @@ def nearest_right(
     value = table.values(clause.column)
     if clause.op != ">=" or value is None or value.dtype.kind == "f":
         return None
-    below = value[table.right & inside(rest, table) & ~at]
+    below = value[table.right & rows_inside(rest, table) & ~at]
     if not below.size or int(below.max()) >= clause.value - 1:
         return None
     return int(below.max())
@@ -294,12 +294,12 @@ def placed(table: Table, wrong: Sequence[Judged], calls: tuple[int, int]) -> Pla
     bad, right = int(table.bad.sum()), int(table.right.sum())
     if right == 0:
         return Place(target, "everywhere", failing=bad, within=bad, calls=calls)
-    if bad <= FEW < right:
+    if bad <= TOLD_EACH < right:
         found = each_element(wrong)
         return Place(target, "few", (), (), (), bad, bad + right, calls, found)
     offered = list(conditions(table))
     rule = shortest(table, offered)
-    exceptions = table.right & inside(rule, table)
+    exceptions = table.right & rows_inside(rule, table)
     by_chance = int((table.right_by_chance & exceptions).sum())
     n = int(exceptions.sum())
     shut_out = 1 - n / max(1, right)
@@ -330,7 +330,7 @@ def each_element(wrong: Sequence[Judged]) -> tuple[tuple[str, tuple[int, ...]], 
     found = []
     for one in wrong:
         assert one.bad is not None
-        at = np.argwhere(one.bad.reshape(shape_of(one)))
+        at = np.argwhere(one.bad.reshape(result_shape(one)))
         found += [(str(one.case), tuple(p.tolist())) for p in at]
     return tuple(found)
 
@@ -339,8 +339,8 @@ def each_call(wrong: Sequence[Judged]) -> tuple[tuple[str, tuple[int, ...]], ...
     """The first failing element of each of a few calls, else of the smallest."""
     some = sorted(wrong, key=lambda j: j.case.x.size + j.case.weight.size)
     found = []
-    for one in some if len(some) <= FEW else some[:1]:
+    for one in some if len(some) <= TOLD_EACH else some[:1]:
         assert one.bad is not None
-        at = np.unravel_index(int(np.argmax(one.bad.reshape(-1))), shape_of(one))
+        at = np.unravel_index(int(np.argmax(one.bad.reshape(-1))), result_shape(one))
         found.append((str(one.case), tuple(int(i) for i in at)))
     return tuple(found)

@@ -20,8 +20,8 @@ from refdcn.grading.words.places import (
 )
 
 WORDS = 30  # of a first sentence, at most
-MOST = 8  # facts that are told
-OTHERS = 2  # explanations beside the first
+MOST_FACTS = 8  # facts that are told
+MORE_EXPLANATIONS = 2  # explanations beside the first
 
 
 def conclusion(diagnosis: Diagnosis, findings: Sequence[Finding] = ()) -> str:
@@ -31,7 +31,7 @@ def conclusion(diagnosis: Diagnosis, findings: Sequence[Finding] = ()) -> str:
     if d.survivors:
         said += explained(d)
     elif not said:
-        said = [*described(d)] or [*known(d, findings)]
+        said = [*cause_texts(d)] or [*known(d, findings)]
     if d.only is not None and said:
         wrong, others = d.only
         do = "does" if len(others) == 1 else "do"
@@ -46,7 +46,9 @@ def explained(d: Diagnosis) -> list[str]:
         first, *others = part.survivors
         said += [mistake_text(m) for m in first]
         if others:
-            more = [" and ".join(map(mistake_text, s)) for s in others[:OTHERS]]
+            more = [
+                " and ".join(map(mistake_text, s)) for s in others[:MORE_EXPLANATIONS]
+            ]
             left = len(others) - len(more)
             more += [f"one of {left} more"] if left else []
             said.append(f"no case here tells it from this: {'; or '.join(more)}")
@@ -60,7 +62,7 @@ def mistake_text(m: Mistake) -> str:
     return f"in the gradients, {m.text}" if m.kind == IN_GRADIENTS else m.text
 
 
-def described(d: Diagnosis) -> Iterator[str]:
+def cause_texts(d: Diagnosis) -> Iterator[str]:
     """What is done instead, if any probe says so, and where."""
     limited = [p.partly for p in d.parts if p.partly is not None and p.partly.limited]
     some = [*map(partly_text, limited), *patterns(d.faults)]
@@ -185,7 +187,7 @@ def relevant(d: Diagnosis) -> list[Fact]:
     best = faults[0].rank if faults else Rank.VAGUE
     least = best if best == Rank.CAUSE else max(best + 1, Rank.EFFECT)
     found = [f for f in faults if f.rank <= least or f.kind in TELLING]
-    return found[:MOST]
+    return found[:MOST_FACTS]
 
 
 def partly_text(p: Partly) -> str:

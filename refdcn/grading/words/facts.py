@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from refdcn.grading.diagnosis.facts import Fact
 
-AXES = {
+AXIS_NAMES = {
     "n": "image",
     "o": "output channel",
     "c": "input channel",
@@ -25,18 +25,24 @@ def number(value: float) -> str:
     return str(near) if abs(float(near) - value) < 1e-6 else f"{value:.4g}"
 
 
-def step(value: float) -> str:
+def added_text(f: Fact) -> str:
+    """What the error depends on."""
+    along = names_text(f.measured["along"])
+    return f"what is added to {f.subject} depends on {along} alone"
+
+
+def step_size(value: float) -> str:
     """1/8 and the like."""
     n = round(1 / value) if value < 1 else 0
     return f"1/{n}" if n and abs(n * value - 1) < 0.02 else f"{value:.3g}"
 
 
-def place(name: str, at: Sequence[int]) -> str:
+def element_text(name: str, at: Sequence[int]) -> str:
     """One element."""
     return f"{name}[{', '.join(map(str, at))}]"
 
 
-def joined(names: Sequence[str]) -> str:
+def names_text(names: Sequence[str]) -> str:
     """A list in words."""
     return " and ".join(names)
 
@@ -51,7 +57,7 @@ def formula(terms: Mapping[str, float]) -> str:
     return " ".join(said) or "0"
 
 
-def taps(f: Fact) -> str:
+def taps_text(f: Fact) -> str:
     """Where taps lie."""
     name, d = f.subject, f.defined
     axis, tap = ("oh", "i") if name == "row" else ("ow", "j")
@@ -85,22 +91,22 @@ def taps_briefly(f: Fact) -> str:
         else:
             acts = f"acts as {number(got)}, not {want}"
             said.append(f"the {names[term]} of {f.subject}s {acts}")
-    return joined(said) if len(said) < 3 else taps(f).split(" (stride")[0]
+    return names_text(said) if len(said) < 3 else taps_text(f).split(" (stride")[0]
 
 
 # Which element is read -----------------------------------------------------------
 
 
-def label(axis: str, subject: str) -> str:
+def axis_name(axis: str, subject: str) -> str:
     """An axis in words."""
-    return "channel" if (axis, subject) == ("c", "x") else AXES.get(axis, axis)
+    return "channel" if (axis, subject) == ("c", "x") else AXIS_NAMES.get(axis, axis)
 
 
-def read_from(f: Fact) -> str:
+def read_from_text(f: Fact) -> str:
     """The map of indices, axis by axis, with an example."""
     said = []
     for axis, how in f.measured["along"].items():
-        name = label(axis, f.subject)
+        name = axis_name(axis, f.subject)
         if "always" in how:
             said.append(f"{name} is always {how['always']}")
         else:
@@ -108,14 +114,14 @@ def read_from(f: Fact) -> str:
             said.append(f"{name} {of} is read as {is_}")
     known = "; ".join(said) or "in no simple order"
     if "layout" in f.measured:
-        known = f"{layout(f)}; {known}" if said else layout(f)
+        known = f"{layout_text(f)}; {known}" if said else layout_text(f)
     one = f.measured["example"]
     pair = f"{tuple(one['defined'])} reads {tuple(one['read'])}"
-    order = ", ".join(label(axis, f.subject) for axis in f.defined)
+    order = ", ".join(axis_name(axis, f.subject) for axis in f.defined)
     return f"{f.subject} is read from other elements: {known} (as {order}: {pair})"
 
 
-def layout(f: Fact) -> str:
+def layout_text(f: Fact) -> str:
     """The order in which channels are counted."""
     order, turned = f.measured["layout"], f.measured["x first"]
     names = {"tap": "tap", "offset group": "group", "axis": "axis"}
@@ -133,32 +139,32 @@ def layout(f: Fact) -> str:
 def read_from_briefly(f: Fact) -> str:
     """Whose element is taken."""
     if f.measured.get("layout") == ["offset group", "tap", "axis"]:
-        return f"{layout(f)}; the definition is (y, x)"
+        return f"{layout_text(f)}; the definition is (y, x)"
     if "layout" in f.measured:
-        return f"{layout(f)}; the definition interleaves (y, x) tap by tap"
+        return f"{layout_text(f)}; the definition interleaves (y, x) tap by tap"
     said = []
     for axis, how in f.measured["along"].items():
-        name = label(axis, f.subject)
+        name = axis_name(axis, f.subject)
         if "always" in how:
             said.append(f"every {name} uses the {f.subject} of {name} {how['always']}")
         else:
-            of, is_ = (", ".join(map(str, how[k][:FEW])) for k in ("of", "is"))
+            of, is_ = (", ".join(map(str, how[k][:SHOWN])) for k in ("of", "is"))
             whose = f"the {f.subject} of {name}s {is_}"
             said.append(f"{name}s {of} read {whose}" + more(how["of"]))
     return "; ".join(said[:2]) or f"{f.subject} is read from other elements"
 
 
-FEW = 5  # indices, or pairs of values, in a first sentence
+SHOWN = 5  # indices, or pairs of values, in a first sentence
 
 
 def more(values: Sequence[object]) -> str:
     """That a list was cut."""
-    return ", ..." if len(values) > FEW else ""
+    return ", ..." if len(values) > SHOWN else ""
 
 
-def acts_as(f: Fact) -> str:
+def acts_as_text(f: Fact) -> str:
     """How an input acts."""
-    text, m = response(f), f.measured
+    text, m = response_text(f), f.measured
     if "up to" in f.where and f.where["up to"] > 12:
         text = f"far offsets are not kept: {text}"
     if "pairs" in m:
@@ -166,10 +172,10 @@ def acts_as(f: Fact) -> str:
         verb = "acts as" if f.subject == "mask" else "as"
         pairs = ", ".join(f"{sep}{a:.3g} {verb} {b:.3g}" for a, b in m["pairs"])
         text += f": {pairs}"
-    return text + part(f)
+    return text + part_text(f)
 
 
-def response(f: Fact) -> str:
+def response_text(f: Fact) -> str:
     """The function, if it is one."""
     m, name = f.measured, f.subject
     if "nan" in m:
@@ -187,12 +193,12 @@ def response(f: Fact) -> str:
     return f"{name} of v acts as {m['scale']:.4g} v{shift}"
 
 
-def part(f: Fact) -> str:
+def part_text(f: Fact) -> str:
     """The part of the input to which it is limited."""
     if "axis" not in f.where:
         return ""
     axis, values = f.where["axis"], f.where["values"]
-    name = AXES.get(axis, axis)
+    name = AXIS_NAMES.get(axis, axis)
     last = ", the last" if values == [f.where["of"] - 1] else ""
     if len(values) == 1:
         return f" in {name} {values[0]}{last}"
@@ -203,7 +209,7 @@ def part(f: Fact) -> str:
 
 def acts_briefly(f: Fact) -> str:
     """Ignored, scaled, shifted or clipped."""
-    m, where = f.measured, part(f)
+    m, where = f.measured, part_text(f)
     name = f.subject if f.subject in ("dy", "dx", "x") else f"the {f.subject}"
     if m.get("scale") == 0 and m["shift"] in (0, 1):
         neutral = 1 if f.subject == "mask" else 0
@@ -213,17 +219,17 @@ def acts_briefly(f: Fact) -> str:
     if m.get("scale") == 1:
         return f"{name} is shifted by {number(m['shift'])}{where}"
     if "limits" in m:
-        return response(f) + where
+        return response_text(f) + where
     pairs = ", ".join(f"{a:.3g} as {b:.3g}" for a, b in m.get("pairs", [])[:3])
     if f.subject == "mask" and pairs:
         return f"the mask is not applied as it is{where}: {pairs}"
-    return f"{response(f)}{where}: {pairs}" if pairs else response(f) + where
+    return f"{response_text(f)}{where}: {pairs}" if pairs else response_text(f) + where
 
 
 # How pixels are weighted ---------------------------------------------------------
 
 
-def reads(weights: Mapping[str, float]) -> str:
+def pixels_text(weights: Mapping[str, float]) -> str:
     """The pixels that carry weight."""
     if weights and all(w != w for w in weights.values()):
         return "NaN"
@@ -231,7 +237,7 @@ def reads(weights: Mapping[str, float]) -> str:
     return " + ".join(parts) or "nothing"
 
 
-def regions(f: Fact) -> list[str]:
+def region_texts(f: Fact) -> list[str]:
     """What is read in each region, and what the definition reads."""
     n, name = f.where["size"], f.subject
     names = {
@@ -241,21 +247,21 @@ def regions(f: Fact) -> list[str]:
         "after the last": f"between {n - 1} and {n}",
     }
     return [
-        f"{names[key]}: {name} {one['at']:g} of {n} reads {reads(one['reads'])}; "
-        f"the definition reads {reads(f.defined[key])}"
+        f"{names[key]}: {name} {one['at']:g} of {n} reads {pixels_text(one['reads'])}; "
+        f"the definition reads {pixels_text(f.defined[key])}"
         for key, one in f.measured.items()
     ]
 
 
-def interpolation(f: Fact) -> str:
+def interpolation_text(f: Fact) -> str:
     """Every region that is wrong."""
-    return in_gradient(f) + "; ".join(regions(f))
+    return in_gradient(f) + "; ".join(region_texts(f))
 
 
 def interpolation_briefly(f: Fact) -> str:
     """The region in which most is wrong, and that there are others."""
     shares = [one["share"] for one in f.measured.values()]
-    said = regions(f)
+    said = region_texts(f)
     first = said[shares.index(max(shares))]
     return in_gradient(f) + first + (" (and elsewhere)" if said[1:] else "")
 
@@ -269,7 +275,7 @@ def in_gradient(f: Fact) -> str:
 # Far and late --------------------------------------------------------------------
 
 
-def far_line(f: Fact) -> str:
+def far_line_text(f: Fact) -> str:
     """From where on a long line is wrong."""
     m = f.measured
     at = m["at"] if isinstance(m["at"], str) else f"{m['at']:g}"
@@ -278,7 +284,7 @@ def far_line(f: Fact) -> str:
     return f"the {f.subject} of a sample is wrong {limits}: {must}"
 
 
-def late_pixels(f: Fact) -> str:
+def late_pixels_text(f: Fact) -> str:
     """From which pixel on."""
     H, W = f.where["image"]
     m = f.measured
@@ -289,7 +295,7 @@ def late_pixels(f: Fact) -> str:
 # What came instead ---------------------------------------------------------------
 
 
-def values(f: Fact) -> str:
+def values_text(f: Fact) -> str:
     """One value wherever it is wrong."""
     value = f.measured["value"]
     said = (
@@ -314,13 +320,13 @@ def values_briefly(f: Fact) -> str:
     return f"{f.subject} is {said} wherever it is wrong"
 
 
-def multiple(f: Fact) -> str:
+def multiple_text(f: Fact) -> str:
     """A factor."""
     times = f"{f.measured['times']:.4g} times the right one"
     return f"each wrong value of {f.subject} is {times}"
 
 
-def factor(f: Fact) -> str:
+def factor_text(f: Fact) -> str:
     """A factor that is one of the inputs."""
     m = f.measured
     verb = {-1: "lacks a factor of", 1: "has an extra factor of"}
@@ -330,33 +336,36 @@ def factor(f: Fact) -> str:
     return f"{f.subject} {said} the {name}{times}"
 
 
-def moved(f: Fact) -> str:
+def moved_text(f: Fact) -> str:
     """The right values one step further."""
     axis, by = f.measured["along"], f.measured["by"]
     sign = f"{axis} {'+' if by > 0 else '-'} {abs(by)}"
     return f"each wrong value of {f.subject} at {axis} is the right value at {sign}"
 
 
-def exchanged_values(f: Fact) -> str:
+def exchanged_values_text(f: Fact) -> str:
     """The right values of other elements."""
     m = f.measured
     along = ""
     if "along" in m:
         differ = "differ" if len(m["along"]) > 1 else "differs"
-        along = f" (only {joined(m['along'])} {differ})"
-    one, other = place(f.subject, m["at"]), place(f.subject, m["is that of"])
+        along = f" (only {names_text(m['along'])} {differ})"
+    one, other = (
+        element_text(f.subject, m["at"]),
+        element_text(f.subject, m["is that of"]),
+    )
     head = f"each wrong value of {f.subject} is the right one of another element"
     return f"{head}{along}: {one} has that of {other}"
 
 
-def differs(f: Fact) -> str:
+def differs_text(f: Fact) -> str:
     """That it differs, and how like the right one it is."""
     m = f.measured
     like = f"its projection on the right one is {m['projection']:.3g}"
     return f"{f.subject} differs at {m['count']} of {m['of']} places ({like})"
 
 
-def bias_added(f: Fact) -> str:
+def bias_added_text(f: Fact) -> str:
     """How often the bias is added."""
     times = ", ".join(f"{t:.0f}" for t in f.measured["times"])
     return f"the bias is added another number of times: {times}, not once"
@@ -365,26 +374,26 @@ def bias_added(f: Fact) -> str:
 def steps_text(f: Fact) -> str:
     """A fixed step of rows and columns alike."""
     first = next(s for s in f.measured["at"].values() if s)
-    return f"positions move in steps of {step(first)} pixel, wherever they are"
+    return f"positions move in steps of {step_size(first)} pixel, wherever they are"
 
 
-def step_of(f: Fact) -> str:
+def step_text(f: Fact) -> str:
     """The steps in which positions move along one axis."""
     at = [(r, s) for r, s in f.measured["at"].items() if s]
     if f.measured["fixed"]:
         return f"{f.subject} {steps_text(f)}"
     ends = dict([*at[:1], *at[-1:]])
-    said = ", ".join(f"{step(s)} at {r}" for r, s in ends.items())
+    said = ", ".join(f"{step_size(s)} at {r}" for r, s in ends.items())
     return f"{f.subject} positions are rounded as floating point: steps of {said}"
 
 
 # Reads and relations -------------------------------------------------------------
 
 
-def reads_of(f: Fact) -> str:
+def reads_text(f: Fact) -> str:
     """An element that is read or not."""
     m = f.measured
-    y, element = place("y", m["output"]), place(f.subject, m["element"])
+    y, element = element_text("y", m["output"]), element_text(f.subject, m["element"])
     if m["how"] == "none":
         return f"no output reads {element}; {y} must"
     does, must = (
@@ -427,30 +436,30 @@ RELATIONS = {
 }
 
 
-def lost(outputs: Mapping[str, Sequence[int]]) -> list[str]:
+def outputs_text(outputs: Mapping[str, Sequence[int]]) -> list[str]:
     """Outputs and where each differs first."""
     return [f"{name} (first at {tuple(at)})" for name, at in outputs.items()]
 
 
-def relation(f: Fact) -> str:
+def relation_text(f: Fact) -> str:
     """What must follow, and does not."""
-    which = lost(f.measured)
+    which = outputs_text(f.measured)
     do = "does" if len(which) == 1 else "do"
     size = "".join(f", {k} = {v}" for k, v in f.where.items())
     size = f", at{size[1:]}" if size else ""
-    said = f"{joined(which[:2])} {do} not follow{size}"
+    said = f"{names_text(which[:2])} {do} not follow{size}"
     return f"when {RELATIONS[f.subject]}, {said}"
 
 
-def batch(f: Fact) -> str:
+def batch_text(f: Fact) -> str:
     """Halves against the whole."""
     whole = f"one on the whole of {f.where['N']} images"
-    which = joined(lost(f.measured))
+    which = names_text(outputs_text(f.measured))
     head = f"two calls on halves of the batch differ from {whole} in {which}"
     return f"{head}: images influence one another"
 
 
-def degree(f: Fact) -> str:
+def degree_text(f: Fact) -> str:
     """The power with which an output follows."""
     m = f.measured
     act = "doubled" if m["factor"] == 2 else "negated"
@@ -464,7 +473,7 @@ def degree(f: Fact) -> str:
     return f"{head} {does}; it must {must}"
 
 
-def stencil(f: Fact) -> str:
+def stencil_text(f: Fact) -> str:
     """What one element of grad_y reaches."""
     m = f.measured
     head = f"a single grad_y of 1 at {tuple(m['of'])} gives {f.subject}"
@@ -477,7 +486,7 @@ def stencil(f: Fact) -> str:
     return f"{head} = {m['value']:g} at {at}; the definition gives {f.defined:g}"
 
 
-def enters(f: Fact) -> str:
+def enters_text(f: Fact) -> str:
     """Which elements of grad_y enter a gradient, and how often."""
     m = f.measured
     k = m["times"]
@@ -489,20 +498,21 @@ def enters(f: Fact) -> str:
     if "to" in m:
         end = f"up to {m['along']} =" if m["to"] else f"at {m['along']} ="
         return f"grad_y {does} {end} {m['to']}"
-    return f"{place('grad_y', m['at'])} {does}"
+    return f"{element_text('grad_y', m['at'])} {does}"
 
 
-def sum_of(f: Fact) -> str:
+def sum_text(f: Fact) -> str:
     """Halves of grad_y do not add up."""
     m = f.measured
     fewer = "some are lost" if m["smaller"] > 0.5 else "they interfere"
+    at = element_text(f.subject, m["at"])
     return (
         "two halves of grad_y do not give together the sum of what each gives alone: "
-        f"{place(f.subject, m['at'])} is {m['together']:g}, not {m['apart']:g}; {fewer}"
+        f"{at} is {m['together']:g}, not {m['apart']:g}; {fewer}"
     )
 
 
-def kept_argument(f: Fact) -> str:
+def kept_argument_text(f: Fact) -> str:
     """An argument of an earlier call."""
     same = {"shape": "shapes", "numbers": "numbers in another order"}
     by = f"an earlier call with the same {same[f.measured['by']]}"
@@ -512,12 +522,12 @@ def kept_argument(f: Fact) -> str:
     return f"{', '.join(outputs)}: the {f.subject} is that of {by}"
 
 
-def order(f: Fact) -> str:
+def order_text(f: Fact) -> str:
     """The gradients in the order in which they came."""
     return f"the gradients come back in another order: {', '.join(f.measured['is'])}"
 
 
-def varies(f: Fact) -> str:
+def varies_text(f: Fact) -> str:
     """Other bits in a second call."""
     m = f.measured
     share = f"{m['count']} of {m['of']} values"
@@ -526,19 +536,19 @@ def varies(f: Fact) -> str:
 
 
 TEXTS: dict[str, Callable[[Fact], str]] = {
-    "taps": taps,
-    "read from": read_from,
-    "acts as": acts_as,
-    "interpolation": interpolation,
-    "far line": far_line,
-    "late pixels": late_pixels,
-    "values": values,
-    "multiple": multiple,
-    "factor": factor,
-    "moved": moved,
-    "exchanged values": exchanged_values,
-    "differs": differs,
-    "bias added": bias_added,
+    "taps": taps_text,
+    "read from": read_from_text,
+    "acts as": acts_as_text,
+    "interpolation": interpolation_text,
+    "far line": far_line_text,
+    "late pixels": late_pixels_text,
+    "values": values_text,
+    "multiple": multiple_text,
+    "factor": factor_text,
+    "moved": moved_text,
+    "exchanged values": exchanged_values_text,
+    "differs": differs_text,
+    "bias added": bias_added_text,
     "saturates": lambda f: (
         f"{f.subject} never exceeds {f.measured['at']:g} in size: it saturates"
     ),
@@ -546,28 +556,26 @@ TEXTS: dict[str, Callable[[Fact], str]] = {
         f"each wrong value of {f.subject} is nearly right: about "
         f"{f.measured['bits']} bits of it are"
     ),
-    "added": lambda f: (
-        f"what is added to {f.subject} depends on {joined(f.measured['along'])} alone"
-    ),
-    "step": step_of,
+    "added": added_text,
+    "step": step_text,
     "bits": lambda f: f"{f.subject} keeps {f.measured['bits']} of its {f.defined} bits",
-    "reads": reads_of,
+    "reads": reads_text,
     "isolation": lambda f: (
         f"image {f.measured['from']} reaches image {f.measured['to']}: with NaN in the "
         f"first alone {f.measured['outputs']} outputs of the other are NaN"
     ),
-    "relation": relation,
-    "batch": batch,
-    "degree": degree,
+    "relation": relation_text,
+    "batch": batch_text,
+    "degree": degree_text,
     "adjoint": lambda f: (
         f"<{f.subject[5:]}, {f.subject}> is {f.measured['product']:g}, <y, grad_y> is "
         f"{f.defined:g}: {f.subject} is not the transpose of the forward"
     ),
-    "stencil": stencil,
-    "enters": enters,
-    "sum": sum_of,
-    "kept argument": kept_argument,
-    "order": order,
+    "stencil": stencil_text,
+    "enters": enters_text,
+    "sum": sum_text,
+    "kept argument": kept_argument_text,
+    "order": order_text,
     "exchanged arguments": lambda f: (
         f"the gradients take grad_y for {f.subject} and {f.subject} for grad_y"
     ),
@@ -581,7 +589,7 @@ TEXTS: dict[str, Callable[[Fact], str]] = {
         f"{f.measured['count']} of {f.measured['of']} values of {f.subject} are never "
         "written"
     ),
-    "varies": varies,
+    "varies": varies_text,
     "listed": lambda f: str(f.measured["text"]),
 }
 BRIEFLY: dict[str, Callable[[Fact], str]] = {
