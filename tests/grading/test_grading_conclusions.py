@@ -1,6 +1,8 @@
 """The first sentence says what the mistake is, as the one would who finds it."""
 
+import itertools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from refdcn import formula
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions
-from refdcn.grading.diagnosis import gradient_probes, probes, rules
+from refdcn.grading.diagnosis import changes, gradient_probes, probes, reduce, rules
 from refdcn.grading.diagnosis.answers import calls_of, results_of
 from refdcn.grading.diagnosis.diagnosis import Diagnosis, diagnose, repeated
 from refdcn.grading.diagnosis.facts import Fact, Rank
@@ -367,3 +369,40 @@ def test_a_diagnosis_is_json_for_programs():
     (where,) = found["places"]
     assert where["rule"] == [{"column": "K_h", "op": ">=", "value": 3}]
     assert where["kind"] == "exact" and found["needs"] == {"N": 33}
+
+
+# What a slow machine, and NaN, must not change ------------------------------------
+
+
+def test_a_slow_machine_names_the_same_mistake(monkeypatch):
+    """Predictions are counted: a clock that runs away changes nothing."""
+    forward = functions(BY_NAME["mask squared"].edits)[0]
+    d, found = diagnosed(forward)
+    clock = itertools.count(0, 1000)
+    for name in ("monotonic", "process_time", "perf_counter", "time"):
+        monkeypatch.setattr(time, name, lambda: float(next(clock)))
+    runner = InProcess(forward)
+    again = diagnose(runner, found)
+    assert d.names == again.names == ["mask squared"]
+    assert d.json() == again.json()
+    (worst,) = [f for f in found if f.verdict is Verdict.WRONG][:1]
+    small = reduce.smallest(runner, worst, standard("float32"), "corners")
+    assert (small.verdict, small.target) == (worst.verdict, worst.target)
+
+
+def test_predictions_end_the_search():
+    d, found = diagnosed(functions(BY_NAME["mask squared"].edits)[0])
+    assert not diagnose(InProcess(FORWARD), found, predictions=3).names
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite_is_no_multiple(value):
+    (expected,) = drawn(1)
+    want = expected.range("y").low
+    bad = np.ones(want.shape, bool)
+    got = np.where(np.arange(want.size).reshape(want.shape) % 2, value, 3 * want)
+    for law in (changes.one_multiple, changes.bias_again, changes.nearly):
+        assert law("y", [(expected.case, got, want, bad)]) is None, law
+    got = want * value
+    (fact,) = changes.law_of_values("y", [(expected.case, got, want, bad)])
+    assert fact.kind == "values" and fact.measured["value"] in ("nan", "infinite")
