@@ -13,7 +13,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from refdcn.grading import asking, script
-from refdcn.grading.diagnosis.diagnosis import SECONDS, Diagnosis, diagnose
+from refdcn.grading.diagnosis.diagnosis import Diagnosis, diagnose
+from refdcn.grading.diagnosis.hypotheses import PREDICTIONS
 from refdcn.grading.diagnosis.recheck import recheck
 from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
@@ -148,7 +149,7 @@ def examine(
     runner: Runner,
     options: Options,
     cases: Sequence[Expected],
-    seconds: float = SECONDS,
+    predictions: int = PREDICTIONS,
 ) -> Report:
     """Ask, judge, explain, declare, recheck, diagnose, report: in this order."""
     o, done = options, Progress(len(cases), options.progress, options.budget)
@@ -165,7 +166,7 @@ def examine(
     try:
         if not interrupted:
             findings, known = recheck(runner, findings)
-            diagnosis = diagnose(runner, unexplained(findings), known, seconds)
+            diagnosis = diagnose(runner, unexplained(findings), known, predictions)
             if o.smallest:
                 smallest, shown = script.smallest(spec, runner, findings, o)
     except KeyboardInterrupt:
@@ -180,20 +181,10 @@ def examine(
 
 
 def unexplained(findings: Sequence[Finding]) -> list[Finding]:
-    """What a diagnosis has to explain: values that mean what they say.
-
-    Nothing after a breach; no result that is not even the array it must be.
-    """
+    """What a diagnosis has to explain; after a breach, values mean little."""
     if any(f.verdict is Verdict.INTEGRITY and not f.declared for f in findings):
         return []
-    bad = {f.target for f in findings if f.structural}
-    return [
-        f
-        for f in findings
-        if f.case.group != "timed"
-        and f.target not in bad
-        and not ("gradients" in bad and f.of_gradients)
-    ]
+    return [f for f in findings if f.case.group != "timed"]
 
 
 def observed(spec: str, runner: Runner, done: Progress) -> Run:

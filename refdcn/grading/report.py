@@ -11,6 +11,7 @@ import numpy as np
 from refdcn.grading.judging.finding import Finding
 from refdcn.grading.record import Line, Record
 from refdcn.grading.words import report as words
+from refdcn.grading.words.diagnosis import conclusion
 from refdcn.grading.words.findings import said
 
 
@@ -49,12 +50,7 @@ class Report(Record):
             "compared": asdict(self.compared),
             "options": asdict(self.options),
             **run | {"timing": timing},
-            "diagnosis": {
-                "sentence": d.sentence,
-                "mistakes": d.names,
-                "where": d.places,
-                "probes": [f._asdict() for f in d.facts],
-            },
+            "diagnosis": {"sentence": conclusion(d, self.findings)} | d.json(),
             "groups": [line_json(line) for line in self.lines],
             "findings": [finding_json(f) for f in self.findings],
         }

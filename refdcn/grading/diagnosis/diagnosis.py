@@ -1,59 +1,62 @@
 """Which mistake is it: probes first, then the catalogue, alone and combined.
 
-Nothing rests on the catalogue: where no listed mistake fits every element, the
-sentence says what the probes recovered, where it fails, and what a call must
-have to fail.
+Nothing rests on the catalogue: where no listed mistake fits every element, there is
+what the probes recovered, where it fails, and what a call must have to fail.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
+from typing import Any
 
 import numpy as np
 
 from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.diagnosis import (
     changes,
+    gradient_probes,
     influence,
     probes,
     relations,
     resolution,
+    rules,
     shrink,
 )
-from refdcn.grading.diagnosis import places as location
-from refdcn.grading.diagnosis.calls import Runner, caller, five
-from refdcn.grading.diagnosis.hypotheses import Found, explain
-from refdcn.grading.expected.case import NAMES, Array
-from refdcn.grading.expected.expectation import TARGETS
-from refdcn.grading.expected.precision import Standard
+from refdcn.grading.diagnosis.answers import calls_of, results_of
+from refdcn.grading.diagnosis.facts import Fact, Place, Rank, distinct
+from refdcn.grading.diagnosis.hypotheses import PREDICTIONS, Explanation, explain
+from refdcn.grading.diagnosis.places import (
+    OF_SAMPLES,
+    Judged,
+    judged_of,
+    takes_one_sample,
+)
+from refdcn.grading.expected.case import NAMES, Array, Case
 from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.process.isolation import FIRST, SECOND
 from refdcn.grading.questions import sweeps
+from refdcn.grading.questions.sweeps import Runner
 
-SECONDS = 20.0  # for the search of combinations
 DTYPES = "float64", "float32", "float16", "bfloat16"
 PROBED = DTYPES[:3]  # the probes hand over NumPy's own; else float32
-OUTPUTS = "y", *TARGETS
-MOST = 10  # probes that are told
 SEVERAL = 5  # failures that are no accident of what was drawn
-REGION = re.compile("; (?=far outside|between|inside)")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Diagnosis:
-    """What is wrong, in words, and what stands behind it."""
+    """What is wrong, as records; words/diagnosis.py makes sentences of them."""
 
-    parts: list[Found] = field(default_factory=list)
-    facts: list[probes.Fact] = field(default_factory=list)
-    located: dict[str, location.Place] = field(default_factory=dict)
-    smallest: str = ""
-    alone: str = ""  # the only dtype that fails, if others are graded
+    parts: tuple[Explanation, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    places: tuple[Place, ...] = ()
+    needs: Mapping[str, Any] | None = None  # what a call must have to fail
+    only: tuple[str, tuple[str, ...]] | None = None  # the dtype that fails, the others
     dtype: str = ""  # whose results are explained
     probed: str = ""  # the dtype of the probes
-    unjudged: list[location.Judged] = field(default_factory=list, repr=False)
 
     @property
     def survivors(self) -> list[tuple[Mistake, ...]]:
@@ -68,184 +71,154 @@ class Diagnosis:
         """The surviving hypotheses by name."""
         return [" + ".join(m.name for m in s) for s in self.survivors]
 
-    @property
-    def ranked(self) -> list[tuple[int, str]]:
+    @cached_property
+    def faults(self) -> list[Fact]:
         """What the probes recovered, the most telling first."""
-        wrong = [f for f in self.facts if not f.right and f.text]
-        first = {f.topic: f for f in reversed(wrong)}  # one probe may run twice
-        found = {f.text: rank(f) for f in wrong if first[f.topic] is f}
-        return sorted(((r, text) for text, r in found.items()), key=lambda p: p[0])
+        return distinct(self.facts)
 
     @property
-    def faults(self) -> list[str]:
-        """The same without the rank."""
-        return [text for _, text in self.ranked]
+    def sound(self) -> list[Fact]:
+        """The probes that found what must be."""
+        return [f for f in self.facts if f.right]
 
     @property
-    def places(self) -> dict[str, str]:
-        """Where each wrong output fails, in words."""
-        return {target: place.text for target, place in self.located.items()}
+    def place(self) -> Place:
+        """Of the output whose place says most: y, if there is a rule for it."""
+        some = [p for p in self.places if p.kind]
+        first = [p for p in some if p.target == "y" and p.ruled]
+        some.sort(key=lambda p: (not p.exact, not p.holds))
+        return (first + some + [Place("y")])[0]
 
-    @property
-    def place(self) -> location.Place:
-        """Of the output whose place says most."""
-        return self.located.get(self.placed, location.Place(""))
-
-    @property
-    def placed(self) -> str:
-        """That output: y, if there is a rule for it."""
-        names = [n for n, p in self.located.items() if p.text]
-        if "y" in names and self.located["y"].ruled:
-            return "y"
-        told = {n: self.located[n] for n in names}
-        names.sort(key=lambda n: (not told[n].exact, not told[n].holds))
-        return names[0] if names else ""
-
-    @property
-    def where(self) -> str:
-        """The same in words."""
-        return self.place.text
-
-    @property
-    def whereabouts(self) -> str:
-        """With the output's name, where that is not clear."""
-        if self.placed == "y" and len(self.located) == 1:
-            return self.where
-        return self.where.replace("it fails", f"{self.placed} fails", 1)
-
-    @property
-    def sentence(self) -> str:
-        """The first line of a report."""
-        if self.survivors:
-            more = f" {capital(self.alone)}." if self.alone else ""
-            return capital(self.named()) + more
-        said = [text for rank, text in self.ranked if rank == 0][:2]
-        said += [p.partly for p in self.parts if p.partly and len(said) < 2]
-        said = said or self.faults[:2]
-        said = [brief(text) for text in said]
-        said += [more for more in (self.whereabouts, self.smallest, self.alone) if more]
-        return " ".join(f"{start(text)}." for text in said)
-
-    def named(self) -> str:
-        """The surviving hypotheses in words, one wrong output after another."""
-        said = ". Also, ".join(either(p.survivors) for p in self.parts)
-        several = len(self.parts) > 1 or len(self.parts[0].survivors[0]) > 1
-        changed = "these" if several else "that"
-        return f"{said}. With {changed} changed, every element is within the bound."
-
-    def text(self) -> str:
-        """Every line."""
-        lines = [f"  {name}: {place.told}" for name, place in self.located.items()]
-        lines += [f"  smallest: {self.smallest}"] if self.smallest else []
-        few = 2 if self.survivors else MOST  # what is named needs no more proof
-        lines += [f"  probe: {text}" for text in self.faults[:few]]
-        left = len(self.faults) - MOST
-        if left > 0 and not self.survivors:
-            lines.append(f"  {left} more in the JSON report")
-        if self.faults and self.probed != self.dtype:
-            lines.append(f"  the probes are in {self.probed}")
-        right = [f.topic for f in self.facts if f.right][:12]
-        if right:
-            lines.append(f"  probes that found nothing wrong: {', '.join(right)}")
-        return "\n".join(lines)
-
-
-def either(survivors: Sequence[Sequence[Mistake]]) -> str:
-    """The first explanation, and those that no case tells apart from it."""
-    texts = [". Also, ".join(m.text for m in s) for s in survivors]
-    first, *others = texts
-    if not others:
-        return first
-    more = f", or one of {len(others) - 2} more" if len(others) > 2 else ""
-    return f"{first} (or, as no case here tells apart, {' or '.join(others[:2])}{more})"
-
-
-VAGUE = "projection on", "no affine function", "no simple order"
-UNCLEAR = "another function, or others enter"
-RANKS = {  # of what says what happens, then that something does, then where
-    "reads of": 1,
-    "isolation": 1,
-    "halves of": 1,
-    "the ": 2,
-    "a mask of": 2,
-    "a bias of": 2,
-    "groups become": 2,
-    "share": 1,
-    "stencil": 3,
-    "adjoint": 3,
-}
-
-
-def rank(fact: probes.Fact) -> int:
-    """How little a fact says: 0 names what is done instead."""
-    if any(v in fact.text for v in VAGUE):
-        return 4
-    if UNCLEAR in fact.text:
-        return 1
-    if "does not follow at" in fact.text:
-        return 2
-    if fact.text.startswith("grad_y "):  # which elements, not one of them
-        return 0
-    return next((r for k, r in RANKS.items() if fact.topic.startswith(k)), 0)
-
-
-def capital(text: str) -> str:
-    """With its first letter large."""
-    return text[:1].upper() + text[1:]
-
-
-def start(text: str) -> str:
-    """The same, but for the names of arguments and results."""
-    word = text.split("[")[0].split(" ")[0].rstrip(":,")
-    return text if word in (*OUTPUTS, "grad_y") else capital(text)
-
-
-def brief(text: str) -> str:
-    """The first of several regions that a kernel is wrong in; no example."""
-    first, *more = REGION.split(text.split(" (as ")[0])
-    return f"{first} (and elsewhere)" if more else first
-
-
-def alone(findings: Sequence[Finding]) -> str:
-    """Whether one dtype fails, of several that were given the same sorts of call."""
-    judged = [f for f in findings if f.case.group == "random"]
-    given = {f.case.dtype for f in judged}
-    wrong = [f.case.dtype for f in judged if f.verdict is Verdict.WRONG]
-    if len(given) < 2 or len(set(wrong)) != 1 or len(wrong) < SEVERAL:
-        return ""
-    others = " and ".join(sorted(given - set(wrong)))
-    return f"only {wrong[0]} fails, {others} {'do' if len(given) > 2 else 'does'} not"
+    def json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "mistakes": self.names,
+            "explained": [p.json() for p in self.parts],
+            "facts": [f.json() for f in self.faults],
+            "sound": [[f.kind, f.subject] for f in self.sound],
+            "places": [p.json() for p in self.places],
+            "needs": None if self.needs is None else dict(self.needs),
+            "only": None if self.only is None else self.only[0],
+            "dtype": self.dtype,
+            "probed": self.probed,
+        }
 
 
 def diagnose(
     runner: Runner,
-    findings: list[Finding],
-    known: Sequence[probes.Fact] = (),
-    seconds: float = SECONDS,
+    findings: Sequence[Finding],
+    known: Sequence[Fact] = (),
+    predictions: int = PREDICTIONS,
 ) -> Diagnosis:
-    """Everything that is known of a wrong candidate, with what is known already."""
-    result = Diagnosis()
-    result.facts += known
-    wrong = [f for f in findings if telling(f) and f.verdict is Verdict.WRONG]
-    if not wrong:
-        return result
-    result.alone = alone(findings)
-    dtypes = [f.case.dtype for f in wrong]
-    dtype = next(d for d in DTYPES if d in dtypes)
+    """Everything that is known of a wrong candidate, beyond what is known already."""
+    if not any(f.verdict is Verdict.WRONG for f in findings):
+        return Diagnosis(facts=tuple(known))
+    facts = [*known, *result_facts(runner, findings)]
+    wrong = [f for f in findings if has_numbers(f) and f.verdict is Verdict.WRONG]
+    if not wrong or any(f.kind in WHOLE for f in facts):
+        return Diagnosis(facts=tuple(facts))
+    dtype = next(d for d in DTYPES if d in {f.case.dtype for f in wrong})
+    probed = dtype if dtype in PROBED else "float32"
     targets = list(dict.fromkeys(f.target for f in wrong))
-    result.parts = explain(findings, targets, dtype, seconds)
     for target in targets:
         made = [wrong_values(f) for f in wrong if usable(f, target, dtype)]
-        result.facts += changes.described(target, made)
-    result.dtype = dtype
-    result.probed = dtype if dtype in PROBED else "float32"
-    result.facts += recovered(runner, findings, targets, result.probed)
-    if not result.survivors:
-        deeper(runner, findings, targets, result)
-    for target in targets:
-        mine = [j for j in result.unjudged if j.target == target]
-        result.located[target] = place(findings, mine, target, dtype)
-    return result
+        facts += changes.law_of_values(target, made)
+        facts += repeated(runner, wrong, target)
+    parts = explain(findings, targets, dtype, predictions)
+    found = Diagnosis(
+        tuple(parts), only=only_dtype(findings), dtype=dtype, probed=probed
+    )
+    facts += recovered(runner, findings, targets, probed)
+    needs, unjudged = None, list[Judged]()
+    if not found.survivors:
+        needs, more, unjudged = deeper(runner, findings, targets, probed)
+        facts += more
+    places = tuple(
+        place_of(findings, [j for j in unjudged if j.target == target], target, dtype)
+        for target in targets
+    )
+    return replace(found, facts=tuple(facts), needs=needs, places=places)
+
+
+# What came is no result, or changes ----------------------------------------------
+
+WHOLE = "order", "exchanged arguments"  # all else follows from it
+
+
+def result_facts(runner: Runner, findings: Sequence[Finding]) -> list[Fact]:
+    """Results of another shape, in another order, or of exchanged arguments."""
+    bad = [
+        f
+        for f in findings
+        if f.verdict is Verdict.WRONG and f.case.kind in WITH_NUMBERS
+    ]
+    facts: list[Fact] = []
+    shapeless = [f for f in bad if f.got is None]
+    for f in shapeless[:1]:
+        if f.target == "y":
+            facts += y_shape(runner, f.case)
+    mine = [f for f in bad if f.target.startswith("grad")]
+    if not mine or not runner.has_grad:
+        return facts
+    mine.sort(key=lambda f: (f.got is not None, f.case.mask is None, f.case.x.size))
+
+    def answer(case: Case) -> list[Any]:
+        return results_of(runner, case)
+
+    case = mine[0].case
+    dtype = case.x.dtype.name
+    found = gradient_probes.order_of_results(answer, case)
+    found = found or gradient_probes.exchanged_arguments(answer, dtype)
+    return facts + (found or list(gradient_probes.shapes(answer, case)))
+
+
+def y_shape(runner: Runner, case: Case) -> Iterator[Fact]:
+    """That y has another shape."""
+    came = runner.call(case).results
+    if came and isinstance(came[0], np.ndarray) and came[0].shape != case.y_shape:
+        is_, must = list(came[0].shape), list(case.y_shape)
+        yield Fact("shape", "y", {"is": is_}, must, Rank.RESULT)
+
+
+def repeated(runner: Runner, wrong: Sequence[Finding], target: str) -> Iterator[Fact]:
+    """Elements that are never written, and values that change from call to call."""
+    mine = [f for f in wrong if f.target == target]
+    f = max(mine, key=lambda f: int(f.failing.sum()) if f.failing is not None else 0)
+    which = "forward" if target == "y" else "grad"
+    k = 0 if target == "y" else NAMES.index(target.removeprefix("grad_"))
+    came = [runner.call(f.case, which, pattern=p).results for p in (FIRST, SECOND)]
+    if not all(len(c) > k and isinstance(c[k], np.ndarray) for c in came):
+        return
+    one, two = (c[k] for c in came)
+    if one.shape != two.shape or one.tobytes() == two.tobytes():
+        return
+    empty = holds(one, FIRST) & holds(two, SECOND)
+    if empty.any():
+        measured = {"count": int(empty.sum()), "of": int(empty.size)}
+        yield Fact("unwritten", target, measured, rank=Rank.RESULT)
+        return
+    assert f.expected is not None
+    want = f.expected.range(target).low
+    off = np.abs(np.stack([one, two]).astype(float) - want).max(initial=0)
+    measured = {"count": int((one != two).sum()), "of": int(one.size)}
+    off_by: dict[str, float] = {"off by": float(off)}
+    yield Fact("varies", target, measured | off_by, rank=Rank.EFFECT)
+
+
+def holds(a: Array, pattern: int) -> Array:
+    """The elements whose bytes are all the pattern that fresh memory holds."""
+    rows = np.ascontiguousarray(a).view(np.uint8).reshape(a.size, a.dtype.itemsize)
+    return np.asarray((rows == pattern).all(1))
+
+
+# What the findings tell ----------------------------------------------------------
+
+WITH_NUMBERS = "bound", "exact"
+
+
+def has_numbers(f: Finding) -> bool:
+    """A finding with numbers to compare."""
+    return f.got is not None and f.case.kind in WITH_NUMBERS
 
 
 def usable(f: Finding, target: str, dtype: str) -> bool:
@@ -260,121 +233,145 @@ def wrong_values(f: Finding) -> changes.Wrong:
     return f.case, f.got, f.expected.range(f.target).low, f.failing
 
 
-def telling(f: Finding) -> bool:
-    """A finding with numbers to compare."""
-    return f.got is not None and f.case.kind in ("bound", "exact")
+def only_dtype(findings: Sequence[Finding]) -> tuple[str, tuple[str, ...]] | None:
+    """The one dtype that fails, of several that were given the same sorts of call."""
+    judged = [f for f in findings if f.case.group == "random"]
+    given = {f.case.dtype for f in judged}
+    wrong = [f.case.dtype for f in judged if f.verdict is Verdict.WRONG]
+    if len(given) < 2 or len(set(wrong)) != 1 or len(wrong) < SEVERAL:
+        return None
+    return wrong[0], tuple(sorted(given - set(wrong)))
 
 
-def place(
-    findings: Sequence[Finding],
-    more: Sequence[location.Judged],
-    target: str,
-    dtype: str,
-) -> location.Place:
+def place_of(
+    findings: Sequence[Finding], more: Sequence[Judged], target: str, dtype: str
+) -> Place:
     """Where a target fails: over all calls, or where outputs take one sample."""
     mine = [
-        location.judged_of(f)
+        judged_of(f)
         for f in findings
         if f.target == target
         and f.expected is not None
         and f.case.dtype == dtype
-        and f.case.kind in ("bound", "exact")
+        and f.case.kind in WITH_NUMBERS
     ]
     mine += more
-    found = location.locate(mine)
+    found = rules.locate(mine, target)
     if target != "y" or found.exact:
         return found
-    single = location.locate([j for j in mine if location.alone(j)])
-    if single.holds and (single.exact or not found.holds) and single.ruled:
-        return single._replace(text=f"with one tap and one channel, {single.text}")
+    single = rules.locate([j for j in mine if takes_one_sample(j)], target)
+    of_samples = all(c.op == "is" or c.column in OF_SAMPLES for c in single.rule)
+    if single.ruled and of_samples and (single.exact or not found.holds):
+        return replace(single, one_sample=True)
     return found
+
+
+# What calls tell -----------------------------------------------------------------
 
 
 def recovered(
     runner: Runner, findings: Sequence[Finding], targets: Sequence[str], dtype: str
-) -> list[probes.Fact]:
+) -> list[Fact]:
     """What probes read off the candidate."""
-    if "y" in targets:
-        call = caller(runner)
-        with np.errstate(all="ignore"):
-            return probes.run(call, dtype)
-    found = probes.gradient_kernels(lambda c: five(runner, c), dtype)
-    return found + gradient_facts(findings, targets)
+    call, grads = calls_of(runner)
+    if "y" in targets or grads is None:
+        return probes.run_all(call, dtype)
+    found = gradient_probes.gradient_kernels(grads, dtype)
+    return found + list(differences(findings, targets))
+
+
+def differences(findings: Sequence[Finding], targets: Sequence[str]) -> Iterator[Fact]:
+    """How each wrong gradient differs, where the richest failing cases agree."""
+    for target in targets:
+        mine = [
+            f
+            for f in findings
+            if f.target == target
+            and f.got is not None
+            and f.case.kind == "bound"
+            and f.failing is not None
+        ]
+        mine.sort(key=lambda f: -int(f.failing.sum() if f.failing is not None else 0))
+        facts = [
+            gradient_probes.difference_of(target, f.got, f.case)
+            for f in mine[:AGREE]
+            if f.got is not None
+        ]
+        found = [f for f in facts if f is not None]
+        if found and len({law(f) for f in found}) == 1:
+            yield found[0]
+
+
+AGREE = 4  # cases that must differ from the definition in the same way
+
+
+def law(f: Fact) -> tuple[str, str]:
+    """What two facts have in common that tell of one mistake."""
+    names = ("factor", "power", "times", "value")
+    m = {k: f.measured[k] for k in names if k in f.measured}
+    rounded = {k: round(v, 2) if isinstance(v, float) else v for k, v in m.items()}
+    return f.kind, str(rounded)
+
+
+Deeper = tuple[dict[str, Any] | None, list[Fact], list[Judged]]
 
 
 def deeper(
-    runner: Runner,
-    findings: list[Finding],
-    targets: Sequence[str],
-    result: Diagnosis,
-) -> None:
+    runner: Runner, findings: Sequence[Finding], targets: Sequence[str], dtype: str
+) -> Deeper:
     """What no listed mistake explains: sweeps, relations, the smallest call."""
-    dtype = result.probed
-    smallest = reduced(runner, findings, targets, result)
+    smallest, unjudged = smallest_failing(runner, findings, targets, dtype)
     own = (smallest.plan,) if smallest is not None else ()
-    plans = (influence.PLANS[0], *own, *influence.PLANS[1:])
-    related = (relations.PLANS[0], *own, *relations.PLANS[1:])
-    grads = (lambda c: five(runner, c)) if runner.has_grad else None
-    call = caller(runner)
+    plans = (influence.READ_PLANS[0], *own, *influence.READ_PLANS[1:])
+    related = (relations.RELATED_PLANS[0], *own, *relations.RELATED_PLANS[1:])
+    call, grads = calls_of(runner)
+    facts = []
     with np.errstate(all="ignore"):
-        result.facts += influence.remembered(call, grads, dtype)
+        facts += influence.remembered(call, grads, dtype)
         if "y" in targets:
             if smallest is not None:
                 plan = smallest.plan
-                result.facts += probes.larger(call, dtype, plan.N, plan.K_h, plan.K_w)
-            result.facts += probes.far(call, dtype)
-            result.facts += resolution.facts(call, dtype)
-            result.facts += influence.read_sets(call, dtype, plans)
-            result.facts += influence.taint(call, dtype)
+                facts += probes.as_in_call(call, dtype, plan.N, plan.K_h, plan.K_w)
+            facts += probes.far_away(call, dtype)
+            facts += resolution.resolution_facts(call, dtype)
+            facts += influence.read_sets(call, dtype, plans)
+            facts += influence.taint(call, dtype)
         if grads is not None and targets != ["y"]:
-            result.facts += relations.adjoint(call, grads, dtype)
-            result.facts += influence.stencils(grads, dtype, plans)
-        result.facts += relations.contradictions(call, grads, dtype, related)
+            facts += relations.adjoint(call, grads, dtype)
+            facts += influence.stencils(grads, dtype, plans)
+        facts += relations.contradictions(call, grads, dtype, related)
+    return None if smallest is None else smallest.needs, facts, unjudged
 
 
-def reduced(
-    runner: Runner,
-    findings: list[Finding],
-    targets: Sequence[str],
-    result: Diagnosis,
-) -> shrink.Smallest | None:
+def smallest_failing(
+    runner: Runner, findings: Sequence[Finding], targets: Sequence[str], dtype: str
+) -> tuple[shrink.Smallest | None, list[Judged]]:
     """The smallest failing call; what is tried on the way serves the location."""
-    dtype = result.probed
+    tried: list[Judged] = []
     if dtype == "float16":
-        return None
+        return None, tried
     known = [f for f in findings if f.case.dtype == dtype]
     starts: dict[sweeps.Plan, None] = {}
     for row in sweeps.differing(runner, dtype, known, targets):
-        if unjudged(row, result) and row[0].plan is not None:
+        tried.append(judged_sweep(row))
+        if tried[-1].bad is not None and row[0].plan is not None:
             starts[row[0].plan] = None
     smallest = shrink.shrink(fails_of(runner, targets), iter([*starts][:3]), dtype)
     if smallest is None:
-        return None
-    result.smallest = smallest.text
+        return None, tried
     for sweep in shrink.around(smallest, dtype):
-        for row in sweeps.compared(runner, sweep, targets):
-            unjudged(row, result)
-    if known:
-        findings += sweeps.check(runner, smallest.sweep, standard_of(findings, dtype))
-    return smallest
+        tried += [judged_sweep(row) for row in sweeps.compared(runner, sweep, targets)]
+    return smallest, tried
 
 
-def unjudged(row: tuple[sweeps.Sweep, str, Array, Array], result: Diagnosis) -> bool:
-    """Keep what came for the location; whether anything differs."""
+def judged_sweep(row: tuple[sweeps.Sweep, str, Array, Array]) -> Judged:
+    """What came of a call that no bound judges, for the location."""
     sweep, target, got, want = row
     bad = sweeps.unequal(got, want)
-    none = None if not bad.any() else bad
-    result.unjudged.append(location.Judged(sweep.case, target, none, want))
-    return none is not None
+    return Judged(sweep.case, target, bad if bad.any() else None, want)
 
 
-def standard_of(findings: Sequence[Finding], dtype: str) -> Standard:
-    """What the candidate is held to in this dtype."""
-    held = (f.expected for f in findings if f.case.dtype == dtype)
-    return next(e.standard for e in held if e is not None)
-
-
-def fails_of(runner: Runner, targets: Sequence[str]) -> shrink.Fails:
+def fails_of(runner: Runner, targets: Sequence[str]) -> shrink.SweepFails:
     """Whether a call fails in one of the targets."""
 
     def fails(sweep: sweeps.Sweep) -> bool:
@@ -383,27 +380,3 @@ def fails_of(runner: Runner, targets: Sequence[str]) -> shrink.Fails:
         return not sweep.right_gradients(runner.call(sweep.case, "grad"))
 
     return fails
-
-
-def gradient_facts(
-    findings: Sequence[Finding],
-    targets: Sequence[str],
-) -> list[probes.Fact]:
-    """How each wrong gradient differs, from the richest failing case."""
-    facts = []
-    for target in targets:
-        mine = [
-            f
-            for f in findings
-            if f.target == target
-            and f.target[5:] in NAMES
-            and f.got is not None
-            and f.case.kind == "bound"
-            and f.failing is not None
-        ]
-        if mine:
-            f = max(mine, key=lambda f: int(f.failing is not None and f.failing.sum()))
-            assert f.got is not None
-            fact = probes.gradient(target[5:], f.got, f.case)
-            facts += [fact] if fact else []
-    return facts

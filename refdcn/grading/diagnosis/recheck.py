@@ -1,8 +1,8 @@
 """A second look at what seems imprecise: what no rounding does is wrong.
 
-A precision rounds alike everywhere: it leaves powers of two alone, resolves
-positions to 1/256 pixel at least, scales nothing, and acts to the last bit as
-no listed mistake does.
+A precision rounds alike everywhere: it leaves powers of two alone, resolves positions
+to 1/256 pixel at least, scales nothing, and acts to the last bit as no listed mistake
+does.
 """
 
 from __future__ import annotations
@@ -12,56 +12,50 @@ from dataclasses import replace
 
 import numpy as np
 
-from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.diagnosis import probes, relations, resolution
-from refdcn.grading.diagnosis.calls import Runner, caller, five
-from refdcn.grading.diagnosis.hypotheses import clues
+from refdcn.grading.diagnosis.answers import calls_of
+from refdcn.grading.diagnosis.facts import Fact
+from refdcn.grading.diagnosis.hypotheses import Budget, clues, explains_all
 from refdcn.grading.expected.precision import Cause, hypotheses
 from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.lower_precision import nearness
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.questions import sweeps
+from refdcn.grading.questions.sweeps import Runner
 
-WIDE = "float64", "float32"
+STEPPED = "float64", "float32"  # whose steps are fine enough to be measured
 TEXTURE = 2.0**-8  # the coarsest position step that is a precision, not a bug
+RECHECK_PREDICTIONS = 20000
 CLOSE = "weights", "columns", "products"  # steps whose bounds are close
 
 
 def recheck(
     runner: Runner, findings: Sequence[Finding]
-) -> tuple[list[Finding], tuple[probes.Fact, ...]]:
+) -> tuple[list[Finding], tuple[Fact, ...]]:
     """The findings, wrong where no precision explains them, and what was measured."""
     doubtful = [f for f in findings if doubted(f)]
     if not doubtful:
         return list(findings), ()
     dtype = doubtful[0].case.x.dtype.name
-    call = caller(runner)
+    call, _ = calls_of(runner)
     with np.errstate(all="ignore"):
-        steps = resolution.positions(call, dtype)
+        steps = resolution.position_steps(call, dtype)
         bits = [f for f in resolution.bits(call, dtype) if not f.right]
         unlike = unlike_rounding(runner, findings, doubtful, dtype)
-    limited = {f.topic.removeprefix("bits of ") for f in bits}
-    causes = sharpened(doubtful, measured_step(limited, steps))
-    coarse = [s for s in steps if s.fixed and max(s.at) > 1.01 * TEXTURE]
-    proofs = [*map(step_fact, coarse), *unlike]
-    facts = tuple(proofs or [*map(step_fact, steps), *bits])
-    verdict = Verdict.WRONG if proofs else Verdict.IMPRECISE
+    coarse = any(s.fixed and max(s.at) > 1.01 * TEXTURE for s in steps)
+    causes = sharpened(doubtful, measured_step({f.subject for f in bits}, steps))
+    verdict = Verdict.WRONG if coarse or unlike else Verdict.IMPRECISE
     changed = [
         replace(f, verdict=verdict, cause=causes[f.case.dtype]) if doubted(f) else f
         for f in findings
     ]
-    return changed, facts
-
-
-def step_fact(s: resolution.Steps) -> probes.Fact:
-    """How finely positions along one axis move."""
-    return probes.Fact(f"step of {s.axis}s", False, s.text)
+    return changed, (*(s.fact for s in steps), *bits, *unlike)
 
 
 def doubted(f: Finding) -> bool:
     """Whether a finding is looked at again."""
-    return f.verdict is Verdict.IMPRECISE and f.case.dtype in WIDE
+    return f.verdict is Verdict.IMPRECISE and f.case.dtype in STEPPED
 
 
 def measured_step(
@@ -96,25 +90,21 @@ def sharpened(
 
 def unlike_rounding(
     runner: Runner, findings: Sequence[Finding], doubtful: Sequence[Finding], dtype: str
-) -> list[probes.Fact]:
+) -> list[Fact]:
     """What no rounding does: another power, another scale, a listed mistake."""
-    call, grads = caller(runner), None
-    if any(f.target != "y" for f in doubtful) and runner.has_grad:
-        grads = lambda c: five(runner, c)  # noqa: E731
+    call, grads = calls_of(runner)
+    if all(f.target == "y" for f in doubtful):
+        grads = None
     case = sweeps.drawn(sweeps.Plan(), dtype, 3, "powers")
     facts = list(relations.degrees(call, grads, case, {}).values())
-    facts += [f for f in probes.run(call, dtype) if "acts as" in f.text]
+    facts += [f for f in probes.run_all(call, dtype) if f.kind == "acts as"]
     unlike = [f for f in facts if not f.right]
-    targets = list(dict.fromkeys(f.target for f in doubtful))
-    for target in targets:
+    budget = Budget(RECHECK_PREDICTIONS)
+    for target in dict.fromkeys(f.target for f in doubtful):
         found = clues(findings, target, dtype)
         kinds = [m for m in CATALOGUE if (m.kind == "gradients") == (target != "y")]
-        named = next((m for m in kinds if all_fit(found, m)), None)
-        if found and named is not None:
-            unlike.append(probes.Fact("catalogue", False, named.text))
+        fits = (m for m in kinds if found and explains_all(found, (m,), budget))
+        named = next(fits, None)
+        if named is not None:
+            unlike.append(Fact("listed", named.name, {"text": named.text}))
     return unlike
-
-
-def all_fit(found: Sequence[object], mistake: Mistake) -> bool:
-    """Whether one mistake explains every clue."""
-    return all(c.share((mistake,)) == 1.0 for c in found)  # type: ignore[attr-defined]

@@ -1,7 +1,8 @@
 """The smallest case that still fails: halves are left out while it does.
 
 Every reduction is a case of its own right, judged anew; it need not compute
-what the larger one did.
+what the larger one did. It ends after so many cases, or on a slow machine after so
+many seconds: then the case is larger, its verdict and what is named are the same.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,9 @@ from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.isolation import Process
 
-SECONDS = 6.0  # of this process: a busy machine gets no larger case
-VALUES = Verdict.WRONG, Verdict.IMPRECISE  # the same finding, more or less of it
+CASES = 1500  # that are tried
+SECONDS = 20.0  # of wall time
+ABOUT_VALUES = Verdict.WRONG, Verdict.IMPRECISE  # the same finding, more or less of it
 Fails = Callable[[Case], Finding | None]
 
 
@@ -42,16 +45,16 @@ def smallest(
             findings = judge.gradients(expected, runner.call(case, "grad"))
         else:
             findings = [judge.forward(expected, runner.call(case))]
-        alike = VALUES if found.verdict in VALUES else (found.verdict,)
+        alike = ABOUT_VALUES if found.verdict in ABOUT_VALUES else (found.verdict,)
         for f in findings:
             if f.target == found.target and f.verdict in alike:
                 return f
         return None
 
-    end = time.process_time() + SECONDS
+    tried, end = count(), time.monotonic() + SECONDS
 
     def late() -> bool:
-        return time.process_time() > end
+        return next(tried) >= CASES or time.monotonic() > end
 
     found = greedy(found, GEOMETRIES, fails, late)
     for name in VALUED:
@@ -91,7 +94,9 @@ def plainer(
     if a is None or not a.any():
         return found
     for plain in (np.zeros_like(a), np.ones_like(a), np.round(a)):
-        smaller = fails(altered(found.case, name, plain)) if simpler(plain, a) else None
+        smaller = (
+            fails(altered(found.case, name, plain)) if is_simpler(plain, a) else None
+        )
         if smaller is not None:
             found, a = smaller, plain
             break
@@ -131,7 +136,7 @@ def altered(case: Case, name: str, value: Any) -> Case:
     return replace(case, **fields)
 
 
-def halves(n: int) -> Iterator[slice]:
+def parts_of(n: int) -> Iterator[slice]:
     """Halves of n things, then all but one."""
     if n > 1:
         yield from (slice(0, n // 2), slice(n // 2, n))
@@ -144,9 +149,9 @@ def at(a: Array | None, axis: int, part: slice) -> Array | None:
     return None if a is None else a[(slice(None),) * axis + (part,)]
 
 
-def images(case: Case) -> Iterator[Case]:
+def fewer_images(case: Case) -> Iterator[Case]:
     """Fewer images."""
-    for part in halves(len(case.x)):
+    for part in parts_of(len(case.x)):
         yield replace(
             case,
             x=case.x[part],
@@ -156,7 +161,7 @@ def images(case: Case) -> Iterator[Case]:
         )
 
 
-def groups(case: Case) -> Iterator[Case]:
+def fewer_groups(case: Case) -> Iterator[Case]:
     """One offset group for all channels; one weight group with its channels."""
     s = case.sizes
     K = s.K_h * s.K_w
@@ -179,21 +184,21 @@ def kept_outputs(case: Case, part: slice | Array) -> Case:
     )
 
 
-def outputs(case: Case) -> Iterator[Case]:
+def fewer_outputs(case: Case) -> Iterator[Case]:
     """Fewer output channels in each group."""
     s = case.sizes
     index = np.arange(s.C_out).reshape(s.groups, -1)
-    for part in halves(index.shape[1]):
+    for part in parts_of(index.shape[1]):
         yield kept_outputs(case, index[:, part].reshape(-1))
 
 
-def channels(case: Case) -> Iterator[Case]:
+def fewer_channels(case: Case) -> Iterator[Case]:
     """Fewer input channels, as many in each group."""
     s = case.sizes
     blocks = int(np.lcm(s.groups, s.offset_groups))
     index = np.arange(s.C_in).reshape(blocks, -1)
     of_weight = np.arange(s.C_in // s.groups).reshape(blocks // s.groups, -1)
-    for part in halves(index.shape[1]):
+    for part in parts_of(index.shape[1]):
         yield replace(
             case,
             x=case.x[:, index[:, part].reshape(-1)],
@@ -201,11 +206,11 @@ def channels(case: Case) -> Iterator[Case]:
         )
 
 
-def taps(case: Case) -> Iterator[Case]:
+def fewer_taps(case: Case) -> Iterator[Case]:
     """Fewer rows or columns of the kernel, on a smaller image."""
     s = case.sizes
     for axis, n in ((0, s.K_h), (1, s.K_w)):
-        for part in halves(n):
+        for part in parts_of(n):
             fewer = case.weight.take(range(*part.indices(n)), 2 + axis)
             grid = (s.N, s.offset_groups, s.K_h, s.K_w)
             offset = at(case.offset.reshape(*grid, 2, *s.out), 2 + axis, part)
@@ -242,16 +247,16 @@ def resized(case: Case, out: Pair) -> Case:
     )
 
 
-def pixels(case: Case) -> Iterator[Case]:
+def fewer_pixels(case: Case) -> Iterator[Case]:
     """Fewer output rows or columns."""
     h, w = case.sizes.out
-    for part in halves(h):
+    for part in parts_of(h):
         yield resized(case, (part.stop - part.start, w))
-    for part in halves(w):
+    for part in parts_of(w):
         yield resized(case, (h, part.stop - part.start))
 
 
-def windows(case: Case) -> Iterator[Case]:
+def plain_windows(case: Case) -> Iterator[Case]:
     """Stride and dilation 1, padding 0, along one axis or both."""
     sizes: Sizes = case.sizes
     for name, plain in (("stride", 1), ("dilation", 1), ("padding", 0)):
@@ -261,7 +266,7 @@ def windows(case: Case) -> Iterator[Case]:
                 yield resized(altered(case, name, pair), sizes.out)
 
 
-def simpler(plain: Array, a: Array) -> bool:
+def is_simpler(plain: Array, a: Array) -> bool:
     """Fewer elements that are no 0, else fewer that are no whole number."""
 
     def cost(b: Array) -> tuple[int, int, int]:
@@ -272,5 +277,14 @@ def simpler(plain: Array, a: Array) -> bool:
     return cost(plain) < cost(a)
 
 
-GEOMETRIES = (optional, images, groups, outputs, channels, taps, pixels, windows)
+GEOMETRIES = (
+    optional,
+    fewer_images,
+    fewer_groups,
+    fewer_outputs,
+    fewer_channels,
+    fewer_taps,
+    fewer_pixels,
+    plain_windows,
+)
 VALUED = ("mask", "offset", "weight", "x", "bias", "grad_y")

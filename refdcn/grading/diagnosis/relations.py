@@ -14,26 +14,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refdcn.grading.diagnosis.probes import Fact
+from refdcn.grading.diagnosis.answers import Call, Gradients
+from refdcn.grading.diagnosis.facts import Fact, Rank, right
 from refdcn.grading.expected.case import NAMES, Array, Case, Sizes, base, offset_shape
-from refdcn.grading.questions.sweeps import Plan, drawn
+from refdcn.grading.questions.sweeps import Plan, drawn, unequal
 
-Call = Callable[[Case], Array | None]
-Grads = Callable[[Case], Sequence[Array | None] | None]
 Move = Callable[[Array], Array]
-OUTPUTS = ("y", *(f"grad_{name}" for name in NAMES))
 
 
 class Relation(NamedTuple):
     """A changed call, and how each output must follow."""
 
-    text: str  # completes "{output} does not follow when ..."
+    name: str
     case: Case
     moves: dict[str, Move]  # by output; one that is not named stays as it is
     untold: tuple[str, ...] = ()  # outputs of which it says nothing
 
 
-def results(call: Call, grads: Grads | None, case: Case) -> dict[str, Array]:
+def all_outputs(call: Call, grads: Gradients | None, case: Case) -> dict[str, Array]:
     """Every output that the candidate gives."""
     found: dict[str, Array] = {}
     y = call(case)
@@ -46,7 +44,9 @@ def results(call: Call, grads: Grads | None, case: Case) -> dict[str, Array]:
     return found
 
 
-def moved(case: Case, text: str, moves: dict[str, Move], **inputs: Array) -> Relation:
+def moved_call(
+    case: Case, relation: str, moves: dict[str, Move], **inputs: Array
+) -> Relation:
     """The call with its inputs moved as their gradients must be."""
     changed: dict[str, Any] = {
         name: move(a)
@@ -57,7 +57,7 @@ def moved(case: Case, text: str, moves: dict[str, Move], **inputs: Array) -> Rel
     outputs = {f"grad_{name}": move for name, move in moves.items() if name in NAMES}
     if "grad_y" in moves:
         outputs["y"] = moves["grad_y"]
-    return Relation(text, replace(case, **changed), outputs)
+    return Relation(relation, replace(case, **changed), outputs)
 
 
 def permutations(case: Case) -> Iterator[Relation]:
@@ -66,7 +66,7 @@ def permutations(case: Case) -> Iterator[Relation]:
     N, og, K, _, *out = offset_shape(s)
     images: Move = lambda a: a[::-1].copy()  # noqa: E731
     each = dict.fromkeys(("x", "offset", "mask", "grad_y"), images)
-    yield moved(case, "the images are put in reverse order", each)
+    yield moved_call(case, "images reversed", each)
 
     n_o = s.C_out // s.groups
 
@@ -75,9 +75,9 @@ def permutations(case: Case) -> Iterator[Relation]:
         b = b.reshape(s.groups, n_o, *b.shape[1:])[:, ::-1].reshape(b.shape)
         return np.moveaxis(b, 0, axis).copy()
 
-    yield moved(
+    yield moved_call(
         case,
-        "the output channels of a group are put in reverse order",
+        "output channels reversed",
         {
             "weight": lambda a: outputs(a, 0),
             "bias": lambda a: outputs(a, 0),
@@ -101,9 +101,9 @@ def inputs_reversed(case: Case) -> Iterator[Relation]:
         b = a.reshape(len(a), s.groups, n, *a.shape[2:])[:, :, ::-1]
         return b.reshape(a.shape).copy()
 
-    yield moved(
+    yield moved_call(
         case,
-        "the input channels of a group are put in reverse order",
+        "input channels reversed",
         {"x": channels, "weight": lambda a: a[:, ::-1].copy()},
     )
 
@@ -123,8 +123,7 @@ def pixels_reversed(case: Case, axis: int) -> Relation:
     offset = dp.reshape(case.offset.shape).astype(case.offset.dtype)
     line = ("rows", "columns")[axis]
     moves: dict[str, Move] = dict.fromkeys(("offset", "mask", "grad_y"), flip)
-    text = f"the output {line} are put in reverse order, samples and all"
-    return moved(case, text, moves, offset=offset)
+    return moved_call(case, f"output {line} reversed", moves, offset=offset)
 
 
 def taps_reversed(case: Case) -> Relation:
@@ -145,8 +144,7 @@ def taps_reversed(case: Case) -> Relation:
         "weight": lambda a: a[..., ::-1, ::-1].copy(),
     }
     offset = dp.reshape(case.offset.shape).astype(case.offset.dtype)
-    text = "the taps are put in reverse order, samples and all"
-    return moved(case, text, moves, offset=offset)
+    return moved_call(case, "taps reversed", moves, offset=offset)
 
 
 def shifts(case: Case) -> Iterator[Relation]:
@@ -164,8 +162,7 @@ def shifts(case: Case) -> Iterator[Relation]:
         offset = dp.reshape(case.offset.shape).astype(case.offset.dtype)
         grown = enlarged(replace(other, offset=offset), s.out)
         if grown is not None:
-            text = f"the {name} grows by one and the offsets make up for it"
-            yield Relation(text, grown, {}, ("grad_x",))
+            yield Relation(f"{name} by offsets", grown, {}, ("grad_x",))
 
 
 def base_at(s: Sizes, out: tuple[int, int]) -> tuple[Array, Array]:
@@ -202,31 +199,30 @@ def fillers(case: Case) -> Iterator[Relation]:
     N, og, K, _, *out = offset_shape(s)
     ones = np.ones((N, og * K, *out), case.x.dtype)
     full = replace(case, mask=ones)
-    yield Relation("a mask of ones becomes None", replace(full, mask=None), {})
+    yield Relation("mask of ones", replace(full, mask=None), {})
     nothing = replace(case, bias=np.zeros_like(case.weight[:, 0, 0, 0]))
-    yield Relation("a bias of zeros becomes None", replace(nothing, bias=None), {})
+    yield Relation("bias of zeros", replace(nothing, bias=None), {})
     for layout in ("channels last", "every second column"):
-        text = f"the arrays lie otherwise in memory ({layout})"
-        yield Relation(text, replace(case, layout=layout), {})
+        yield Relation(f"memory: {layout}", replace(case, layout=layout), {})
     dense = np.zeros((s.C_out, s.C_in, s.K_h, s.K_w), case.weight.dtype)
     n, n_o = s.C_in // s.groups, s.C_out // s.groups
     for b in range(s.groups):
         rows = slice(b * n_o, (b + 1) * n_o)
         dense[rows, b * n : (b + 1) * n] = case.weight[rows]
     if s.groups > 1:
-        text = "groups become one group whose weights between them are 0"
-        yield Relation(text, replace(case, weight=dense), {}, ("grad_weight",))
+        sparse = replace(case, weight=dense)
+        yield Relation("groups as sparse weights", sparse, {}, ("grad_weight",))
 
 
 STARTS = {
-    "a mask of ones becomes None": "mask",
-    "a bias of zeros becomes None": "bias",
+    "mask of ones": "mask",
+    "bias of zeros": "bias",
 }
 
 
 def start_of(relation: Relation, case: Case) -> Case:
     """The call that a relation starts from."""
-    name = STARTS.get(relation.text)
+    name = STARTS.get(relation.name)
     if name == "mask":
         N, og, K, _, *out = offset_shape(case.sizes)
         return replace(case, mask=np.ones((N, og * K, *out), case.x.dtype))
@@ -235,11 +231,14 @@ def start_of(relation: Relation, case: Case) -> Case:
     return case
 
 
-PLANS = (Plan(), Plan(N=33, W_out=3, H_out=2), Plan(N=1, W_out=33, c=5))
+RELATED_PLANS = (Plan(), Plan(N=33, W_out=3, H_out=2), Plan(N=1, W_out=33, c=5))
 
 
 def contradictions(
-    call: Call, grads: Grads | None, dtype: str, plans: Sequence[Plan] = PLANS
+    call: Call,
+    grads: Gradients | None,
+    dtype: str,
+    plans: Sequence[Plan] = RELATED_PLANS,
 ) -> list[Fact]:
     """The relations that fail, each by the outputs which do not follow."""
     facts: dict[str, Fact] = {}
@@ -247,14 +246,14 @@ def contradictions(
         case = drawn(plan, dtype, 3, "relations")
         starts: dict[int, dict[str, Array]] = {}
         for relation in (*permutations(case), *shifts(case), *fillers(case)):
-            if relation.text in facts and not facts[relation.text].right:
+            if relation.name in facts and not facts[relation.name].right:
                 continue
             start = start_of(relation, case)
             key = id(start) if start is not case else 0
             if key not in starts:
-                starts[key] = results(call, grads, start)
-            facts[relation.text] = follow(
-                relation, starts[key], results(call, grads, relation.case), plan
+                starts[key] = all_outputs(call, grads, start)
+            facts[relation.name] = follow(
+                relation, starts[key], all_outputs(call, grads, relation.case), plan
             )
         facts |= split_batch(call, grads, case, facts)
         facts |= degrees(call, grads, case, facts)
@@ -265,41 +264,36 @@ def follow(
     relation: Relation, before: dict[str, Array], after: dict[str, Array], plan: Plan
 ) -> Fact:
     """Whether every output moved as the relation says."""
-    lost = []
+    lost = {}
     for name in before:
         if name in relation.untold or name not in after:
             continue
         move = relation.moves.get(name)
         want = before[name] if move is None else move(before[name])
         got = after[name]
-        if got.shape != want.shape:
-            continue
-        if not np.array_equal(got, want, equal_nan=True):
-            at = first_difference(got, want)
-            lost.append(f"{name} (first at {at})")
+        if got.shape == want.shape and not np.array_equal(got, want, equal_nan=True):
+            lost[name] = first_difference(got, want)
     if not lost:
-        return Fact(relation.text, True, "")
-    size = "" if plan == Plan() else f", at N = {plan.N}, W_out = {plan.W_out}"
-    do = "does" if len(lost) == 1 else "do"
-    text = f"when {relation.text}, {' and '.join(lost[:2])} {do} not follow{size}"
-    return Fact(relation.text, False, text)
+        return right("relation", relation.name)
+    where = {} if plan == Plan() else {"N": plan.N, "W_out": plan.W_out}
+    return Fact("relation", relation.name, lost, rank=Rank.RELATION, where=where)
 
 
-def first_difference(got: Array, want: Array) -> str:
+def first_difference(got: Array, want: Array) -> list[int]:
     """The first index at which two arrays differ."""
     at = np.argwhere(~((got == want) | (np.isnan(got) & np.isnan(want))))[0]
-    return str(tuple(map(int, at)))
+    return [int(i) for i in at]
 
 
 def split_batch(
-    call: Call, grads: Grads | None, case: Case, known: dict[str, Fact]
+    call: Call, grads: Gradients | None, case: Case, known: dict[str, Fact]
 ) -> dict[str, Fact]:
     """Two calls on halves of the batch against one on the whole."""
     topic = "halves of the batch"
     N = len(case.x)
     if N < 2 or (topic in known and not known[topic].right):
         return {}
-    whole = results(call, grads, case)
+    whole = all_outputs(call, grads, case)
     parts = []
     for rows in (slice(None, N // 2), slice(N // 2, None)):
         cut = {
@@ -307,22 +301,19 @@ def split_batch(
             for k in ("x", "offset", "mask", "grad_y")
             if getattr(case, k) is not None
         }
-        parts.append(results(call, grads, replace(case, **cut)))
-    lost = []
+        parts.append(all_outputs(call, grads, replace(case, **cut)))
+    lost = {}
     for name in whole:
         if any(name not in p for p in parts):
             continue
         two = [p[name] for p in parts]
         summed = name in ("grad_weight", "grad_bias")
         want = two[0] + two[1] if summed else np.concatenate(two)
-        if not np.array_equal(want, whole[name], equal_nan=True):
-            at = first_difference(want, whole[name])
-            lost.append(f"{name} (first at {at})")
-    text = (
-        f"two calls on halves of the batch differ from one on the whole of {N} images "
-        f"in {' and '.join(lost)}: images influence one another"
-    )
-    return {topic: Fact(topic, not lost, text if lost else "")}
+        if unequal(whole[name], want).any():  # not by its last bits alone
+            lost[name] = first_difference(want, whole[name])
+    if not lost:
+        return {topic: right("batch", "images")}
+    return {topic: Fact("batch", "images", lost, rank=Rank.EFFECT, where={"N": N})}
 
 
 # the power with which an output follows an input; bias is apart
@@ -337,11 +328,11 @@ POWERS = {
 
 
 def degrees(
-    call: Call, grads: Grads | None, case: Case, known: dict[str, Fact]
+    call: Call, grads: Gradients | None, case: Case, known: dict[str, Fact]
 ) -> dict[str, Fact]:
     """Doubling an input multiplies an output by a power of two, or it should."""
     still = replace(case, bias=None)
-    before = results(call, grads, still)
+    before = all_outputs(call, grads, still)
     found = {}
     for name in ("x", "weight", "mask", "grad_y"):
         for factor in (2, -1):
@@ -349,59 +340,46 @@ def degrees(
             if a is None:
                 continue
             times = np.asarray(factor, a.dtype)
-            after = results(call, grads, replace(still, **{name: a * times}))
+            after = all_outputs(call, grads, replace(still, **{name: a * times}))
             for output in before:
                 topic = f"{output} times {factor} with {name}"
-                power = POWERS[output].get(name, 0)
                 if output not in after or (topic in known and not known[topic].right):
                     continue
-                same = np.array_equal(
-                    after[output], before[output] * factor**power, equal_nan=True
-                )
-                text = "" if same else powers(output, name, factor, before, after)
-                found[topic] = Fact(topic, same, text)
+                a, b = before[output], after[output]
+                found[topic] = degree_fact(output, name, factor, (a, b))
     return found
 
 
-def powers(
-    output: str,
-    name: str,
-    factor: int,
-    before: dict[str, Array],
-    after: dict[str, Array],
-) -> str:
-    """How the output does follow."""
-    a, b = before[output], after[output]
+def degree_fact(output: str, name: str, factor: int, pair: tuple[Array, Array]) -> Fact:
+    """The power with which an output follows an input, if it follows at all."""
+    a, b = pair
     power = POWERS[output].get(name, 0)
-    wanted = {0: "stay", 1: "be " + ("doubled" if factor == 2 else "negated")}[power]
-    act = "doubled" if factor == 2 else "negated"
+    if np.array_equal(b, a * factor**power, equal_nan=True):
+        return right("degree", f"{output} of {name}")
+    measured: dict[str, Any] = {"output": output, "input": name, "factor": factor}
     for k in (0, 1, 2, 3):
         if np.array_equal(b, a * factor**k) and (factor == 2 or k < 2):
-            does = {0: "stays as it is", 1: f"is {act}"}.get(k, f"grows by {factor**k}")
-            return f"when {name} is {act}, {output} {does}; it must {wanted}"
+            measured["power"] = k
+            return Fact("degree", f"{output} of {name}", measured, power)
     ok = b == a * factor**power
-    share = f"{np.count_nonzero(~ok)} of {ok.size} values"
-    return (
-        f"when {name} is {act}, {output} does not follow at {share} "
-        f"(first at {first_difference(b, a * factor**power)})"
-    )
+    measured |= {"count": int((~ok).sum()), "of": int(ok.size)}
+    measured["first"] = first_difference(b, a * factor**power)
+    return Fact("degree", f"{output} of {name}", measured, power, Rank.RELATION)
 
 
-def adjoint(call: Call, grads: Grads, dtype: str) -> list[Fact]:
+def adjoint(call: Call, grads: Gradients, dtype: str) -> list[Fact]:
     """<A x, g> = <x, A^T g>, and the same for weight and mask: all are linear."""
     case = replace(drawn(Plan(), dtype, 3, "adjoint"), bias=None)
-    found = results(call, grads, case)
+    found = all_outputs(call, grads, case)
     if "y" not in found or case.grad_y is None:
         return []
     want = float(np.sum(found["y"] * case.grad_y.astype(float)))
     facts = []
     for name in ("x", "weight", "mask"):
-        if f"grad_{name}" not in found:
+        target = f"grad_{name}"
+        if target not in found:
             continue
-        got = float(np.sum(found[f"grad_{name}"] * getattr(case, name).astype(float)))
-        text = (
-            f"<{name}, grad_{name}> is {got:g}, <y, grad_y> is {want:g}: grad_{name} "
-            f"is not the transpose of the forward"
-        )
-        facts.append(Fact(f"adjoint of {name}", got == want, text))
+        got = float(np.sum(found[target] * getattr(case, name).astype(float)))
+        told = Fact("adjoint", target, {"product": got}, want, Rank.TRACE)
+        facts.append(right("adjoint", target) if got == want else told)
     return facts

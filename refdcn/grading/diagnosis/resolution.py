@@ -7,17 +7,17 @@ the same everywhere (a fixed point) or grows with the position (a float).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import log2
 from typing import NamedTuple
 
 import numpy as np
 
-from refdcn.grading.diagnosis.probes import Fact, image_case
-from refdcn.grading.expected.case import Array, Case, Sizes
+from refdcn.grading.diagnosis.answers import Call
+from refdcn.grading.diagnosis.facts import Fact, right
+from refdcn.grading.diagnosis.probes import image_case
+from refdcn.grading.expected.case import Array, Sizes
 
-Call = Callable[[Case], Array | None]
-ROWS = (1, 3, 7, 15, 31)  # where the step is told
+STEP_ROWS = (1, 3, 7, 15, 31)  # where the step is told
 FINEST = {"float32": 2.0**-14, "float64": 2.0**-30}
 
 
@@ -34,22 +34,10 @@ class Steps(NamedTuple):
         return min(self.at) > 0 and max(self.at) < 1.5 * min(self.at)
 
     @property
-    def text(self) -> str:
-        """In words."""
-        if self.fixed:
-            return f"{self.axis} positions move in steps of {fraction(self.at[0])} " + (
-                "pixel, wherever they are"
-            )
-        seen = [(r, s) for r, s in zip(ROWS, self.at, strict=True) if s]
-        ends = dict([*seen[:1], *seen[-1:]])
-        said = ", ".join(f"{fraction(s)} at {r}" for r, s in ends.items())
-        return f"{self.axis} positions are rounded as floating point: steps of {said}"
-
-
-def fraction(step: float) -> str:
-    """1/8 and the like."""
-    n = round(1 / step) if step < 1 else 0
-    return f"1/{n}" if n and abs(n * step - 1) < 0.02 else f"{step:.3g}"
+    def fact(self) -> Fact:
+        """Its record: the step by row, where one is seen."""
+        steps = {r: s for r, s in zip(STEP_ROWS, self.at, strict=True) if s}
+        return Fact("step", self.axis, {"fixed": self.fixed, "at": steps})
 
 
 def sweep(call: Call, dtype: str, axis: int, step: float) -> Array | None:
@@ -71,7 +59,8 @@ def sweep(call: Call, dtype: str, axis: int, step: float) -> Array | None:
         return None
     y = y[:, 0].astype(float)
     lines = [
-        (y[:, r, :32] if axis == 0 else y[:, :32, r]).reshape(512) - r for r in ROWS
+        (y[:, r, :32] if axis == 0 else y[:, :32, r]).reshape(512) - r
+        for r in STEP_ROWS
     ]
     return np.stack(lines)
 
@@ -85,7 +74,7 @@ def steps_of(call: Call, dtype: str, axis: int) -> Steps | None:
             return None
         sent = step * np.arange(512)
         error = np.abs(got - sent).max(1)
-        own = 4 * np.finfo(dtype).eps * (1 + np.array(ROWS))
+        own = 4 * np.finfo(dtype).eps * (1 + np.array(STEP_ROWS))
         if not (error <= 0.51).all():
             return None  # another fault: the position itself is elsewhere
         if (error <= own).all():
@@ -106,7 +95,7 @@ def one_step(got: Array, off: bool) -> float:
     return float(np.median(np.diff(values)))
 
 
-def positions(call: Call, dtype: str) -> list[Steps]:
+def position_steps(call: Call, dtype: str) -> list[Steps]:
     """The steps of rows and of columns, where they show."""
     if dtype not in FINEST:
         return []
@@ -114,12 +103,10 @@ def positions(call: Call, dtype: str) -> list[Steps]:
     return [s for s in found if s is not None]
 
 
-def facts(call: Call, dtype: str) -> list[Fact]:
+def resolution_facts(call: Call, dtype: str) -> list[Fact]:
     """Positions first, then how many bits of each input survive."""
-    seen = positions(call, dtype)
-    said = [Fact(f"step of {s.axis}s", False, s.text) for s in seen]
-    said = said or [Fact("steps of positions", True, "")]
-    return said + bits(call, dtype)
+    found = [s.fact for s in position_steps(call, dtype)]
+    return (found or [right("step", "positions")]) + bits(call, dtype)
 
 
 def bits(call: Call, dtype: str) -> list[Fact]:
@@ -137,20 +124,18 @@ def bits(call: Call, dtype: str) -> list[Fact]:
         if y is None:
             return found
         error = float(np.abs(y - value.astype(dtype).astype(float)).max())
-        found.append(kept(name, error, p))
+        found.append(bits_kept(name, error, p))
     w = value.reshape(-1)[:64].reshape(64, 1, 1, 1)
     case = image_case(z._replace(C_out=64), dtype, one, weight=w)
     y = call(case)
     if y is not None:
         error = float(np.abs(y[0, :, 3, 3] - w[:, 0, 0, 0].astype(dtype)).max())
-        found.append(kept("weight", error, p))
+        found.append(bits_kept("weight", error, p))
     return found
 
 
-def kept(name: str, error: float, p: int) -> Fact:
+def bits_kept(name: str, error: float, p: int) -> Fact:
     """Values in [1, 2) rounded to b bits are off by up to 2^-b."""
     if error <= 2.0**-p * 1.01 or not error < 0.1:  # or another fault
-        return Fact(f"bits of {name}", True, "")
-    b = round(-log2(error))
-    text = f"{name} keeps {b} of its {p} bits"
-    return Fact(f"bits of {name}", False, text)
+        return right("bits", name)
+    return Fact("bits", name, {"bits": round(-log2(error))}, p)

@@ -14,11 +14,11 @@ import numpy as np
 from refdcn.grading.expected.case import Case, offset_shape
 from refdcn.grading.questions.sweeps import RANGES, Plan, Sweep, drawn
 
-Fails = Callable[[Sweep], bool]
-SEEDS = (3, 4, 5)
+SweepFails = Callable[[Sweep], bool]
+TRIED_SEEDS = (3, 4, 5)
 
 
-class Values(NamedTuple):
+class Numbers(NamedTuple):
     """What the numbers of a call may be reduced to."""
 
     offset: str = "any"  # any, integer, 0
@@ -35,12 +35,12 @@ ORDER = (
 )
 
 
-def call_of(plan: Plan, values: Values, dtype: str, seed: int) -> Case:
+def call_of(plan: Plan, values: Numbers, dtype: str, seed: int) -> Case:
     """The call of a plan with its numbers reduced."""
     case = drawn(plan, dtype, seed, "the smallest failing call")
     offset = case.offset
-    if seed != SEEDS[0]:  # within a pixel, so that few samples lie outside
-        offset = np.remainder(offset, 1) - (seed == SEEDS[1])
+    if seed != TRIED_SEEDS[0]:  # within a pixel, so that few samples lie outside
+        offset = np.remainder(offset, 1) - (seed == TRIED_SEEDS[1])
     if values.offset == "0":
         offset = np.zeros_like(offset)
     elif values.offset == "integer":
@@ -52,7 +52,7 @@ def call_of(plan: Plan, values: Values, dtype: str, seed: int) -> Case:
     return replace(case, offset=offset, mask=mask, weight=weight)
 
 
-def changed(plan: Plan, name: str, value: int | bool) -> Plan:
+def with_size(plan: Plan, name: str, value: int | bool) -> Plan:
     """The plan with one size changed."""
     change: dict[str, Any] = {name: value}
     return plan._replace(**change)
@@ -63,17 +63,17 @@ def smaller(plan: Plan, name: str) -> Iterator[Plan]:
     now = getattr(plan, name)
     if name in ("mask", "bias"):
         if now:
-            yield changed(plan, name, False)
+            yield with_size(plan, name, False)
         return
     for value in RANGES[name]:
         if value >= now:
             return
-        yield changed(plan, name, value)
+        yield with_size(plan, name, value)
     if now - 1 not in RANGES[name]:
-        yield changed(plan, name, now - 1)
+        yield with_size(plan, name, now - 1)
 
 
-def simpler(values: Values) -> Iterator[Values]:
+def simpler_numbers(values: Numbers) -> Iterator[Numbers]:
     """Numbers reduced in one input."""
     for name, choices in REDUCED.items():
         if getattr(values, name) == "any":
@@ -81,7 +81,7 @@ def simpler(values: Values) -> Iterator[Values]:
                 yield values._replace(**{name: choice})
 
 
-Steps = Callable[[Plan, Values], Iterator[tuple[Plan, Values]]]
+Steps = Callable[[Plan, Numbers], Iterator[tuple[Plan, Numbers]]]
 
 
 def sized(name: str) -> Steps:
@@ -89,13 +89,16 @@ def sized(name: str) -> Steps:
     return lambda plan, values: ((p, values) for p in smaller(plan, name))
 
 
-def numbers(plan: Plan, values: Values) -> Iterator[tuple[Plan, Values]]:
+def numbers(plan: Plan, values: Numbers) -> Iterator[tuple[Plan, Numbers]]:
     """The steps that reduce the numbers."""
-    return ((plan, v) for v in simpler(values))
+    return ((plan, v) for v in simpler_numbers(values))
 
 
 # The numbers come last: few sizes leave few calls in which to try them.
-STEPS: tuple[Steps, ...] = (*(sized(n) for run in ORDER for n in run), *(numbers,) * 3)
+REDUCTIONS: tuple[Steps, ...] = (
+    *(sized(n) for run in ORDER for n in run),
+    *(numbers,) * 3,
+)
 
 
 class Smallest(NamedTuple):
@@ -103,51 +106,36 @@ class Smallest(NamedTuple):
 
     sweep: Sweep
     plan: Plan
-    values: Values
+    values: Numbers
     seed: int
 
     @property
-    def text(self) -> str:
-        """What cannot be spared."""
-        least = {name: values[0] for name, values in RANGES.items()}
-        said = [
-            f"{LABELS.get(name, name)} = {getattr(self.plan, name)}"
-            for name, low in least.items()
-            if getattr(self.plan, name) > low
-        ]
-        said += [f"a {n}" for n in ("mask", "bias") if getattr(self.plan, n)]
+    def needs(self) -> dict[str, Any]:
+        """What cannot be spared: sizes above the least, and kinds of numbers."""
+        found: dict[str, Any] = {
+            name: getattr(self.plan, name)
+            for name, values in RANGES.items()
+            if getattr(self.plan, name) > values[0]
+        }
+        found |= {name: True for name in ("mask", "bias") if getattr(self.plan, name)}
         if self.values.offset != "0":
             whole = self.values.offset == "integer"
-            said.append("offsets other than 0" if whole else "fractional offsets")
+            found["offsets"] = "not 0" if whole else "fractional"
         if self.plan.mask and self.values.mask == "any":
-            said.append("masks other than 1")
+            found["masks"] = "not 1"
         if self.values.weight == "any":
-            said.append("weights other than 1")
-        if not said:
-            return "even the smallest call fails: one pixel, one tap, no offset"
-        return f"a call must have {', '.join(said)} to fail; with less it is right"
-
-
-LABELS = {
-    "c": "channels a group",
-    "o": "output channels a group",
-    "stride_h": "stride of rows",
-    "stride_w": "stride of columns",
-    "padding_h": "padding of rows",
-    "padding_w": "padding of columns",
-    "dilation_h": "dilation of rows",
-    "dilation_w": "dilation of columns",
-}
+            found["weights"] = "not 1"
+        return found
 
 
 def shrink(
-    fails: Fails, starts: Iterator[Plan], dtype: str, most: int = 400
+    fails: SweepFails, starts: Iterator[Plan], dtype: str, most: int = 400
 ) -> Smallest | None:
     """Take away, in the order of ORDER, while the call still fails."""
     left = [most]
 
-    def bad(plan: Plan, values: Values) -> Smallest | None:
-        for seed in SEEDS:
+    def bad(plan: Plan, values: Numbers) -> Smallest | None:
+        for seed in TRIED_SEEDS:
             left[0] -= 1
             sweep = Sweep(call_of(plan, values, dtype, seed))
             if sweep.case.offset.shape != expected_shape(sweep.case):
@@ -156,11 +144,11 @@ def shrink(
                 return Smallest(sweep, plan, values, seed)
         return None
 
-    tried = (bad(plan, Values()) for plan in starts)
+    tried = (bad(plan, Numbers()) for plan in starts)
     found = next((one for one in tried if one is not None), None)
     while found is not None and left[0] > 0:
         before = found
-        for steps in STEPS:
+        for steps in REDUCTIONS:
             for p, v in steps(found.plan, found.values):
                 less = bad(p, v) if left[0] > 0 else None
                 if less is not None:
@@ -171,17 +159,17 @@ def shrink(
     return found
 
 
-NEAR = 4  # values of a size that are tried on either side
+BESIDE = 4  # values of a size that are tried on either side
 
 
 def around(found: Smallest, dtype: str) -> Iterator[Sweep]:
     """The smallest call with one size changed: which values of it fail?"""
     for name, values in RANGES.items():
         now = getattr(found.plan, name)
-        below = [v for v in values if v < now][-NEAR:]
+        below = [v for v in values if v < now][-BESIDE:]
         above = [v for v in values if v > now]
-        for value in (*below, *above[:NEAR], *above[NEAR::5]):
-            plan = changed(found.plan, name, value)
+        for value in (*below, *above[:BESIDE], *above[BESIDE::5]):
+            plan = with_size(found.plan, name, value)
             case = call_of(plan, found.values, dtype, found.seed)
             if case.offset.shape == expected_shape(case):
                 yield Sweep(case)

@@ -96,6 +96,7 @@ class Case:
     grad_y: Array | None = field(default=None)
     layout: str = "contiguous"
     bfloat16: bool = False  # the float32 arrays hold its numbers
+    swept: tuple[str, int] | None = None  # the size that alone was changed, and to what
 
     @property
     def dtype(self) -> str:

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refdcn.grading.diagnosis.places import BASE
 from refdcn.grading.expected import oracle
 from refdcn.grading.expected.case import Array, Case, Sizes
 from refdcn.grading.expected.expectation import TARGETS, Expected, Range
@@ -119,14 +118,22 @@ FEW: dict[str, tuple[int, ...]] = {
 }
 
 
-def plans(level: str) -> Iterator[tuple[Plan, str]]:
-    """Every call of the sweeps and what is swept in it."""
+BASE = "", 0  # what is swept in the call that all sweeps start from
+Swept = tuple[str, int]
+
+
+def swept(level: str) -> Iterator[tuple[Plan, Swept]]:
+    """The calls in which one size runs through its range."""
     yield Plan(), BASE
     for name, values in (FEW if level == "smoke" else RANGES).items():
         for value in values:
             if value != getattr(Plan(), name):
                 change: dict[str, Any] = {name: value}
-                yield Plan(**change), f"{name} = {value}"
+                yield Plan(**change), (name, value)
+
+
+def plans() -> Iterator[tuple[Plan, str]]:
+    """Other calls with sizes of their own, and what they are for."""
     yield Plan(mask=False), "no mask"
     yield Plan(bias=False), "no bias"
     yield Plan(mask=False, bias=False), "no mask, no bias"
@@ -386,9 +393,14 @@ def same(outcome: Outcome, wants: Any, likes: Any) -> bool:
 @lru_cache(maxsize=8)
 def prepare(seed: int, dtype: str, level: str) -> tuple[Sweep, ...]:
     """The calls of a level; what they must give is computed once for a seed."""
-    swept = [Sweep(drawn(p, dtype, seed, note), p) for p, note in plans(level)]
-    single = [Sweep(case) for case in (*edges(dtype, seed), *atoms(dtype, seed))]
-    return (*swept, *single)
+    found = []
+    for plan, (name, value) in swept(level):
+        note = f"{name} = {value}" if name else "sizes as they are"
+        case = replace(drawn(plan, dtype, seed, note), swept=(name, value))
+        found.append(Sweep(case, plan))
+    found += [Sweep(drawn(p, dtype, seed, note), p) for p, note in plans()]
+    found += [Sweep(case) for case in (*edges(dtype, seed), *atoms(dtype, seed))]
+    return tuple(found)
 
 
 def chosen(dtypes: Any) -> str | None:
@@ -439,7 +451,7 @@ def differing(
     names = split_by(known, targets)
     for sweep in prepare(1, dtype, "full"):
         if sweep.plan is not None and sweep.plan != Plan():
-            if not any(sweep.case.note.startswith(f"{n} =") for n in names):
+            if (sweep.case.swept or BASE)[0] not in names:
                 continue
         yield from compared(runner, sweep, targets)
 
@@ -461,8 +473,8 @@ def split_by(known: Sequence[Finding], targets: Sequence[str]) -> list[str]:
     """The sizes of which some values fail and others do not."""
     seen: dict[str, set[bool]] = {}
     for f in known:
-        if f.target in targets and " = " in f.case.note and f.case.group == "exact":
-            name = f.case.note.split(" = ")[0]
+        name, _ = f.case.swept or BASE
+        if f.target in targets and name:
             seen.setdefault(name, set()).add(f.verdict is Verdict.PASS)
     return [name for name, verdicts in seen.items() if len(verdicts) > 1]
 

@@ -13,7 +13,8 @@ from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.mistakes import ALIKE, CATALOGUE
 from refdcn.grading.catalogue.precision import COARSE, Coarse
 from refdcn.grading.catalogue.steps import functions
-from refdcn.grading.diagnosis.diagnosis import SECONDS
+from refdcn.grading.diagnosis.facts import Rank
+from refdcn.grading.diagnosis.hypotheses import PREDICTIONS
 from refdcn.grading.grader import grade, prepare
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.options import Options
@@ -22,8 +23,10 @@ from refdcn.grading.progress import Progress
 from refdcn.grading.report import Report
 from refdcn.grading.selftest import panel
 from refdcn.grading.selftest.correct import Member
+from refdcn.grading.words.diagnosis import conclusion
 from refdcn.grading.words.findings import cause
 from refdcn.grading.words.findings import said as phrase
+from refdcn.grading.words.places import place_text
 
 Row = Mistake | Coarse | Breach
 ROWS: list[Row] = [*CATALOGUE, *COARSE, *BREACHES]
@@ -82,12 +85,12 @@ def grade_in_process(
     runner: InProcess,
     seed: int,
     dtype: str,
-    seconds: float = SECONDS,
+    predictions: int = PREDICTIONS,
     precision: str | None = None,
 ) -> Report:
     """A smoke grade of a trusted function, with its diagnosis."""
     options = Options(dtypes=(dtype,), seed=seed, precision=precision)
-    return grader.examine(name, runner, options, prepare(options), seconds)
+    return grader.examine(name, runner, options, prepare(options), predictions)
 
 
 def examine(
@@ -106,11 +109,11 @@ def examine(
         mistakes,
         caught,
         d.names,
-        place.text,
-        d.sentence,
+        place_text(place),
+        conclusion(d, report.findings),
         place.exact,
         place.holds,
-        any(rank < 2 for rank, _ in d.ranked),
+        any(f.rank <= Rank.EFFECT for f in d.faults),
     )
 
 
@@ -120,7 +123,7 @@ def examine_coarse(row: Coarse, seed: int) -> Result:
     right, _ = functions(())
     pair = (right, grad) if row.gradients else (forward, None)
     runner = InProcess(*pair)
-    report = grade_in_process(row.name, runner, seed, row.dtype, 5.0, row.declared)
+    report = grade_in_process(row.name, runner, seed, row.dtype, precision=row.declared)
     bad = [f for f in report.counted if f.verdict <= Verdict.IMPRECISE]
     said = [row.name if f.cause == row.cause else cause(f) or phrase(f) for f in bad]
     names = list(dict.fromkeys(said))
