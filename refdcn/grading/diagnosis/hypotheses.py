@@ -19,7 +19,6 @@ from refdcn.grading.diagnosis.places import Judged
 from refdcn.grading.diagnosis.rules import locate
 from refdcn.grading.expected.case import Array, Case
 from refdcn.grading.judging.finding import Finding
-from refdcn.grading.judging.verdicts import Verdict
 
 BEAM, DEPTH = 6, 3
 RANKED = 3  # clues by which combinations are ranked
@@ -51,6 +50,7 @@ class Clue:
     low: Array
     high: Array
     bound: Array  # that a right value keeps
+    usual: Array  # that it keeps as a rule
     failing: Array | None
 
     def predicted(self, edits: Combination) -> Array | None:
@@ -82,7 +82,7 @@ class Clue:
         """
         if self.failing is None:
             return True
-        half = self.bound / 2
+        half = self.usual / 2
         still = (self.low - half <= value) & (value <= self.high + half)
         return not bool((still & self.failing).any())
 
@@ -110,9 +110,9 @@ def clues(findings: Sequence[Finding], target: str, dtype: str) -> list[Clue]:
         assert f.expected is not None
         want = f.expected.range(target)
         got = f.got if f.got is not None else (want.low + want.high) / 2
-        bound = want.usual if f.verdict is Verdict.IMPRECISE else want.bound
         if np.isfinite(want.bound).all() and got.shape == want.bound.shape:
-            ends = want.low, want.high, bound
+            usual = np.fmin(want.usual, want.bound)
+            ends = want.low, want.high, want.bound, usual
             found.append(Clue(f.case, target, got, *ends, f.failing))
     return found
 
