@@ -15,12 +15,15 @@ from refdcn.grading.diagnosis.answers import calls_of, results_of
 from refdcn.grading.diagnosis.diagnosis import Diagnosis, diagnose, repeated
 from refdcn.grading.diagnosis.facts import Fact, Rank
 from refdcn.grading.diagnosis.places import Judged
-from refdcn.grading.expected.case import draw_case, draw_sizes
+from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.process.isolation import FIRST, SECOND, InProcess, Outcome
-from refdcn.grading.questions import suite, sweeps
+from refdcn.grading.process.in_process import InProcess
+from refdcn.grading.process.isolation import FIRST, SECOND
+from refdcn.grading.process.outcome import Outcome
+from refdcn.grading.questions import sweeps
+from refdcn.grading.questions.draw import draw_case, draw_sizes
 from refdcn.grading.words.diagnosis import conclusion, evidence
 
 BY_NAME = {m.name: m for m in CATALOGUE}
@@ -33,7 +36,7 @@ def drawn(n, seed=4):
     cases = (
         draw_case(rng, draw_sizes(rng), "float32", "random", "normal") for _ in range(n)
     )
-    return [suite.Expected(case, standard("float32")) for case in cases]
+    return [Expected(case, standard("float32")) for case in cases]
 
 
 def findings_of(runner, n=6):
@@ -265,7 +268,7 @@ def test_what_changes_nothing_explains_nothing():
         "random",
         "normal",
     )
-    expected = suite.Expected(case, standard("float32"))
+    expected = Expected(case, standard("float32"))
     found = findings_of(runner, 4)
     found += judge.gradients(expected, runner.call(case, "grad"))
     assert any(f.verdict is Verdict.WRONG for f in found)
