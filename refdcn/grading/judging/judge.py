@@ -13,7 +13,7 @@ from refdcn.grading.expected.case import NAMES, Array, Case, offset_shape
 from refdcn.grading.expected.expectation import TARGETS, Expected
 from refdcn.grading.judging.distance import first_failure, outside, within
 from refdcn.grading.judging.finding import Finding, Kind
-from refdcn.grading.judging.hostile import judge_hostile
+from refdcn.grading.judging.hostile import finite, judge_gradient, judge_hostile
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.isolation import Outcome
 
@@ -87,17 +87,18 @@ def gradients(expected: Expected, outcome: Outcome) -> list[Finding]:
     if found is not None:
         return [found]
     findings = []
-    triples = zip(
-        TARGETS, outcome.results, case.inputs, expected.gradients, strict=True
-    )
+    held = expected if case.kind != "hostile" else finite(expected)
+    triples = zip(TARGETS, outcome.results, case.inputs, held.gradients, strict=True)
     for name, got, like, want in triples:
         if like is None or want is None:
             if got is not None:
                 findings.append(Finding(case, name, Verdict.WRONG, Kind.NOT_NONE))
             continue
         found = misshapen(case, got, name, like, like.shape)
+        if found is None and case.kind == "hostile":
+            found = judge_gradient(case, name, case.numbers(got), want)
         findings.append(found or compare(expected, name, case.numbers(got)))
-    if findings[1].verdict is Verdict.PASS:
+    if case.kind != "hostile" and findings[1].verdict is Verdict.PASS:
         findings += slopes(expected, case.numbers(outcome.results[1]))
     return findings
 

@@ -172,6 +172,25 @@ def exact_case(
     )
 
 
+WIDE = 966  # rows and columns: 3 images of 6 channels are more than 2^24 numbers
+CORNER = 9  # rows and columns of it that are read
+
+
+def large_case(rng: np.random.Generator, dtype: npt.DTypeLike) -> Case:
+    """More numbers than float32 can count, of which a corner is read."""
+    far, shift = (4 * WIDE, 4 * WIDE), WIDE - CORNER
+    sizes = Sizes(3, 6, 4, 2, 3, 2, 3, CORNER, CORNER, far, (1, 1), (1, 2))
+    case = exact_case(rng, sizes, dtype, "sizes")
+    # In half precision a position of 900 has one bit behind the point.
+    dp = np.round(case.offset) if BITS[case.dtype] < 24 else case.offset
+    x = np.ones((3, 6, WIDE, WIDE), case.x.dtype)
+    x[..., shift - 64 :, shift - 64 :] = 0
+    x[..., shift:, shift:] = case.x
+    moved = replace(case, offset=(dp + shift).astype(dp.dtype), note="2^24 pixels")
+    part = replace(moved, padding=(1 + shift, 1 + shift))
+    return replace(moved, x=x, part=part)
+
+
 def fits(sizes: Sizes) -> bool:
     """Whether anything is left to compute."""
     return min(sizes.out) >= 1
