@@ -78,6 +78,17 @@ class Expected:
         assert found is not None
         return found
 
+    def beside(self, target: str, got: Array) -> tuple[Array, Range]:
+        """What came and its range in one shape; zeros around a part are left out."""
+        want = self.range(target)
+        if got.shape == want.low.shape:
+            return got, want
+        h, w = want.low.shape[2:]
+        corner = got[..., -h:, -w:]
+        if np.count_nonzero(corner) == np.count_nonzero(got):
+            return corner, want
+        return got, embedded(want, got.shape)
+
     @cached_property
     def y(self) -> Range:
         """The forward result."""
@@ -125,10 +136,7 @@ class Expected:
         if self.wrong != self.tight or not self.standard.longest:
             usual = bounds.gradients(self.core, ends, self.tight, self.standard.longest)
         four = zip(lows, highs, wrong, usual, strict=True)
-        found = [None if a is None else Range(a, b, e, f) for a, b, e, f in four]
-        if self.core is not self.case:
-            found[0] = embedded(Range(*found[0] or ()), self.case.x.shape)
-        return found
+        return [None if a is None else Range(a, b, e, f) for a, b, e, f in four]
 
 
 def embedded(part: Range, shape: tuple[int, ...]) -> Range:

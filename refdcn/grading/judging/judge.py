@@ -127,7 +127,7 @@ def miscounted(case: Case, results: Sequence[Any]) -> Finding | None:
 
 def compare(expected: Expected, name: str, y: Array) -> Finding:
     """Exact data must match to the bit, all other lie within the bound."""
-    case, want = expected.case, expected.range(name)
+    case, (y, want) = expected.case, expected.beside(name, y)
     with np.errstate(invalid="ignore"):  # memory never written may hold any NaN
         y = y.astype(np.float64)
         error = outside(y, want)

@@ -173,7 +173,7 @@ def exact_case(
 
 
 WIDE = 966  # rows and columns: 3 images of 6 channels are more than 2^24 numbers
-CORNER = 9  # rows and columns of it that are read
+CORNER, AROUND = 9, 64  # rows and columns that hold numbers, and zeros before them
 
 
 def large_case(rng: np.random.Generator, dtype: npt.DTypeLike) -> Case:
@@ -184,11 +184,12 @@ def large_case(rng: np.random.Generator, dtype: npt.DTypeLike) -> Case:
     # In half precision a position of 900 has one bit behind the point.
     dp = np.round(case.offset) if BITS[case.dtype] < 24 else case.offset
     x = np.ones((3, 6, WIDE, WIDE), case.x.dtype)
-    x[..., shift - 64 :, shift - 64 :] = 0
+    x[..., shift - AROUND :, shift - AROUND :] = 0
     x[..., shift:, shift:] = case.x
     moved = replace(case, offset=(dp + shift).astype(dp.dtype), note="2^24 pixels")
-    part = replace(moved, padding=(1 + shift, 1 + shift))
-    return replace(moved, x=x, part=part)
+    seen = x[..., shift - AROUND :, shift - AROUND :].copy()
+    before = 1 + shift - AROUND  # the part's padding
+    return replace(moved, x=x, part=replace(moved, x=seen, padding=(before, before)))
 
 
 def fits(sizes: Sizes) -> bool:
