@@ -172,7 +172,7 @@ def exact_case(
     )
 
 
-WIDE = 966  # rows and columns: 3 images of 6 channels are more than 2^24 numbers
+WIDE = 1000  # rows and columns: 3 images of 6 channels are more than 2^24 numbers
 CORNER, AROUND = 9, 64  # rows and columns that hold numbers, and zeros before them
 
 
