@@ -137,8 +137,9 @@ def deltas(case: Case, u: Roundoff) -> tuple[Array, Array]:
     found = []
     for axis, whole in enumerate(frames(case)):
         part = dp[:, :, :, axis]
-        rel = chain(u.coordinate, roundings(whole, part, u)) + 8 * u.grid
-        scaled = 2 * u.grid * (sizes.H, sizes.W)[axis]
+        # Scaled to [-1, 1] and back: six roundings of q, and one of 1 at most.
+        rel = chain(u.coordinate, roundings(whole, part, u)) + 6 * u.grid
+        scaled = u.grid * (sizes.H, sizes.W)[axis]
         found.append(rel * (whole + part) + scaled + flat)
     return found[0], found[1]
 
