@@ -81,7 +81,8 @@ class Record:
         """By dtype and group, in the order they were run; a refused dtype is one."""
         groups: dict[tuple[str, str], list[Finding]] = {}
         for f in self.findings:
-            name = f.target if f.of_gradients else f.case.group
+            own = f.of_gradients and f.case.group != "hostile"
+            name = f.target if own else f.case.group
             if f.case.dtype in self.refused:
                 name = "all"
             groups.setdefault((f.case.dtype, name), []).append(f)
@@ -103,7 +104,7 @@ class Record:
 
     def counts(self, f: Finding) -> bool:
         """Not: declared gaps, imprecise halves nobody declared, lax hostiles."""
-        if f.declared or (f.case.kind == "hostile" and not self.options.strict):
+        if f.declared or (f.case.group == "hostile" and not self.options.strict):
             return False
         half = f.case.dtype in HALF and self.options.precision is None
         return not (half and f.verdict is Verdict.IMPRECISE)

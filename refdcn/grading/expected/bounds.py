@@ -107,33 +107,45 @@ class Samples(NamedTuple):
     error: Array  # of one sample
 
 
-def deltas(case: Case, u: Roundoff) -> tuple[Array, Array]:
-    """The coordinate errors: dp and three whole numbers, added in any order.
+def frames(case: Case) -> tuple[Array, Array]:
+    """What no partial sum of a position exceeds in |.| but for |dp|, along each axis.
 
-    Whole numbers are exact, and a sum with one of them rounds only where its
-    last bit weighs more than before: the errors are at most u, u / 2, u / 4 ...
-    of the largest partial sum, together less than 2 u.
+    Terms are stride * p, -padding, dilation * k, dp and whole numbers of the
+    candidate's own: those of an image padded by padding + 1 or + 2, of taps counted
+    from the kernel's centre, of a fraction dp + 1 - (floor(dp) + 1).
+    """
+    sizes, found = case.sizes, []
+    for axis, taps in enumerate((sizes.K_h, sizes.K_w)):
+        s, p, d = (pair[axis] for pair in case.windows.values())
+        found.append(s * np.arange(sizes.out[axis]) + 2 * p + d * (taps - 1) + 2)
+    return found[0][:, None], found[1][None, :]
+
+
+def deltas(case: Case, u: Roundoff) -> tuple[Array, Array]:
+    """The coordinate errors: dp and whole numbers, added in any order.
+
+    A partial sum is at most B, its frame + |dp|. A sum with a whole number rounds
+    only where its last bit weighs more than ever before: the errors are at most
+    u B, u B / 2, ... however many sums there are, together less than 2 u B.
+    Where the cell and the fraction in it come from two sums, a rounding apart, the
+    cell's values are continued beyond its edge: u B + 2 u B, as the slope may turn.
     """
     sizes = case.sizes
-    h, w = sizes.out
-    i, j = np.indices((sizes.K_h, sizes.K_w)).reshape(2, -1, 1, 1)
     dp = np.abs(case.offset.astype(np.float64).reshape(offset_shape(sizes)))
-    (s_y, s_x), (p_y, p_x), (d_y, d_x) = case.stride, case.padding, case.dilation
-    whole_y = s_y * np.arange(h)[:, None] + p_y + d_y * i
-    whole_x = s_x * np.arange(w) + p_x + d_x * j
     # A dp that is flushed to zero leaves its cell as any other error can.
     flat = u.absolute + u.tiny
-    around = [flat + 8 * u.grid * max(n, 1) for n in (sizes.H, sizes.W)]
     found = []
-    for axis, whole in enumerate((whole_y, whole_x)):
+    for axis, whole in enumerate(frames(case)):
         part = dp[:, :, :, axis]
-        rel = chain(u.coordinate, roundings(whole, part, u)) + 8 * u.grid
-        found.append(rel * (whole + part) + around[axis])
+        # Scaled to [-1, 1] and back: six roundings of q, and one of 1 at most.
+        rel = chain(u.coordinate, roundings(whole, part, u)) + 6 * u.grid
+        scaled = u.grid * (sizes.H, sizes.W)[axis]
+        found.append(rel * (whole + part) + scaled + flat)
     return found[0], found[1]
 
 
 def roundings(whole: Array, dp: Array, u: Roundoff) -> Array:
-    """2; none where all sums are exact; 8 where whole numbers round too.
+    """3; none where all sums are exact; 12 where whole numbers round too.
 
     dp is a multiple of its last bit, and so is each sum: it fits while it is not
     longer than the precision, 1 / u. Zero offsets and those of few bits lose nothing.
@@ -143,8 +155,8 @@ def roundings(whole: Array, dp: Array, u: Roundoff) -> Array:
     last = np.ldexp(1.0 * (digits & -digits), exponent - 53)
     last = np.where(dp == 0, 1, np.minimum(last, 1))
     exact = (whole + dp) * u.coordinate <= last
-    # Beyond 1 / u two products, two terms, and all sums are rounded.
-    return np.where(exact, 0, np.where(whole * u.coordinate <= 1, 2, 8))
+    # Beyond 1 / u products, terms and all sums are rounded.
+    return np.where(exact, 0, np.where(whole * u.coordinate <= 1, 3, 12))
 
 
 def cell_maps(x: Array) -> Array:

@@ -57,7 +57,9 @@ class Sizes(NamedTuple):
             self.dilation,
             strict=True,
         )
-        h, w = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+        h, w = (
+            (n + 2 * p - d * (k - 1) - 1) // s + 1 if s else 0 for n, k, s, p, d in axes
+        )
         return h, w
 
     def __str__(self) -> str:
@@ -97,6 +99,8 @@ class Case:
     layout: str = "contiguous"
     bfloat16: bool = False  # the float32 arrays hold its numbers
     swept: tuple[str, int] | None = None  # the size that alone was changed, and to what
+    # The same call on the lower right corner of x, beyond which it reads nothing.
+    part: Case | None = field(default=None, repr=False)
 
     @property
     def dtype(self) -> str:

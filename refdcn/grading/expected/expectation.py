@@ -58,7 +58,8 @@ class Expected:
         values: Values | None = None,
     ) -> None:
         self.case, self.standard, self.border = case, standard, border
-        self.values = values or Values(case, border)
+        self.core = case.part or case
+        self.values = values or Values(self.core, border)
         self.others: dict[bounds.Roundoff, Expected] = {}
         self.wrong = standard.wrong.with_oracle()
         self.tight = standard.tight.with_oracle()
@@ -77,10 +78,21 @@ class Expected:
         assert found is not None
         return found
 
+    def beside(self, target: str, got: Array) -> tuple[Array, Range]:
+        """What came and its range in one shape; zeros around a part are left out."""
+        want = self.range(target)
+        if got.shape == want.low.shape:
+            return got, want
+        h, w = want.low.shape[2:]
+        corner = got[..., -h:, -w:]
+        if np.count_nonzero(corner) == np.count_nonzero(got):
+            return corner, want
+        return got, embedded(want, got.shape)
+
     @cached_property
     def y(self) -> Range:
         """The forward result."""
-        case, y, u = oracle.border(self.case, self.border), self.values.y, self.wrong
+        case, y, u = oracle.border(self.core, self.border), self.values.y, self.wrong
         if case.x.dtype == np.float64:  # only the oracle's own rounding is added
             u = self.standard.wrong._replace(output=u.output)
         wrong = bounds.forward(case, y, u)
@@ -99,12 +111,12 @@ class Expected:
         """d x, d offset, d weight, d mask, d bias; a set where slopes differ."""
         lows = list(self.values.gradients)
         highs = list(lows)
-        dp = lows[1].reshape(offset_shape(self.case.sizes))
+        dp = lows[1].reshape(offset_shape(self.core.sizes))
         low, high = dp.copy(), dp.copy()
-        delta = bounds.deltas(self.case, self.wrong)
+        delta = bounds.deltas(self.core, self.wrong)
         wide = delta[0][:, :, None], delta[1][:, :, None]
         for axis in (0, 1):
-            kink = bounds.kinks(self.case, wide, axis)
+            kink = bounds.kinks(self.core, wide, axis)
             if not kink.any():
                 continue  # and four evaluations are saved
             below, above = self.sides[axis]
@@ -119,9 +131,18 @@ class Expected:
             None if a is None else np.maximum(np.abs(a), np.abs(b))
             for a, b in zip(lows, highs, strict=True)
         ]
-        wrong = bounds.gradients(self.case, ends, self.wrong)
+        wrong = bounds.gradients(self.core, ends, self.wrong)
         usual = wrong
         if self.wrong != self.tight or not self.standard.longest:
-            usual = bounds.gradients(self.case, ends, self.tight, self.standard.longest)
+            usual = bounds.gradients(self.core, ends, self.tight, self.standard.longest)
         four = zip(lows, highs, wrong, usual, strict=True)
         return [None if a is None else Range(a, b, e, f) for a, b, e, f in four]
+
+
+def embedded(part: Range, shape: tuple[int, ...]) -> Range:
+    """A range in the lower right corner of zeros, with its largest bound everywhere."""
+    h, w = part.low.shape[2:]
+    value = np.zeros(shape)
+    value[..., -h:, -w:] = part.low
+    bound, usual = (np.broadcast_to(a.max(), shape) for a in (part.bound, part.usual))
+    return Range(value, value, bound, usual)

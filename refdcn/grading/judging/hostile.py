@@ -36,11 +36,53 @@ def judge_hostile(case: Case, y: Array, expected: Expected) -> Finding:
     return replace(open_choice, values=y.size, choice=choice)
 
 
-def wrong(case: Case, y: Array, ok: Array, want: Range) -> Finding:
+def wrong(case: Case, y: Array, ok: Array, want: Range, target: str = "y") -> Finding:
     """The finding where no choice explains what came."""
     worst = first_failure(ok, y.astype(np.float64), want)
-    found = Finding(case, "y", Verdict.WRONG, Kind.VALUES, values=y.size)
+    found = Finding(case, target, Verdict.WRONG, Kind.VALUES, values=y.size)
     return replace(found, failing=~ok, worst=worst)
+
+
+def finite(expected: Expected) -> Expected:
+    """What is expected where lost samples are outside: they add 0 to everything."""
+    case = expected.case
+    tame = tamed(case, np.zeros(case.x.shape, bool), lost_samples(case))
+    return Expected(tame, expected.standard, expected.border)
+
+
+def judge_gradient(case: Case, target: str, got: Array, want: Range) -> Finding:
+    """0 or NaN where an offset that is not finite enters, and nothing elsewhere."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        fits = within(outside(got.astype(np.float64), want), want.bound)
+    ok = fits | (entered(case, target) & ~np.isfinite(got))
+    if not ok.all():
+        return wrong(case, got, ok, want, target)
+    verdict, kind = Verdict.PASS, Kind.RIGHT
+    if not fits.all():
+        verdict, kind = Verdict.CONVENTION, Kind.NOT_FINITE
+    return Finding(case, target, verdict, kind, values=got.size)
+
+
+def entered(case: Case, target: str) -> Array:
+    """Where in a gradient an offset that is not finite enters."""
+    sizes = case.sizes
+    q_y, q_x = oracle.positions(case)
+    lost = ~np.isfinite(q_y) | ~np.isfinite(q_x)
+    channels = sizes.C_in // sizes.offset_groups
+    if target == "grad_x":
+        by_image = np.repeat(lost.any((2, 3, 4)), channels, 1)
+        return np.broadcast_to(by_image[:, :, None, None], case.x.shape)
+    if target == "grad_weight":
+        each = np.repeat(lost[:, :, None], channels, 2)
+        taps = bounds.by_weight_group(case, each).any((0, 4, 5))
+        full = np.repeat(taps, sizes.C_out // sizes.groups, 0)
+        return full.reshape(case.weight.shape)
+    if target == "grad_offset":
+        return np.repeat(lost[:, :, :, None], 2, 3).reshape(case.offset.shape)
+    shape = case.offset.shape
+    if target == "grad_mask":
+        return lost.reshape(shape[0], shape[1] // 2, *shape[2:])
+    return np.zeros(sizes.C_out, bool)
 
 
 def lost_samples(case: Case) -> Array:

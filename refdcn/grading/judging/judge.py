@@ -13,7 +13,7 @@ from refdcn.grading.expected.case import NAMES, Array, Case, offset_shape
 from refdcn.grading.expected.expectation import TARGETS, Expected
 from refdcn.grading.judging.distance import first_failure, outside, within
 from refdcn.grading.judging.finding import Finding, Kind
-from refdcn.grading.judging.hostile import judge_hostile
+from refdcn.grading.judging.hostile import finite, judge_gradient, judge_hostile
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.outcome import Outcome
 
@@ -89,17 +89,18 @@ def gradients(expected: Expected, outcome: Outcome) -> list[Finding]:
     if found is not None:
         return [found]
     findings = []
-    triples = zip(
-        TARGETS, outcome.results, case.inputs, expected.gradients, strict=True
-    )
+    held = expected if case.kind != "hostile" else finite(expected)
+    triples = zip(TARGETS, outcome.results, case.inputs, held.gradients, strict=True)
     for name, got, like, want in triples:
         if like is None or want is None:
             if got is not None:
                 findings.append(Finding(case, name, Verdict.WRONG, Kind.NOT_NONE))
             continue
         found = misshapen(case, got, name, like, like.shape)
+        if found is None and case.kind == "hostile":
+            found = judge_gradient(case, name, case.numbers(got), want)
         findings.append(found or compare(expected, name, case.numbers(got)))
-    if findings[1].verdict is Verdict.PASS:
+    if case.kind != "hostile" and findings[1].verdict is Verdict.PASS:
         findings += slopes(expected, case.numbers(outcome.results[1]))
     return findings
 
@@ -128,7 +129,7 @@ def miscounted(case: Case, results: Sequence[Any]) -> Finding | None:
 
 def compare(expected: Expected, name: str, y: Array) -> Finding:
     """Exact data must match to the bit, all other lie within the bound."""
-    case, want = expected.case, expected.range(name)
+    case, (y, want) = expected.case, expected.beside(name, y)
     with np.errstate(invalid="ignore"):  # memory never written may hold any NaN
         y = y.astype(np.float64)
         error = outside(y, want)

@@ -94,8 +94,9 @@ def nearness(bad: Sequence[Finding], hypothesis: Hypothesis) -> float:
 def ratio(finding: Finding, hypothesis: Hypothesis) -> float:
     """Of one finding; NaN where nothing can be compared."""
     assert finding.expected is not None and finding.got is not None
-    want = finding.expected.under(hypothesis.roundoff).range(finding.target)
-    error = outside(finding.got, want)
+    lower = finding.expected.under(hypothesis.roundoff)
+    got, want = lower.beside(finding.target, finding.got)
+    error = outside(got, want)
     # Where the lower precision may overflow, anything is accepted.
     if not (within(error, want.bound) | np.isinf(want.bound)).all():
         return -1.0

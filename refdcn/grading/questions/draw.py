@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from refdcn.grading.expected.bounds import frames
 from refdcn.grading.expected.case import (
     BITS,
     Array,
@@ -144,6 +145,12 @@ def exact_case(
     four = 1 if case.bfloat16 else 4
     terms = max(four * K * C + 1, four * N * P, four * n_o * n_i, n_o * K * P)
     fraction, big, heavy = budget(dtype, terms)
+    # Positions are exact in padded frames too: the last bit of the largest is kept.
+    dp = np.abs(case.offset.astype(float)).reshape(offset_shape(sizes)) + 1
+    largest = max(
+        (f + dp[:, :, :, a]).max(initial=1) for a, f in enumerate(frames(case))
+    )
+    fraction = max(0, min(fraction, BITS[case.dtype] - int(np.ceil(np.log2(largest)))))
     whole = rng.integers
     step = 2.0**fraction
     offset = np.round(case.offset.astype(float) * step) / step
@@ -163,6 +170,26 @@ def exact_case(
         grad_y=small(case.y_shape, 1),
         note=f"multiples of 1/{int(step)}",
     )
+
+
+WIDE = 1000  # rows and columns: 3 images of 6 channels are more than 2^24 numbers
+CORNER, AROUND = 9, 64  # rows and columns that hold numbers, and zeros before them
+
+
+def large_case(rng: np.random.Generator, dtype: npt.DTypeLike) -> Case:
+    """More numbers than float32 can count, of which a corner is read."""
+    far, shift = (4 * WIDE, 4 * WIDE), WIDE - CORNER
+    sizes = Sizes(3, 6, 4, 2, 3, 2, 3, CORNER, CORNER, far, (1, 1), (1, 2))
+    case = exact_case(rng, sizes, dtype, "sizes")
+    # In half precision a position of 900 has one bit behind the point.
+    dp = np.round(case.offset) if BITS[case.dtype] < 24 else case.offset
+    x = np.ones((3, 6, WIDE, WIDE), case.x.dtype)
+    x[..., shift - AROUND :, shift - AROUND :] = 0
+    x[..., shift:, shift:] = case.x
+    moved = replace(case, offset=(dp + shift).astype(dp.dtype), note="2^24 pixels")
+    seen = x[..., shift - AROUND :, shift - AROUND :].copy()
+    before = 1 + shift - AROUND  # the part's padding
+    return replace(moved, x=x, part=replace(moved, x=seen, padding=(before, before)))
 
 
 def fits(sizes: Sizes) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refdcn.grading.expected.case import Case, Sizes, kept, named
-from refdcn.grading.questions.draw import draw_case, drawn, exact_case
+from refdcn.grading.questions.draw import draw_case, drawn, exact_case, large_case
 
 # drawn geometries of each kind at each level
 LEVELS = {"smoke": 8, "full": 60, "paranoid": 600}
@@ -58,6 +58,16 @@ def corners() -> list[dict[str, Any]]:
         {"C_in": 4, "C_out": 4, "groups": 4, "offset_groups": 2, "N": 2},
         {"H": 1, "W": 1, "K_h": 1, "K_w": 1, "padding": (0, 0), "N": 2},
         {"N": 0},
+        {"H": 1, "K_h": 1, "padding": (0, 2)},
+        {"H": 1, "K_h": 3, "padding": (2, 0), "dilation": (1, 1)},
+        {"W": 1, "K_w": 1, "padding": (1, 0)},
+        {"W": 1, "K_w": 3, "padding": (0, 2), "dilation": (1, 1)},
+        {"padding": (0, 0)},
+        {"padding": (0, 3)},
+        {"padding": (3, 0)},
+        {"K_h": 5, "K_w": 6},
+        {"K_h": 6, "K_w": 1, "padding": (0, 0)},
+        {"K_h": 2, "K_w": 7},
     ]
 
 
@@ -68,23 +78,41 @@ def repeats(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
         yield draw_case(rng, sizes, dtype, "repeat")
 
 
+HOSTILE = Sizes(2, 2, 3, 1, 1, 3, 3, 6, 5, padding=(1, 1))
+PLACES = {
+    "dy": [(1, 8, 2, 1)],
+    "dx": [(1, 9, 2, 1)],
+    "dy and dx": [(1, 8, 2, 1), (1, 9, 2, 1)],
+    "five offsets": [
+        (0, 0, 0, 0),
+        (0, 5, 3, 4),
+        (1, 10, 5, 0),
+        (1, 9, 2, 1),
+        (1, 17, 5, 4),
+    ],
+}
+
+
 def hostile(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
-    """One non-finite or far number in an input."""
+    """Far and non-finite numbers in an input; what kills most kernels comes last."""
     top = float(np.finfo("float32" if named(dtype) == "bfloat16" else dtype).max)
     far = [min(a, top) for a in (1e9, 2.0**31, 1e30)]
-    values = [np.nan, np.inf, -np.inf, *sorted({a for v in far for a in (v, -v)})]
-    sizes = Sizes(2, 2, 3, 1, 1, 3, 3, 6, 5, padding=(1, 1))
-    for value in values:
-        case = draw_case(rng, sizes, dtype, "hostile", "normal")
-        offset = case.offset.copy()
-        offset[1, 8, 2, 1] = value
-        offset = kept(offset, dtype)
-        yield replace(case, kind="hostile", offset=offset, note=f"offset {value:g}")
+    asked = [(a, "dy") for a in sorted({a for v in far for a in (v, -v)})]
+    asked += [(a, name) for a in (np.inf, -np.inf) for name in ("dy", "dx")]
+    asked += [(np.nan, name) for name in PLACES]
     for value in (np.nan, np.inf):
-        case = draw_case(rng, sizes, dtype, "hostile", "integer")
+        case = draw_case(rng, HOSTILE, dtype, "hostile", "integer")
         x = case.x.copy()
         x[0, 1, 3, 2] = value
         yield replace(case, kind="hostile", x=x, note=f"pixel {value:g}")
+    for value, name in asked:
+        case = draw_case(rng, HOSTILE, dtype, "hostile", "normal")
+        offset = case.offset.copy()
+        offset[tuple(np.transpose(PLACES[name]))] = value
+        offset = kept(offset, dtype)
+        yield replace(case, kind="hostile", offset=offset, note=f"{name} {value:g}")
+    case = draw_case(rng, HOSTILE, dtype, "hostile", "normal")
+    yield replace(case, kind="malformed", stride=(0, 1), note="a stride of 0")
 
 
 def malformed(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
@@ -98,6 +126,14 @@ def malformed(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
         "mask with 8 of 9 channels": {"mask": good.mask[:, :8]},
         "mask of one image for two": {"mask": good.mask[:1]},
         "weight for 3 of 4 channels": {"weight": good.weight[:, :3]},
+        "offset and mask of one image for two": {
+            "offset": good.offset[:1],
+            "mask": good.mask[:1],
+        },
+        "3 offset groups for 4 channels": {
+            "offset": np.tile(good.offset, (1, 3, 1, 1)),
+            "mask": np.tile(good.mask, (1, 3, 1, 1)),
+        },
     }
     for note, change in wrong.items():
         yield replace(good, kind="malformed", note=note, **change)
@@ -126,6 +162,8 @@ def cases(seed: int, dtype: npt.DTypeLike, level: str) -> Iterator[Case]:
             yield draw_case(rng, drawn(rng), dtype, "random", kind)
     for fixed in corners():
         yield draw_case(rng, drawn(rng, **fixed), dtype, "sizes")
+    if level != "smoke" and name != "bfloat16":  # whose positions end at 256
+        yield large_case(rng, dtype)
     for mask, bias in ((False, True), (True, False), (False, False)):
         yield draw_case(rng, drawn(rng), dtype, "optional", "border", mask, bias)
     for layout in ("channels last", "every second column"):

@@ -7,6 +7,7 @@ formed. Nothing here is shared with the oracle.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from math import prod
@@ -14,20 +15,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refdcn.grading.expected.case import Array, Case, offset_shape
+from refdcn.grading.expected.case import Array, Case, Pair, offset_shape
 from refdcn.grading.expected.double import two_product, two_sum
 
-Pair = tuple[Array, Array]
+Two = tuple[Array, Array]
 
 
 class Style(NamedTuple):
     """One legal way to evaluate the sums."""
 
     name: str
-    order: str = "forward"  # backward, random, pairwise, einsum
+    order: str = "forward"  # backward, random, pairwise, kahan, einsum
     lerp: bool = False  # nested interpolation a + t * (b - a)
     corner_sums: bool = False  # each corner added to the sum by itself
-    position: tuple[int, ...] = (0, 1, 2, 3)  # the order of i*s, -p, k*d, dp
+    position: tuple[int, ...] = (0, 1, 2, 3)  # the order of i*s, -p, k*d, dp, frame
     work: str = ""  # dtype of every step; empty: the input's
     accumulate: str = ""  # dtype of the sums; empty: that of the steps
     stored: bool = False  # columns and coefficients are kept in the input's dtype
@@ -35,6 +36,8 @@ class Style(NamedTuple):
     fma: bool = False  # a * b + c is rounded once
     flat: bool = False  # d mask, d offset, d x: one sum over outputs and channels
     slope: str = "right-hand"  # left-hand, the mean, 0 at -1
+    frame: Pair = (0, 0)  # places are counted in an image padded by a * padding + b
+    fraction: str = ""  # of the offset, of the ceiling, of a sum apart
 
 
 def fused(a: Array, b: Array, c: Array) -> Array:
@@ -52,6 +55,8 @@ def total(terms: Array, order: str) -> Array:
     """The sum along the first axis in one order."""
     if order == "einsum":
         return np.asarray(np.einsum("t...->...", terms))
+    if order == "kahan":
+        return compensated(terms)
     if order == "backward":
         terms = terms[::-1]
     if order == "random":
@@ -63,6 +68,16 @@ def total(terms: Array, order: str) -> Array:
     y = terms[0] if len(terms) else np.zeros(terms.shape[1:], terms.dtype)
     for term in terms[1:]:
         y = y + term
+    return y
+
+
+def compensated(terms: Array) -> Array:
+    """What each addition loses is added to the next term (Kahan)."""
+    y = lost = np.zeros(terms.shape[1:], terms.dtype)
+    for term in terms:
+        term = term - lost
+        more = y + term
+        y, lost = more, (more - y) - term
     return y
 
 
@@ -128,28 +143,52 @@ class Evaluation:
         swapped = full.transpose(0, 3, 1, 2, 4, 5, 6, 7)
         return swapped.reshape(J, O, *self.by_offset, *self.rest)
 
-    @cached_property
-    def q(self) -> Pair:
-        """Positions [N, offset groups, 1, K, H_out, W_out], added in one order."""
+    def shift(self, axis: int) -> Any:
+        """The row or column of the style's frame in which the image begins."""
+        times, more = self.style.frame
+        return self.T.type(times * self.sizes.padding[axis] + more)
+
+    def terms(self, axis: int) -> tuple[Array, ...]:
+        """i * s, -p, k * d, dp and the frame's shift along one axis."""
         s, T = self.sizes, self.T.type
         dp = self.cast(self.case.offset).reshape(offset_shape(s))
-        i, j = np.indices((s.K_h, s.K_w)).reshape(2, -1, 1, 1).astype(self.T)
-        u, v = (np.arange(n).astype(self.T) for n in s.out)
-        found = []
-        for axis, (at, tap) in enumerate(((u[:, None], i), (v[None, :], j))):
-            p, q, d = (T(w[axis]) for w in (s.stride, s.padding, s.dilation))
-            terms = at * p, -q, tap * d, dp[:, :, :, axis]
-            place = terms[self.style.position[0]]
-            for k in self.style.position[1:]:
-                place = place + terms[k]
-            found.append(np.asarray(place)[:, :, None])
-        return found[0], found[1]
+        tap = np.indices((s.K_h, s.K_w))[axis].reshape(-1, 1, 1).astype(self.T)
+        at = np.arange(s.out[axis]).astype(self.T)
+        at = at[:, None] if axis == 0 else at
+        p, q, d = (T(w[axis]) for w in (s.stride, s.padding, s.dilation))
+        return at * p, np.asarray(-q), tap * d, dp[:, :, :, axis], self.shift(axis)
 
-    def cell(self, axis: int, left: bool = False) -> Pair:
+    def added(self, axis: int) -> Array:
+        """Positions [N, offset groups, 1, K, H_out, W_out], added in one order."""
+        terms, order = self.terms(axis), self.style.position
+        place = terms[order[0]]
+        for k in order[1:]:
+            place = place + terms[k]
+        return np.asarray(place)[:, :, None]
+
+    @cached_property
+    def q(self) -> Two:
+        """Positions in the style's frame."""
+        return self.added(0), self.added(1)
+
+    def cell(self, axis: int, left: bool = False) -> Two:
         """The cell's first pixel and the fraction; `left`: the cell below a pixel."""
+        one, shift, way = self.T.type(1), self.shift(axis), self.style.fraction
+        if way == "of the offset":
+            at, p, tap, dp, _ = self.terms(axis)
+            above = np.floor(dp) + one
+            first, part = at + p + tap + (above - one), dp + one - above
+            return first[:, :, None], part[:, :, None]
         q = self.q[axis]
-        first = np.ceil(q) - self.T.type(1) if left else np.floor(q)
-        return first, q - first
+        if way == "of a sum apart":  # the cell is found in the frame
+            first = np.floor(q + shift) - shift
+            return first, q - first
+        if left or way == "of the ceiling":
+            above = np.ceil(q)
+        else:
+            above = np.floor(q) + one
+        part = one - (above - q) if way == "of the ceiling" else q - (above - one)
+        return above - one - shift, part
 
     def pixels(self, rows: Array, columns: Array) -> Array:
         """x at integer places, 0 outside: [N, offset groups, C, K, H_out, W_out]."""
@@ -347,6 +386,8 @@ class Member(NamedTuple):
     forward: Callable[..., Any]
     grad: Callable[..., Any]
     conventions: dict[str, str]
+    spec: str = ""  # of one on torch tensors, by which it is graded whole
+    grid: bool = False  # its positions go through a normalised grid
 
 
 SLOPES = {
@@ -370,3 +411,45 @@ def member(style: Style) -> Member:
         return Evaluation(style, case_of(inputs, windows, grad_y)).gradients()
 
     return Member(style.name, forward, grad, SLOPES[style.slope])
+
+
+def by_image(one: Member, threads: int) -> Member:
+    """Each image by itself, in several threads; sums over images come last."""
+
+    def cut(a: Any, n: int) -> Any:
+        return None if a is None else a[n : n + 1]
+
+    def mapped(f: Callable[..., Any], count: int) -> list[Any]:
+        def quiet(n: int) -> Any:  # a thread has warnings of its own
+            with np.errstate(all="ignore"):
+                return f(n)
+
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(quiet, range(count)))
+
+    def forward(x: Any, offset: Any, w: Any, m: Any, b: Any, **windows: Any) -> Any:
+        def part(n: int) -> Any:
+            return one.forward(cut(x, n), cut(offset, n), w, cut(m, n), b, **windows)
+
+        if not len(x):
+            return one.forward(x, offset, w, m, b, **windows)
+        return np.concatenate(mapped(part, len(x)))
+
+    def grad(
+        g: Any, x: Any, offset: Any, w: Any, m: Any, b: Any, **windows: Any
+    ) -> Any:
+        def part(n: int) -> Any:
+            mine = cut(g, n), cut(x, n), cut(offset, n), w, cut(m, n), b
+            return one.grad(*mine, **windows)
+
+        if not len(x):
+            return one.grad(g, x, offset, w, m, b, **windows)
+        parts = list(zip(*mapped(part, len(x)), strict=True))
+        side: Callable[..., Any] = np.concatenate
+        joined: list[Callable[..., Any]] = [side, side, sum, side, sum]
+        return [
+            None if a[0] is None else np.asarray(f(a))
+            for f, a in zip(joined, parts, strict=True)
+        ]
+
+    return Member(f"{one.name}, {threads} threads", forward, grad, one.conventions)

@@ -32,6 +32,7 @@ STYLES = (
     Style("corner by corner", corner_sums=True, flat=True, position=(3, 2, 0, 1)),
     Style("nested lerp", lerp=True, position=(3, 2, 0, 1)),
     Style("fused", fma=True, flat=True, position=(3, 2, 0, 1)),
+    Style("cell in a ring", frame=(2, 2), fraction="of a sum apart"),
 )
 # N, C, O, K_h, K_w, H, W, stride: one term; terms of y; of the other sums; far away
 SHAPES = (
@@ -202,8 +203,8 @@ def climb(
 def hardest(
     styles: Sequence[Style], dtype: str, steps: int, seed: int
 ) -> Iterator[Best]:
-    """Of far positions and of terms that are lost one after another."""
-    for kind in (panel.steep, panel.absorbing):
+    """Of far positions, of whole ones, of terms that are lost one after another."""
+    for kind in (panel.steep, panel.brim, panel.absorbing):
         for style in styles:
             one, n = [member(style)], steps
             for found in panel.alarms(seed, n, [dtype], members=one, kinds=[kind]):
@@ -249,14 +250,12 @@ def table(found: Sequence[Best]) -> str:
 
 def census(seed: int, n: int) -> str:
     """The panel's false alarms over n geometries, real implementations among it."""
-    real = panel.others()
-    everyone = [member(style) for style in panel.PANEL] + real
+    everyone = panel.everyone()
     found = list(panel.alarms(seed, n, members=everyone))
     wrong = [a for a in found if isinstance(a, panel.Alarm)]
-    names = ", ".join(one.name for one in real)
     lines = [
         f"{len(wrong)} false alarms over {n:,} geometries and {len(found):,} results "
-        f"of {len(everyone)} correct implementations, {names} among them."
+        f"of {len(everyone)} correct implementations, each on one in {len(everyone)}."
     ]
     return "\n".join(lines + [f"false alarm: {a}" for a in wrong])
 

@@ -90,7 +90,8 @@ def dtype(f: Finding) -> str:
 
 def not_finite(f: Finding) -> str:
     """What is taken where an input is no number."""
-    assert f.choice is not None
+    if f.choice is None:
+        return f"{f.case.note} gives NaN"
     key, value = f.choice
     if key == "zero weight":
         return f"a {f.case.note} at weight 0 is {value}"

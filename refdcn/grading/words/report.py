@@ -125,7 +125,7 @@ def uncounted(record: Record) -> Iterator[str]:
     """What is named without deciding: conventions, halves, declared gaps."""
     wrong = record.verdict <= Verdict.WRONG
     for f in record.findings:
-        if f.case.kind == "hostile":
+        if f.case.group == "hostile":
             continue
         if f.declared and f.kind is Kind.ERROR:
             yield gap(record, f.declared)
@@ -177,7 +177,7 @@ def remarks(record: Record) -> Iterator[str]:
 
 def of_hostile(record: Record) -> Iterator[str]:
     """What an input that is not finite, or far away, does, if that is worse."""
-    f = record.worst_of(g for g in record.findings if g.case.kind == "hostile")
+    f = record.worst_of(g for g in record.findings if g.case.group == "hostile")
     if f is None or f.verdict >= min(record.verdict, Verdict.CONVENTION):
         return
     what, told = f.case.note, failing(f) if f.kind is Kind.VALUES else said(f)
