@@ -5,9 +5,11 @@ over all pixels becomes a floor and four terms. One text, run three ways: as Pyt
 compiled by Numba for the CPU, and inside CUDA kernels. The targets call `position`,
 `corners` and `slope_inside`; compiled directly it is the float64 oracle for real sizes.
 
-Not finite. A sample reads pixels only where -1 < q < size on both axes, its slope
-also at q = -1: those of the cell that lie in the image, at weight 0 too. A NaN
-coordinate makes the sample and its slopes NaN and adds nothing to grad_x.
+Not finite. A sample reads pixels only where -1 < q < H (W) on both axes, its slope
+also at q = -1: those pixels of its cell, floor(q) and floor(q) + 1, that lie in the
+image. If one of them is NaN the sample is NaN, at tent 0 too, since 0 * NaN is NaN;
+formula.py, whose sum visits every pixel, says nothing of them. A NaN coordinate makes
+the sample and its slopes NaN and adds nothing to grad_x.
 
 Literals are wrapped, T(1), since 1 - float32 is float64 in Numba.
 """
