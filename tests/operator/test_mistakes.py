@@ -21,7 +21,10 @@ import refdcn
 from strategies import Sizes, fill
 
 PACKAGE = Path(refdcn.__file__).parent
-PARTS = ("__init__.py", "formula.py", "loops.py", "ops.py", "shapes.py", "threads.py")
+PARTS = (
+    "__init__.py", "columns.py", "formula.py", "loops.py", "ops.py", "shapes.py",
+    "threads.py",
+)  # fmt: skip
 UNCOMPILED = """
 def jitable(function):
     return function
@@ -58,6 +61,7 @@ def copy_with(tmp_path, monkeypatch):
         return {
             "formula": importlib.import_module(f"{name}.formula"),
             "loops": importlib.import_module(f"{name}.loops"),
+            "columns": importlib.import_module(f"{name}.columns"),
             "cpu": package,
         }
 
@@ -113,7 +117,7 @@ def failures(target):
                 break
 
 
-FORMULA, LOOPS = "formula.py", "loops.py"
+FORMULA, LOOPS, COLUMNS = "formula.py", "loops.py", "columns.py"
 KERNELS, LAYOUT = "cpu/kernels.py", "cpu/layout.py"
 OUTPUT, GRADIENTS = "cpu/output.py", "cpu/gradients.py"
 MOVES = "cpu/moves.py"
@@ -280,6 +284,30 @@ MISTAKES = [
      ("* K * C + k * C * size", "* K * C")),
     ("weights of the first tap in backward, target", "cpu", KERNELS,
      ("turned, (i * O + o) * wide", "turned, o * wide")),
+    # columns
+    ("offset's sign flipped, columns", "columns", LOOPS,
+     ("T(base) + dp", "T(base) - dp")),
+    ("truncated, columns", "columns", LOOPS, ("math.floor", "math.trunc")),
+    ("mask missing at a corner, columns", "columns", COLUMNS,
+     ("dm * (f_y * f_x)", "f_y * f_x")),
+    ("offset group 0 alone, columns", "columns", COLUMNS,
+     ("g, k, dm = tap // K,", "g, k, dm = 0,")),
+    ("frame of one zero below, columns", "columns", COLUMNS,
+     ("(1, 2), (1, 1)", "(0, 3), (1, 1)")),
+    ("groups interleaved, columns", "columns", COLUMNS,
+     ("K, groups, C_in // groups)\n    return split.transpose(2, 0, 1, 3)",
+      "K, C_in // groups, groups)\n    return split.transpose(3, 0, 1, 2)")),
+    ("slope 0 at -1, columns", "columns", COLUMNS,
+     ("loops.slope_inside", "loops.inside")),
+    ("grad_weight of the last image, columns", "columns", COLUMNS,
+     ("grad_w += by_group", "grad_w[:] = by_group")),
+    ("grad_x without mask, columns", "columns", COLUMNS,
+     ("j, g * D :], dm * (e_y * e_x)", "j, g * D :], (e_y * e_x)")),
+    ("grad_offset as (x, y), columns", "columns", COLUMNS,
+     ("tap, u, v] = dm * d_y", "tap, u, v] = dm * d_x")),
+    ("grad_mask times mask, columns", "columns", COLUMNS,
+     ("= e_y * above", "= dm * e_y * above")),
+    ("bias missing, columns", "columns", COLUMNS, (" + b[:, None, None]", "")),
     ("grad_bias a mean", "loops", LOOPS, ("grad_y.sum(", "grad_y.mean(")),
     ("grad_bias a mean, target", "cpu", GRADIENTS, ("grad_y.sum(", "grad_y.mean(")),
 ]  # fmt: skip

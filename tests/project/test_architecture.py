@@ -19,6 +19,7 @@ PACKAGE = Path(refdcn.__file__).parent
 ARROWS = {
     "formula": set(),
     "loops": {"jit"},
+    "columns": {"loops", "shapes", "jit"},
     "shapes": set(),
     "layouts": set(),
     "jit": set(),
