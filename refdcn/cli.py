@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from refdcn.bench.options import add_arguments as add_bench
@@ -13,7 +14,9 @@ from refdcn.demo.options import add_arguments as add_rotated_digits
 DTYPES = ("float64", "float32", "float16")
 LEVELS = ("smoke", "full", "paranoid")
 PRECISIONS = ("fp64", "fp32", "tf32", "bf16", "fp16")
-WRONG = "refdcn.grading.examples:swapped"
+# With --self-test all other arguments must have their defaults; the last three are
+# no arguments.
+SELF_TEST = ("self_test", "seed", "level", "command", "run", "default")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,12 +34,14 @@ def parser() -> argparse.ArgumentParser:
             "rotated-digits", help="deformable networks on randomly rotated digits"
         )
     )
-    add_bench(commands.add_parser("bench", help="time the operator beside others"))
+    bench = commands.add_parser("bench", help="time the operator beside others")
+    add_bench(bench)
+    bench.set_defaults(run=run_bench)
     return top
 
 
 def add_grade(grade: argparse.ArgumentParser) -> None:
-    """The arguments of `refdcn grade`."""
+    """The arguments of `refdcn grade`, and what its exit code says."""
     grade.epilog = (
         "Exit code: 0 pass, 1 wrong (or imprecise for a declared precision), 2 usage, "
         "3 crash or timeout, 4 unsupported and not declared, 5 integrity; the worst "
@@ -56,6 +61,14 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         action="store_true",
         help="grade every mistake of the catalogue, and correct implementations",
     )
+    add_asked(grade)
+    add_declared(grade)
+    add_limits(grade)
+    grade.set_defaults(run=run_grade, default=grade.get_default)
+
+
+def add_asked(grade: argparse.ArgumentParser) -> None:
+    """What is asked of it, and where the answer goes."""
     grade.add_argument(
         "--json", type=output, metavar="FILE", help="write the whole report there"
     )
@@ -69,6 +82,7 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         "--strict", action="store_true", help="count non-finite inputs in the exit code"
     )
     grade.add_argument("--level", choices=LEVELS, default="smoke")
+    grade.add_argument("--seed", type=seed, help="repeat a run; default: a fresh one")
     grade.add_argument(
         "--dtype",
         nargs="+",
@@ -76,6 +90,10 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         default=list(DTYPES),
         help="what it is given; bfloat16 with --array torch only",
     )
+
+
+def add_declared(grade: argparse.ArgumentParser) -> None:
+    """What the implementation says of itself."""
     grade.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -99,9 +117,6 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         default="numpy",
         help="what it takes; torch: its gradients are autograd's",
     )
-    grade.add_argument("--seed", type=seed, help="repeat a run; default: a fresh one")
-    add_limits(grade)
-    grade.set_defaults(run=run_grade)
 
 
 def add_limits(grade: argparse.ArgumentParser) -> None:
@@ -157,6 +172,8 @@ def output(text: str) -> Path:
 
 def run_grade(options: argparse.Namespace) -> int:
     """Grade and print; the exit code is the worst counted verdict's."""
+    if not grader_runs_here("grade"):
+        return 2
     if options.self_test:
         return run_self_test(options)
     if options.spec is None:
@@ -194,6 +211,18 @@ def run_grade(options: argparse.Namespace) -> int:
     return report.exit_code
 
 
+def grader_runs_here(command: str) -> bool:
+    """Whether this system has what the grader needs; if not, that is said."""
+    try:
+        import refdcn.grading  # noqa: F401
+    except ImportError as e:
+        if find_spec("fcntl") is not None:  # not the reason: a fault of ours
+            raise
+        print(f"refdcn {command}: {e}", file=sys.stderr)
+        return False
+    return True
+
+
 def write_script(text: str, path: Path) -> None:
     """Write it, or say that there is nothing it could show."""
     if text:
@@ -204,6 +233,18 @@ def write_script(text: str, path: Path) -> None:
 
 def run_self_test(options: argparse.Namespace) -> int:
     """Mistakes that must be caught, correct implementations that must not."""
+    ignored = [
+        "SPEC" if name == "spec" else f"--{name}"
+        for name, value in vars(options).items()
+        if name not in SELF_TEST and value != options.default(name)
+    ]
+    if ignored:
+        print(
+            f"refdcn grade: --self-test grades the grader itself; {ignored[0]} has no "
+            "meaning there (--seed and --level have)",
+            file=sys.stderr,
+        )
+        return 2
     from refdcn.grading.selftest import selftest
 
     seed = 0 if options.seed is None else options.seed
@@ -214,17 +255,33 @@ def run_self_test(options: argparse.Namespace) -> int:
 
 def run_demo(options: argparse.Namespace) -> int:
     """Grade the two shipped kernels; the wrong one must be caught."""
-    from refdcn.grading import grade
+    if not grader_runs_here("demo"):
+        return 2
+    from refdcn.demo import two_kernels
 
-    codes = []
-    for title, spec in (
-        ("A correct kernel, refdcn.deform_conv2d:", "refdcn:deform_conv2d"),
-        ("A wrong one, which reads its offsets as (x, y):", WRONG),
-    ):
-        report = grade(spec, dtypes=["float32"], seed=0, progress=True)
-        codes.append(report.exit_code)
-        print(f"{title}\n\n{report.text()}\n")
-    return 0 if codes == [0, 1] else 1
+    return two_kernels.run()
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    """Time this machine's processor, or prove the CUDA target on its card."""
+    if options.device == "cuda" or options.check:
+        return run_on_card(options)
+    from refdcn.bench import command
+
+    return command.run(options)
+
+
+def run_on_card(options: argparse.Namespace) -> int:
+    """What there is to run there: the check, with its timings."""
+    if options.device != "cuda" or not options.check:
+        print(
+            "refdcn bench: --device cuda and --check go together, and time as well",
+            file=sys.stderr,
+        )
+        return 2
+    from refdcn.card import check
+
+    return check.run(options.json, options.limit or check.SECONDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

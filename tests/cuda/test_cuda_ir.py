@@ -22,7 +22,7 @@ from numba.cuda import dispatcher as numbas
 from numba.cuda.cudadrv import devicearray, devices, driver
 
 from refdcn import loops
-from refdcn.bench import cuda_watched
+from refdcn.card import watched as card_watched
 from refdcn.cuda import arrays, device, kernels, operator
 
 from bounds import NAMES, results
@@ -188,7 +188,7 @@ def test_the_program_that_sanitizers_watch(monkeypatch, mistake):
     monkeypatch.setattr(operator, "kernels", module)
     wrong = f"deterministic={mistake == 'in order'}"
     with pytest.raises(AssertionError, match=wrong):
-        cuda_watched.main()
+        card_watched.main()
 
 
 class OnCupy(arrays.CupyArrays):

@@ -30,7 +30,8 @@ ARROWS = {
     "ops": {"cpu", "cuda", "torch", "shapes"},
     "grading": {"formula", "loops", "shapes"},
     "plot": {"formula", "shapes"},
-    "demo": {"torch", "plot"},
+    "demo": {"torch", "plot", "grading"},
+    "card": {"bench", "cuda", "loops", "shapes"},
     "bench": {
         "formula",
         "loops",
@@ -40,9 +41,8 @@ ARROWS = {
         "cuda",
         "ops",
         "torch",
-        "plot",
     },  # fmt: skip
-    "cli": {"grading", "demo", "bench"},
+    "cli": {"grading", "demo", "bench", "card"},
     "__main__": {"cli"},
     "__init__": {"ops", "grading", "threads"},
 }
