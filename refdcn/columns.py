@@ -43,7 +43,7 @@ def add(total, weight, G):
         total[c] += weight * G[c]
 
 
-def gather(image, offset, mask, n, K_w, geometry, columns):
+def gather(image, offset, mask, n, K_w, windows, columns):
     """Eq. (2): columns [H_out, W_out, K, C_in] of image n, framed."""
     T = image.dtype.type
     (H_out, W_out, K, C_in), H, W = columns.shape, len(image) - 3, image.shape[1] - 2
@@ -52,7 +52,8 @@ def gather(image, offset, mask, n, K_w, geometry, columns):
         for v in range(W_out):
             for tap in range(mask.shape[1]):  # counts offset groups in
                 g, k, dm = tap // K, tap % K, mask[n, tap, u, v]
-                q_y, q_x = loops.tap_position(offset, n, tap, u, v, k, K_w, *geometry)
+                at = n, tap, k, u, v
+                q_y, q_x = loops.tap_position(offset, at, K_w, windows)
                 i, j, e_y, f_y, e_x, f_x = cell(q_y, q_x, H, W, T)
                 if not loops.inside(q_y, q_x, H, W, T):
                     i, j = H + 1, 0  # at q = -1 no pixel is read
@@ -67,7 +68,7 @@ def gather(image, offset, mask, n, K_w, geometry, columns):
                     )
 
 
-def scatter(grad_columns, image, offset, mask, n, K_w, geometry, grads):
+def scatter(grad_columns, image, offset, mask, n, K_w, windows, grads):
     """Eq. (6): adds to grad_image, framed, and to image n of grad_offset, grad_mask."""
     T, (grad_image, grad_offset, grad_mask) = image.dtype.type, grads
     H_out, W_out, K, C_in = grad_columns.shape
@@ -76,7 +77,8 @@ def scatter(grad_columns, image, offset, mask, n, K_w, geometry, grads):
         for v in range(W_out):
             for tap in range(mask.shape[1]):
                 g, k, dm = tap // K, tap % K, mask[n, tap, u, v]
-                q_y, q_x = loops.tap_position(offset, n, tap, u, v, k, K_w, *geometry)
+                at = n, tap, k, u, v
+                q_y, q_x = loops.tap_position(offset, at, K_w, windows)
                 i, j, e_y, f_y, e_x, f_x = cell(q_y, q_x, H, W, T)
                 inside = loops.inside(q_y, q_x, H, W, T)
                 d_00 = d_01 = d_10 = d_11 = T(0)  # sums over c of G * x_c(r)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import refdcn
-from refdcn import loops
+from refdcn import loops, shapes
 from refdcn.card import checkout
 from refdcn.card.child import Skip
 
@@ -26,7 +26,7 @@ def inputs(
 ) -> tuple[list[Any], dict[str, int]]:
     """x, offset, weight, mask, bias, grad_y and the window of one 3x3 call."""
     N, C_in, C_out, H, W, groups, offset_groups, stride, padding, dilation = shape
-    out = [(n + 2 * padding - 2 * dilation - 1) // stride + 1 for n in (H, W)]
+    out = [shapes.output_size(n, 3, stride, 2 * padding, dilation) for n in (H, W)]
     rng = np.random.default_rng(seed)
     sizes = (
         (N, C_in, H, W), (N, 18 * offset_groups, *out),

@@ -149,7 +149,7 @@ MISTAKES = [
     ("mask of image 0, target", "cpu", KERNELS,
      ("mask[n, tap, first : first", "mask[0, tap, first : first")),
     ("offsets of offset group 0", "loops", LOOPS,
-     ("offset, n, g * K + k, u, v", "offset, n, k, u, v")),
+     ("tap = n, g * K + k, k, u, v", "tap = n, k, k, u, v")),
     ("mask of offset group 0", "loops", LOOPS, (MASK, "mask[n, k, u, v]")),
     ("offset groups interleaved", "loops", LOOPS,
      ("(first + c) // per_offset_group", "(first + c) % (C_in // per_offset_group)")),
