@@ -47,7 +47,7 @@ def radius(field: Tensor) -> float:
 
 @torch.no_grad()
 def taps(network: Network, images: Tensor) -> Taps:
-    """Of the layers that are deformable; none in a plain network."""
+    """Where the deformable layers sample; empty for a plain network."""
     found = Taps([], [], [])
 
     def see(layer: DeformConv2d, inputs: tuple[Tensor], y: Tensor) -> None:

@@ -254,3 +254,16 @@ def test_imports_lightly(module, never):
     code = f"import sys, {module}; print(*set({never.split()}) & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (run.returncode, run.stdout.split(), run.stderr) == (0, [], "")
+
+
+def test_modules_are_attributes_when_asked_for():
+    code = """
+import sys, refdcn
+assert not [name for name in sys.modules if name.startswith("refdcn.")]
+for name in ("formula", "layouts", "loops", "columns", "plot", "cuda"):
+    assert getattr(refdcn, name) is sys.modules[f"refdcn.{name}"], name
+assert refdcn.formula.tent and "torch" not in sys.modules
+assert not hasattr(refdcn, "nothing")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
