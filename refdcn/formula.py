@@ -30,7 +30,7 @@ Neither need divide the other. With m = g * K + k, tap k of offset group
 g has dy in offset channel 2 * m, dx in 2 * m + 1, dm in mask channel m:
 in a 3x3 kernel dx of tap (1, 2) of offset group 1 is channel 29.
 
-Positions. Output (u, v) samples for tap (i, j) at
+Positions. For the output p in row u, column v tap (i, j) samples at
 
     q = stride * (u, v) - padding + dilation * (i, j) + (dy, dx)
 
@@ -40,8 +40,8 @@ In (2) r runs over the pixels of the image; x is 0 outside. A sample at
 the slope on the right of a corner: at an integer q, -1 and H too, it is
 x(q + 1) - x(q) along its axis.
 
-In full, for each image n; c are the inputs of o's group, and g, in m,
-is the offset group of c:
+In full, for each image n; c are the inputs of o's group, which weight
+counts from 0, and g, in m, is the offset group of c:
 
     y(o, p) = bias(o) + sum_c,k  w(o, c, k) * x(c, q) * dm(m, p)   (5)
 
