@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from refdcn.torch import tracing
+from refdcn.torch.library import under_autocast
 from refdcn.torch.op import deform_conv2d
 
 Modulation: TypeAlias = Literal["sigmoid", "2sigmoid"] | None
@@ -117,10 +120,17 @@ padding_mode, device, dtype
         self.mask = None if modulation is None else branch(offset_groups * K)
 
     def forward(self, x: Tensor) -> Tensor:
+        if tracing.is_symbol(x):
+            return tracing.leaf(self, x)
         if x.ndim not in (3, 4) or x.shape[-3] != self.in_channels:
             raise ValueError(
                 f"x has shape {list(x.shape)}; wanted [N, C_in, H, W] or [C_in, H, W] "
                 f"with C_in = in_channels = {self.in_channels}"
+            )
+        if x.dtype != self.weight.dtype and not under_autocast(x):
+            raise TypeError(
+                f"x is {x.dtype} and the layer's weight is {self.weight.dtype}; convert "
+                "one of them, x.to(layer.weight.dtype) or layer.to(x.dtype)"
             )
         if x.ndim == 3:
             return self.forward(x[None])[0]
@@ -130,7 +140,8 @@ padding_mode, device, dtype
     def sampling(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Offsets (dp) and mask (dm) for x [N, C_in, H, W]."""
         x = x.to(self.offset.weight.dtype)
-        with torch.autocast(x.device.type, enabled=False):
+        autocast = under_autocast(x)
+        with torch.autocast(x.device.type, enabled=False) if autocast else nullcontext():
             offset = self.offset(x)
             if self.mask is None or self.modulation is None:
                 return offset, None

@@ -33,7 +33,9 @@ def deform_conv2d(
     ----------
     x : [N, C_in, H, W]
         float16, bfloat16, float32 or float64, in any memory layout. All arguments
-        have one dtype; under autocast the half types are widened to float32.
+        have one dtype; beside a half type offset and mask may be float32, since an
+        offset of 20 pixels in bfloat16 is 0.06 pixels coarse. Under autocast half
+        types are widened to float32.
     offset : [N, offset_groups * K_h * K_w * 2, H_out, W_out]
         dp in pixels, channels (offset group, tap row, tap column, (dy, dx)).
     weight : [C_out, C_in / groups, K_h, K_w]
@@ -80,12 +82,11 @@ def deform_conv2d(
     tensors = {"x": x, "offset": offset, "weight": weight, "mask": mask, "bias": bias}
     _check(tensors)
     conv = _conv(weight, stride, padding, dilation)
-    device = x.device.type
-    if not (
-        torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    ):
+    if not (library.under_autocast(x) or _finer_sampling(x, offset, mask)):
         library.check_dtypes(**tensors)
         return autograd.deform_conv2d(x, offset, weight, mask, bias, conv=conv)
+    if not library.under_autocast(x):
+        library.check_dtypes(x=x, weight=weight, bias=bias)
     wide = map(library.wide, tensors.values())
     return autograd.deform_conv2d(*wide, conv=conv).to(x.dtype)
 
@@ -148,6 +149,13 @@ def deform_conv2d_grad(
     if bias is not None:  # the operator below does not take it
         library.geometry(x, offset, weight, mask, bias, conv)
     return autograd.gradients(grad_y, x, offset, weight, mask, conv=conv, needs=needs)
+
+
+def _finer_sampling(x: Tensor, offset: Tensor, mask: Tensor | None) -> bool:
+    """Whether x is of a half type, and offset or mask float32."""
+    return x.dtype in library.HALF_DTYPES and any(
+        t is not None and t.dtype == torch.float32 for t in (offset, mask)
+    )
 
 
 def _check(tensors: dict[str, Tensor | None]) -> None:
