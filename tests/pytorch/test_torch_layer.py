@@ -113,19 +113,6 @@ def test_state():
     assert torch.equal(copy.deepcopy(layer)(x), other(x))
 
 
-def test_what_is_absent_keeps_its_values_and_half_a_branch_is_missing():
-    layer = DeformConv2d(2, 3, 3)
-    nn.init.constant_(layer.offset.bias, 0.25)
-    state = nn.Conv2d(2, 3, 3).state_dict()
-    layer.load_state_dict(state)
-    assert bool((layer.offset.bias == 0.25).all())
-    state["offset.bias"] = torch.zeros(18)
-    with pytest.raises(RuntimeError, match=r"Missing.*offset\.weight"):
-        layer.load_state_dict(state)
-    with pytest.raises(RuntimeError, match=r"Unexpected.*mask\.weight"):
-        DeformConv2d(2, 3, 3, modulation=None).load_state_dict(layer.state_dict())
-
-
 def test_reset_parameters_starts_the_branches_at_zero_again():
     layer = DeformConv2d(2, 3, 3)
     for parameter in layer.parameters():
@@ -222,7 +209,7 @@ def test_bad_input_is_named():
         DeformConv2d(4, 6, 3)(torch.zeros(1, 3, 5, 5))
     with pytest.raises(ValueError, match=r"x has shape \[5, 5\]"):
         DeformConv2d(4, 6, 3)(torch.zeros(5, 5))
-    with pytest.raises(TypeError, match="all arguments need one dtype"):
+    with pytest.raises(TypeError, match="x is float32 and this layer is float64"):
         DeformConv2d(4, 6, 3).double()(torch.zeros(1, 4, 5, 5))
 
 
