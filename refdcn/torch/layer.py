@@ -204,8 +204,10 @@ padding_mode, device, dtype
         self, x: Tensor, offset: Tensor | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Offsets (dp) and mask (dm): what is not given, as the branches read x."""
-        off = torch.autocast(x.device.type, enabled=False)
-        with off if under_autocast(x) else nullcontext():
+        autocast = under_autocast(x)
+        with (
+            torch.autocast(x.device.type, enabled=False) if autocast else nullcontext()
+        ):
             if offset is None:
                 offset = self.offset(x.to(dtype_of(self.offset, x)))
             if mask is None and self.mask is not None and self.modulation is not None:
