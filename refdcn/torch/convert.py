@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
@@ -97,7 +98,10 @@ def deformable(
             check_branches(conv.in_channels, offset_groups, modulation)
             check_replaceable(model, name, conv)
             check_mathematics(name, conv)
-            new[name] = conv, from_conv(conv, offset_groups, modulation)
+            # In training mode spectral_norm changes with each look at its weight.
+            with evaluating(conv):
+                layer = from_conv(conv, offset_groups, modulation)
+            new[name] = conv, layer.train(conv.training)
             carry(name, conv, new[name][1])
     replace(model, new)
     return list(new)
@@ -207,6 +211,7 @@ def from_conv(
         conv.padding_mode, device="meta", dtype=conv.weight.dtype,
         offset_groups=offset_groups, modulation=modulation,
     )  # fmt: skip
+    layer.train(conv.training)
     for kind in ("weight", "bias"):
         own = conv._parameters.get(kind)
         if own is None and getattr(conv, kind) is not None:  # parametrised: computed
@@ -214,8 +219,19 @@ def from_conv(
         setattr(layer, kind, own)
     layer.add_branches(offset_groups, modulation)  # again, on the weight's device
     parametrize.transfer_parametrizations_and_params(conv, layer)
-    layer.train(conv.training)
     return layer
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """eval mode, and each part's own mode again."""
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def carry(

@@ -110,9 +110,10 @@ def branches(
     whole = sum(conv.out_channels for conv in rows)
     parts = 2 if modulation is None else 3
     K = layer.kernel_size[0] * layer.kernel_size[1]
-    if not rows or whole % (parts * K):
+    offset_groups, rest = divmod(whole, parts * K)
+    if rest or not offset_groups or layer.in_channels % offset_groups:
         return None
-    cut = 2 * whole // parts
+    cut = 2 * K * offset_groups
     if len(rows) == 1:
         return cut_in_two(rows[0], cut, modulation)
     if modulation is None or rows[0].out_channels != cut:

@@ -218,17 +218,13 @@ def run(
         layer.register_forward_hook(partial(hook, name), with_kwargs=True)
         for name, layer in layers.items()
     ]
-    training = {m: m.training for m in model.modules()}
-    model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), convert.evaluating(model):
             for batch in batches:
                 call(model, batch)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in training.items():
-            module.training = mode
 
 
 def call(model: nn.Module, batch: Any) -> None:
