@@ -299,8 +299,77 @@ def test_every_parameter_is_in_one_group():
     torch.optim.Adam(plain)
 
 
+def names(model, groups):
+    """Of the parameters in each group."""
+    found = {id(p): name for name, p in model.named_parameters()}
+    return {g["name"]: [found[id(p)] for p in g["params"]] for g in groups}
+
+
+def test_norms_and_biases_without_weight_decay():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), DeformConv2d(4, 4, 3),
+        nn.LayerNorm([4, 2, 2]),
+    )  # fmt: skip
+    groups = parameter_groups(model, 0.1, weight_decay=0.05)
+    assert names(model, groups) == {
+        "main": ["0.weight", "2.weight"],
+        "branches": ["2.offset.weight", "2.mask.weight"],
+        "main_no_decay": [
+            "0.bias", "1.weight", "1.bias", "2.bias", "3.weight", "3.bias",
+        ],
+        "branches_no_decay": ["2.offset.bias", "2.mask.bias"],
+    }  # fmt: skip
+    assert [g["weight_decay"] for g in groups] == [0.05, 0.05, 0.0, 0.0]
+    assert [g["lr"] for g in groups] == pytest.approx([0.1, 0.01, 0.1, 0.01])
+    torch.optim.AdamW(groups)
+    assert all("weight_decay" not in g for g in parameter_groups(model, 0.1))
+
+
+def test_other_layers_branches_by_the_names_of_their_parameters():
+    model = nn.ModuleDict({"dcn": nn.ModuleDict({"conv_offset": nn.Conv2d(2, 27, 3)})})
+    model["body"] = DeformConv2d(2, 2, 3, modulation=None)
+    groups = parameter_groups(model, 1.0, branches="*conv_offset.*")
+    assert names(model, groups) == {
+        "main": ["body.weight", "body.bias"],
+        "branches": [
+            "dcn.conv_offset.weight", "dcn.conv_offset.bias", "body.offset.weight",
+            "body.offset.bias",
+        ],
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="pattern 'conv_offset', which fits none of"):
+        parameter_groups(model, 1.0, branches=["*conv_offset.*", "conv_offset"])
+
+
+def test_frozen_parameters_are_left_out_and_a_user_s_branch_is_found():
+    model = network()
+    model[0].requires_grad_(False)
+    model[2].mask.requires_grad_(False)
+    model[2].offset = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 18, 3))
+    found = names(model, parameter_groups(model, 1.0))
+    assert found["main"] == ["2.weight", "2.bias", "4.weight", "4.bias"]
+    assert found["branches"] == [
+        f"2.offset.{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")
+    ]
+    told = DeformConv2d(2, 2, 3, branches=False)
+    assert names(told, parameter_groups(told, 1.0))["branches"] == []
+
+
+def test_one_cycle_with_a_maximum_for_each_group():
+    """A single max_lr would give the branches the rate of the rest."""
+    model = network()
+    groups = parameter_groups(model, 0.1, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(groups)
+    maximal = [group["lr"] for group in groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, maximal, total_steps=5)
+    for _ in range(4):
+        main, branches, *_ = (group["lr"] for group in optimizer.param_groups)
+        assert branches == pytest.approx(0.1 * main)
+        optimizer.step()
+        schedule.step()
+
+
 @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
-@pytest.mark.parametrize("name", ["lr", "offset_lr"])
+@pytest.mark.parametrize("name", ["lr", "offset_lr", "weight_decay"])
 def test_rates_are_checked(name, bad):
     with pytest.raises(ValueError, match=f"^{name} is {bad}"):
         parameter_groups(network(), **{"lr": 0.1, "offset_lr": 0.1, name: bad})
