@@ -160,7 +160,8 @@ padding_mode, device, dtype
         if tracing.is_symbol(x):
             given = {name: t for name, t in given.items() if t is not None}
             return tracing.leaf(self, x, **given)
-        self.check(x, **given)
+        if not torch.jit.is_tracing():  # it would record the comparisons
+            self.check(x, **given)
         if x.ndim == 3:
             x, feature, offset, mask = (
                 t if t is None else t[None] for t in (x, feature, offset, mask)
@@ -179,10 +180,9 @@ padding_mode, device, dtype
         """What the operator, which knows no layer, would blame on an offset."""
         check_channels("x", x, "in_channels", self.in_channels)
         if x.dtype != self.weight.dtype and not under_autocast(x):
-            mine = name_of(self.weight.dtype)
             raise TypeError(
-                f"x is {name_of(x.dtype)} and this layer is {mine} (its weight); "
-                "convert one of them, or call under torch.autocast"
+                f"x is {x.dtype} and the layer's weight is {self.weight.dtype}; "
+                "convert one, by x.to(layer.weight.dtype) or layer.to(x.dtype)"
             )
         reads = offset is None or (mask is None and self.mask is not None)
         if self.offset is None and (offset is None or feature is not None):
@@ -224,11 +224,20 @@ padding_mode, device, dtype
 
     def convolve(self, image: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
         """Eq. (1)."""
-        padding = self.padding if self.padding_mode == "zeros" else 0
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        padding = (top, bottom), (left, right)  # numbers, where self.padding is "same"
+        if self.padding_mode != "zeros":
+            padding = (0, 0), (0, 0)
         return deform_conv2d(
             image, offset, self.weight, mask, self.bias,
             stride=self.stride, padding=padding, dilation=self.dilation,
         )  # fmt: skip
+
+    def __prepare_scriptable__(self) -> None:
+        raise TypeError(
+            "torch.jit.script does not know this layer's Python; use "
+            "torch.jit.trace(model, example), whose result saves and loads"
+        )
 
     def _save_to_state_dict(
         self, destination: Any, prefix: str, keep_vars: bool
@@ -264,10 +273,6 @@ padding_mode, device, dtype
 def dtype_of(branch: nn.Module, x: Tensor) -> torch.dtype:
     """What a branch computes in; one without parameters takes x as it is."""
     return next((p.dtype for p in branch.parameters()), x.dtype)
-
-
-def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def check_normed(weight: Tensor) -> None:

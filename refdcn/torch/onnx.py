@@ -69,7 +69,6 @@ def _requested_opset() -> int:
     return OPSET
 
 
-@symbolic_helper.parse_args("v", "v", "v", "v", "v", "is", "is", "is")
 def _torchscript_node(g: Any, *arguments: Any) -> Any:
     """The node, for the exporter of traced TorchScript (dynamo=False)."""
     _check_opset(_requested_opset())
@@ -87,7 +86,8 @@ def _torchscript_node(g: Any, *arguments: Any) -> Any:
         inputs.append(g.op("Constant", value_t=zeros) if _absent(bias) else bias)
     if not _absent(mask):
         inputs.append(mask)
-    attributes = _attributes(*sizes, *pairs)
+    constants = (symbolic_helper._get_const(p, "is", "int[]") for p in pairs)
+    attributes = _attributes(*sizes, *constants)
     y = g.op("DeformConv", *inputs, **{f"{k}_i": v for k, v in attributes.items()})
     y.setType(x.type().with_sizes([sizes[0][0], sizes[2][0], *sizes[1][2:]]))
     return y

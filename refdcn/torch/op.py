@@ -82,11 +82,11 @@ def deform_conv2d(
     tensors = {"x": x, "offset": offset, "weight": weight, "mask": mask, "bias": bias}
     _check(tensors)
     conv = _conv(weight, stride, padding, dilation)
-    if not (library.under_autocast(x) or _finer_sampling(x, offset, mask)):
-        library.check_dtypes(**tensors)
-        return autograd.deform_conv2d(x, offset, weight, mask, bias, conv=conv)
     if not library.under_autocast(x):
-        library.check_dtypes(x=x, weight=weight, bias=bias)
+        finer = _finer(tensors)
+        library.check_dtypes(**{k: t for k, t in tensors.items() if k not in finer})
+        if not finer:
+            return autograd.deform_conv2d(x, offset, weight, mask, bias, conv=conv)
     wide = map(library.wide, tensors.values())
     return autograd.deform_conv2d(*wide, conv=conv).to(x.dtype)
 
@@ -151,11 +151,13 @@ def deform_conv2d_grad(
     return autograd.gradients(grad_y, x, offset, weight, mask, conv=conv, needs=needs)
 
 
-def _finer_sampling(x: Tensor, offset: Tensor, mask: Tensor | None) -> bool:
-    """Whether x is of a half type, and offset or mask float32."""
-    return x.dtype in library.HALF_DTYPES and any(
-        t is not None and t.dtype == torch.float32 for t in (offset, mask)
-    )
+def _finer(tensors: dict[str, Tensor | None]) -> list[str]:
+    """Which of offset and mask are float32 beside an x of a half type."""
+    x = tensors["x"]
+    if x is None or x.dtype not in library.HALF_DTYPES:
+        return []
+    found = {name: tensors[name] for name in ("offset", "mask")}
+    return [k for k, t in found.items() if t is not None and t.dtype == torch.float32]
 
 
 def _check(tensors: dict[str, Tensor | None]) -> None:

@@ -209,7 +209,7 @@ def test_bad_input_is_named():
         DeformConv2d(4, 6, 3)(torch.zeros(1, 3, 5, 5))
     with pytest.raises(ValueError, match=r"x has shape \[5, 5\]"):
         DeformConv2d(4, 6, 3)(torch.zeros(5, 5))
-    with pytest.raises(TypeError, match="x is float32 and this layer is float64"):
+    with pytest.raises(TypeError, match="x is torch.float32 and the layer's weight"):
         DeformConv2d(4, 6, 3).double()(torch.zeros(1, 4, 5, 5))
 
 
