@@ -19,15 +19,16 @@ from torch.utils.flop_counter import register_flop_formula
 
 def products(y: Any, weight: Any) -> int:
     """Of a forward, from the shapes of y and weight."""
-    return 2 * math.prod(y) * math.prod(weight[1:])
+    count: int = 2 * math.prod(y) * math.prod(weight[1:])
+    return count
 
 
-@register_flop_formula(torch.ops.refdcn.deform_conv2d)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.refdcn.deform_conv2d)
 def forward(x: Any, offset: Any, weight: Any, *rest: Any, out_shape: Any) -> int:
     return products(out_shape, weight)
 
 
-@register_flop_formula(torch.ops.refdcn.deform_conv2d_backward)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.refdcn.deform_conv2d_backward)
 def backward(
     grad_y: Any, x: Any, offset: Any, weight: Any, *rest: Any, out_shape: Any
 ) -> int:

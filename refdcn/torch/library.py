@@ -54,8 +54,9 @@ def wide(tensor: Any) -> Any:
 
 def under_autocast(x: Tensor) -> bool:
     """Whether autocast is on for the device of x; meta, say, has none."""
-    device = x.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    kind = x.device.type
+    available = bool(torch.amp.is_autocast_available(kind))
+    return available and bool(torch.is_autocast_enabled(kind))
 
 
 def check_dtypes(**tensors: Tensor | None) -> None:

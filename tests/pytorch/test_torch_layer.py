@@ -1,7 +1,6 @@
 """DeformConv2d, the learning rates of its branches, and what its taps do."""
 
 import copy
-import itertools
 import math
 
 import pytest
@@ -10,8 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 import refdcn.torch
-from refdcn.torch import DeformConv2d, OffsetStatistics, parameter_groups
-from refdcn.torch.statistics import positions
+from refdcn.torch import DeformConv2d, parameter_groups
 
 
 @pytest.fixture(autouse=True)
@@ -373,94 +371,3 @@ def test_one_cycle_with_a_maximum_for_each_group():
 def test_rates_are_checked(name, bad):
     with pytest.raises(ValueError, match=f"^{name} is {bad}"):
         parameter_groups(network(), **{"lr": 0.1, "offset_lr": 0.1, name: bad})
-
-
-# OffsetStatistics
-
-
-def expected(layer, x):
-    """The same statistics, tap by tap."""
-    offset = layer.sampling(x)[0].detach()
-    size = layer.padded(x).shape[2:]
-    pads = layer.padding if layer.padding_mode == "zeros" else (0, 0)
-    distances, outside, at_rest = [], [], []
-    N, channels, *out = offset.shape
-    K = layer.kernel_size
-    for n, tap, p in itertools.product(
-        range(N), range(channels // 2), itertools.product(*map(range, out))
-    ):
-        taps = divmod(tap % (K[0] * K[1]), K[1])
-        dp = [float(offset[n, 2 * tap + axis, *p]) for axis in (0, 1)]
-        rest = [
-            layer.stride[a] * p[a] - pads[a] + layer.dilation[a] * taps[a]
-            for a in (0, 1)
-        ]
-        distances.append(math.hypot(*dp))
-        for found, move in ((outside, 1), (at_rest, 0)):
-            q = [r + move * d for r, d in zip(rest, dp, strict=True)]
-            found.append(not all(-1 < c < s for c, s in zip(q, size, strict=True)))
-    n = len(distances)
-    return sum(distances) / n, max(distances), sum(outside) / n, sum(at_rest) / n
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"padding": 1},
-        {"stride": (2, 1), "dilation": (1, 2), "padding": (3, 0), "offset_groups": 2},
-        {"padding": (2, 1), "padding_mode": "reflect"},
-    ],
-    ids=str,
-)
-def test_statistics_are_those_of_the_taps(settings):
-    layer = DeformConv2d(2, 3, (3, 2), **settings)
-    nn.init.normal_(layer.offset.weight)
-    model = nn.ModuleDict({"body": layer})
-    batches = torch.randn(2, 2, 2, 6, 7)
-    with OffsetStatistics(model) as statistics:
-        for x in batches:
-            layer(x)
-    layer(10 * batches[0])  # seen no longer
-    found = statistics.summaries()["body"]
-    assert found == pytest.approx(expected(layer, batches.flatten(0, 1)), rel=1e-5)
-
-
-def test_exploding_offsets_are_seen():
-    layer = DeformConv2d(1, 1, 3, padding=1)
-    with OffsetStatistics(nn.Sequential(layer)) as statistics:
-        layer(torch.rand(1, 1, 8, 8))
-        calm = statistics.summaries()["0"]
-        statistics.reset()
-        assert not statistics.summaries()
-        nn.init.constant_(layer.offset.bias, 1e6)
-        layer(torch.rand(1, 1, 8, 8))
-        exploded = statistics.summaries()["0"]
-        nn.init.constant_(layer.offset.bias, math.nan)
-        layer(torch.rand(1, 1, 8, 8))
-        layer(torch.rand(1, 1, 8, 8))
-        lost = statistics.summaries()["0"]
-    assert calm == (0, 0, calm.outside_at_rest, pytest.approx(1 - (22 / 24) ** 2))
-    assert exploded.outside == 1
-    assert exploded.mean == pytest.approx(math.sqrt(2) * 1e6)
-    assert lost.outside == 1
-    assert math.isnan(lost.mean) and math.isnan(lost.max)
-
-
-def test_statistics_change_nothing():
-    model = network()
-    x = torch.randn(2, 1, 6, 6)
-    y = model(x)
-    with OffsetStatistics(model):
-        watched = model(x)
-    assert torch.equal(y, watched)
-    assert not model[2].offset._forward_hooks
-    with pytest.raises(ValueError, match="model is a Linear with no DeformConv2d"):
-        OffsetStatistics(nn.Linear(1, 1))
-
-
-def test_positions_are_the_formula_s():
-    layer = DeformConv2d(1, 1, (2, 3), stride=(2, 1), padding=(1, 2), dilation=(3, 1))
-    q = positions(layer, torch.empty(1, 12, 4, 5))
-    assert q.shape == (6, 2, 4, 5)
-    # Tap (1, 2) of output (3, 4): stride * p - padding + dilation * (i, j).
-    assert q[5, :, 3, 4].tolist() == [2 * 3 - 1 + 3 * 1, 4 - 2 + 2]
