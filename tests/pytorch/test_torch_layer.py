@@ -2,6 +2,8 @@
 
 import copy
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -364,6 +366,20 @@ def test_one_cycle_with_a_maximum_for_each_group():
         assert branches == pytest.approx(0.1 * main)
         optimizer.step()
         schedule.step()
+
+
+def test_the_keys_for_mmengine_name_the_branches():
+    """A key there means the parameters whose name, behind a dot, contains it."""
+    page = Path(__file__).parents[2] / "docs" / "layer.md"
+    (block,) = re.findall(r"```python\n(optim_wrapper.*?)```", page.read_text(), re.S)
+    found: dict = {}
+    exec(block, found)
+    keys = found["optim_wrapper"]["paramwise_cfg"]["custom_keys"]
+    assert all(key == {"lr_mult": 0.1} for key in keys.values())
+    model = nn.ModuleDict({"body": network()})
+    groups = names(model, parameter_groups(model, 1.0))
+    fit = [n for n, _ in model.named_parameters() if any(k in f".{n}" for k in keys)]
+    assert fit == groups["branches"]
 
 
 @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
