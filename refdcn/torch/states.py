@@ -40,6 +40,14 @@ def translate(layer: Any, branches: dict[str, Any], place: Place) -> list[str]:
             f"and this one has {layer.modulation!r}, another mask of the same numbers; "
             f"make it with modulation={saved!r}"
         ]
+    own = {
+        f"{prefix}{name}.{kind}": branch._parameters[kind]
+        for name, branch in branches.items()
+        for kind in KINDS
+        if branch._parameters.get(kind) is not None
+    }
+    if own.keys() & state.keys():
+        return []
     stem = prefix[:-1]
     if f"{stem}_offset.weight" in place.unexpected:
         return [
@@ -49,13 +57,7 @@ def translate(layer: Any, branches: dict[str, Any], place: Place) -> list[str]:
     for pack in PACKS:
         if f"{prefix}{pack}.weight" in state and pack not in layer._modules:
             return split(layer, pack, place)
-    own = {
-        f"{prefix}{name}.{kind}": branch._parameters[kind]
-        for name, branch in branches.items()
-        for kind in KINDS
-        if branch._parameters.get(kind) is not None
-    }
-    if f"{prefix}weight" in state and not own.keys() & state.keys():
+    if f"{prefix}weight" in state:
         if strange := strangers(layer, place):
             warnings.warn(
                 f"{stem or 'the layer'} gets a weight with no {', '.join(own)}, and "

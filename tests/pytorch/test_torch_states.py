@@ -278,6 +278,16 @@ def test_unknown_keys_beside_a_weight_are_not_half_loaded_in_silence(key):
     assert torch.equal(model["dcn"].offset.weight, before)
 
 
+def test_what_stands_beside_a_whole_state_does_not_matter():
+    model = nn.ModuleDict({"conv2": random(DeformConv2d(4, 4, 3))})
+    state = model.state_dict() | {"conv2_offset.weight": torch.zeros(27, 4, 3, 3)}
+    state["conv2.conv_offset.weight"] = torch.zeros(27, 4, 3, 3)
+    before = copy.deepcopy(model["conv2"].offset.weight)
+    result = model.load_state_dict(state, strict=False)
+    assert not result.missing_keys and len(result.unexpected_keys) == 2
+    assert torch.equal(model["conv2"].offset.weight, before)
+
+
 def test_a_user_s_own_conv_offset_is_left_alone():
     class Own(DeformConv2d):
         def __init__(self):

@@ -80,12 +80,12 @@ def plain(
     --------
     >>> import torch
     >>> from refdcn.torch import DeformConv2d, plain
+    >>> _ = torch.manual_seed(0)
     >>> model = torch.nn.Sequential(DeformConv2d(3, 8, 3, padding=1))
     >>> _ = torch.nn.init.constant_(model[0].offset.bias, 0.25)
-    >>> _ = torch.manual_seed(0)
     >>> layers = plain(model, sample=[torch.rand(1, 3, 16, 16)])
     layer  kernel  moved taps  error
-    0      3x3           0.0%  14.0%
+    0      3x3           0.0%  25.9%
     >>> model
     Sequential(
       (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
