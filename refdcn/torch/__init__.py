@@ -3,9 +3,9 @@
 from refdcn.torch.accelerate import accelerate_torchvision, torchvision_is_native
 from refdcn.torch.checkpoints import load_checkpoint
 from refdcn.torch.convert import deformable
+from refdcn.torch.folding import PlainLayer, plain
 from refdcn.torch.layer import DeformConv2d
 from refdcn.torch.op import deform_conv2d, deform_conv2d_grad
-from refdcn.torch.folding import PlainLayer, plain
 from refdcn.torch.statistics import OffsetStatistics, OffsetSummary
 from refdcn.torch.training import parameter_groups
 
