@@ -8,7 +8,7 @@ own that torch does not see; for those see `statistics`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +35,14 @@ class Call(NamedTuple):
         p = self.stride[axis] * torch.arange(out) - self.padding[axis]
         i = self.dilation[axis] * torch.arange(self.kernel[axis])
         return p[None, :] + i[:, None]
+
+    def grid(self, out: Sequence[int]) -> Tensor:
+        """p + p_k: [K, (y, x), H_out, W_out], in pixels of the sampled image."""
+        (K_h, K_w), (H_out, W_out) = self.kernel, out
+        y, x = (self.rest(axis, out[axis]) for axis in (0, 1))
+        size = K_h, K_w, H_out, W_out
+        pair = y[:, None, :, None].expand(size), x[None, :, None, :].expand(size)
+        return torch.stack(pair, 2).flatten(0, 1).float()
 
 
 class Seen(NamedTuple):
@@ -63,8 +71,8 @@ def read(operator: str, args: tuple[Any, ...]) -> Seen | None:
     return Seen(call, x, offset, weight, mask)
 
 
-class Watch(TorchDispatchMode):  # type: ignore[misc]
-    """Tells `see(name, seen, y)` of each call in this thread, in force at once."""
+class Watch(TorchDispatchMode):
+    """Tells `see(name, seen, y)` of each call in this thread, while it is entered."""
 
     def __init__(self, model: nn.Module, see: Callable[[str, Seen, Tensor], None]):
         super().__init__()
@@ -86,6 +94,21 @@ def _has_values(tensor: Tensor) -> bool:
     return not (isinstance(tensor, FakeTensor) or tensor.is_meta)
 
 
+def running_modules() -> list[nn.Module] | None:
+    """Whose forward is running, the innermost first; None within a derivative."""
+    modules, frame = [], sys._getframe(1)
+    while frame is not None:  # 0.2 us a frame
+        code = frame.f_code
+        if code is autograd.tangent.__code__:
+            return None
+        if code.co_name == "forward" and code.co_varnames[:1] == ("self",):
+            module = frame.f_locals.get("self")
+            if isinstance(module, nn.Module):
+                modules.append(module)
+        frame = frame.f_back  # type: ignore[assignment]
+    return modules
+
+
 class Names:
     """The names of a model's modules, those put in later too."""
 
@@ -104,16 +127,9 @@ class Names:
         BARE where no module's is; None in a module of another model, and for the
         calls that make up a derivative.
         """
-        modules, frame = [], sys._getframe(1)
-        while frame is not None:  # 0.2 us a frame
-            code = frame.f_code
-            if code is autograd.tangent.__code__:
-                return None
-            if code.co_name == "forward" and code.co_varnames[:1] == ("self",):
-                module = frame.f_locals.get("self")
-                if isinstance(module, nn.Module):
-                    modules.append(module)
-            frame = frame.f_back  # type: ignore[assignment]
+        modules = running_modules()
+        if modules is None:
+            return None
         if modules and id(modules[0]) not in self._names:
             self._read()  # a layer that was put in later
         known = (self._names[id(m)] for m in modules if id(m) in self._names)

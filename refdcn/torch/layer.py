@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refdcn.torch import states, tracing
+from refdcn.torch import rest, states, tracing
 from refdcn.torch.library import under_autocast
 from refdcn.torch.op import deform_conv2d
 
@@ -109,6 +109,7 @@ padding_mode, device, dtype
     # A Branch, what a user has put in its place, or None.
     offset: Any
     mask: Any
+    _started: rest.Written | None = None  # until it is loaded or trained
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
@@ -147,6 +148,7 @@ padding_mode, device, dtype
         masked = branches and modulation is not None
         self.offset = branch(2 * taps) if branches else None
         self.mask = branch(taps) if masked else None
+        self._started = rest.written(self)
 
     def forward(
         self,
@@ -162,6 +164,8 @@ padding_mode, device, dtype
             return tracing.leaf(self, x, **given)
         if not torch.jit.is_tracing():  # it would record the comparisons
             self.check(x, **given)
+        if self._started and not torch.compiler.is_compiling():
+            self._started = None if rest.check(self, self._started) else self._started
         if x.ndim == 3:
             x, feature, offset, mask = (
                 t if t is None else t[None] for t in (x, feature, offset, mask)
@@ -251,6 +255,7 @@ padding_mode, device, dtype
         strict: bool, missing_keys: list[str], unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:  # fmt: skip
+        self._started = None
         names = "offset", "mask"
         own = {n: b for n in names if isinstance(b := getattr(self, n), Branch)}
         if own:

@@ -111,7 +111,7 @@ class OffsetStatistics:
             for hook in _mmcv_hooks(name, module, self._add)
         ]
         self._watch = Watch(model, self._see)
-        self._watch.__enter__()
+        self._watch.__enter__()  # closed by `close`
         self._watching = True
 
     def _see(self, name: str, seen: Seen, y: Tensor) -> None:

@@ -96,6 +96,7 @@ def test_the_same_seed_gives_a_plain_convolution_s_weights():
     assert torch.equal(layer.bias, plain.bias)
 
 
+@pytest.mark.filterwarnings("ignore:.*random weights")
 def test_state():
     layer = DeformConv2d(2, 3, 3)
     assert list(layer.state_dict()) == [
@@ -153,6 +154,7 @@ def test_a_padded_image_is_what_is_sampled():
     assert bool((y[0, 0, 1:] == 1).all())  # the padding, then the image
 
 
+@pytest.mark.filterwarnings("ignore:.*random weights")
 def test_every_parameter_gets_its_gradient():
     layer = DeformConv2d(2, 3, 3, padding=1, offset_groups=2).double()
     for parameter in layer.parameters():

@@ -15,6 +15,7 @@ from refdcn.torch import (
     deform_conv2d,
     deformable,
 )
+from refdcn.torch.calls import Call
 
 
 def expected(layer, x):
@@ -261,3 +262,11 @@ def test_mmcvs_layers():
     assert found["layer"].mean == pytest.approx(math.hypot(2, 2))
     assert found["pack"].max == pytest.approx(math.hypot(0.5, 0.5))
     assert found["pack"].outside_at_rest == pytest.approx(1 - (16 / 18) * (13 / 15))
+
+
+def test_positions_are_the_formula_s():
+    call = Call((9, 9), (2, 3), stride=(2, 1), padding=(1, 2), dilation=(3, 1))
+    q = call.grid((4, 5))
+    assert q.shape == (6, 2, 4, 5)
+    # Tap (1, 2) of output (3, 4): stride * p - padding + dilation * (i, j).
+    assert q[5, :, 3, 4].tolist() == [2 * 3 - 1 + 3 * 1, 4 - 2 + 2]

@@ -1,5 +1,6 @@
 """torch's own tools meet the operator and the layer: storages, tracers, counters."""
 
+import copy
 import io
 import os
 import subprocess
@@ -322,3 +323,69 @@ def test_fx_quantisation_leaves_the_layers_whole(resnet):
         assert (quantised(x) - wanted).abs().max() <= 0.2 * wanted.abs().max()
     kept = [m for m in quantised.modules() if isinstance(m, DeformConv2d)]
     assert len(kept) == 3
+
+
+# --- An initialiser that reaches the branches -----------------------------------------
+
+
+def initialise(kind, model):
+    """Loops that people write."""
+    for m in model.modules():
+        if kind == "kaiming" and isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+    for p in model.parameters():
+        if kind == "xavier" and p.ndim > 1:
+            nn.init.xavier_uniform_(p)
+
+
+def deep():
+    layer = DeformConv2d(4, 4, 3, padding=1)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(layer))
+
+
+@pytest.mark.parametrize("kind", ["kaiming", "xavier"])
+@pytest.mark.parametrize("converted", [True, False])
+def test_an_overwritten_start_is_told_once(kind, converted, recwarn):
+    if converted:
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 4, 3)))
+        deformable(model, "1.0")
+    else:
+        model = deep()
+    initialise(kind, model)
+    x = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        model(x)  # a dry run for the sizes says nothing
+    model.eval()(x)
+    assert not recwarn
+    with pytest.warns(UserWarning, match=r"^1\.0: its offset branch .*reset_"):
+        model.train()(x)
+    recwarn.clear()
+    model(x)
+    assert not recwarn
+
+
+def test_no_false_alarm_about_the_start(recwarn):
+    """Fresh, mended, loaded, trained, averaged, copied models; a branch set alone."""
+    from torch.optim.swa_utils import AveragedModel
+
+    x = torch.randn(1, 3, 8, 8)
+    mended, loaded, trained, alone, replaced = (deep() for _ in range(5))
+    initialise("kaiming", mended)
+    mended[1][0].offset.reset_parameters()
+    initialise("kaiming", loaded)
+    loaded.load_state_dict(moved(deep()).state_dict())
+    nn.init.normal_(alone[1][0].offset.weight)
+    replaced[1][0].offset.weight = nn.Parameter(torch.randn(18, 4, 3, 3))
+    optimizer = torch.optim.SGD(trained.parameters(), lr=0.1)
+    average = AveragedModel(trained, multi_avg_fn=None)
+    for _ in range(3):
+        trained(x).square().sum().backward()
+        optimizer.step()
+        average.update_parameters(trained)
+    average.eval()(x)
+    for model in (deep(), mended, loaded, alone, replaced, copy.deepcopy(trained)):
+        model.train()(x)
+    torch.func.functional_call(deep(), dict(trained.named_parameters()), (x,))
+    assert not recwarn
