@@ -1,4 +1,4 @@
-"""Channel pruning of deformable layers by torch-pruning (`pip install torch-pruning`)."""
+"""Channel pruning of deformable layers by torch-pruning (its PyPI name)."""
 
 from __future__ import annotations
 
