@@ -135,7 +135,14 @@ padding_mode, device, dtype
     ) -> None:
         """What a convolution lacks to be deformable."""
         self.offset_groups, self.modulation = offset_groups, modulation
-        self.feature_channels = feature_channels or self.in_channels
+        if feature_channels is None:
+            feature_channels = self.in_channels
+        if not isinstance(feature_channels, int) or feature_channels < 1:
+            raise ValueError(
+                f"feature_channels is {feature_channels!r}; wanted the number of "
+                "channels that the branches read, an int of at least 1, or None"
+            )
+        self.feature_channels = feature_channels
         taps = offset_groups * self.kernel_size[0] * self.kernel_size[1]
 
         def branch(channels: int) -> Branch:

@@ -197,6 +197,7 @@ def test_under_autocast_offsets_keep_their_digits():
          "in_channels = 4"),
         ({"offset_groups": 0}, ValueError, "offset_groups is 0"),
         ({"offset_groups": 2.0}, TypeError, "offset_groups is 2.0, a float"),
+        ({"feature_channels": 0}, ValueError, "feature_channels is 0; wanted the"),
         ({"groups": 3}, ValueError, "in_channels must be divisible by groups"),
         ({"padding_mode": "ones"}, ValueError, "padding_mode"),
     ],
