@@ -21,7 +21,15 @@ GROUPS = (
     *("exact", "random", "sizes", "optional", "layout", "repeat", "malformed"),
     *("hostile", "sweeps"),
 )
-WRONG = "refdcn.grading.examples:swapped"
+# With --self-test all other arguments must have their defaults; the last three are
+# no arguments.
+SELF_TEST = ("self_test", "seed", "level", "command", "run", "default")
+FLAGS = {
+    "spec": "SPEC",
+    "dtypes": "--dtype",
+    "conventions": "--convention",
+    "gaps": "--gap",
+}
 
 EXIT_CODES = (
     "Exit code: 0 pass, 1 wrong (or imprecise for a declared precision), 2 usage, "
@@ -48,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
             "rotated-digits", help="deformable networks on randomly rotated digits"
         )
     )
-    add_bench(commands.add_parser("bench", help="time the operator beside others"))
+    bench = commands.add_parser("bench", help="time the operator beside others")
+    add_bench(bench)
+    bench.set_defaults(run=run_bench)
     return top
 
 
@@ -68,12 +78,21 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         help="grade every mistake of the catalogue, and correct implementations",
     )
     add_files(grade)
+    add_asked(grade)
+    add_declarations(grade)
+    add_limits(grade)
+    grade.set_defaults(run=run_grade, default=grade.get_default)
+
+
+def add_asked(grade: argparse.ArgumentParser) -> None:
+    """What is asked, and how the candidate is called."""
     grade.add_argument(
         "--strict",
         action="store_true",
         help="count non-finite inputs, and shapes computed unchecked, in the exit code",
     )
     grade.add_argument("--level", choices=LEVELS, default="smoke")
+    grade.add_argument("--seed", type=seed, help="repeat a run; default: a fresh one")
     grade.add_argument(
         "--dtype",
         dest="dtypes",
@@ -82,12 +101,6 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         default=list(DTYPES),
         help="what it is given; bfloat16 with --array torch only",
     )
-    grade.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        help="the working precision it promises, if not its dtype's own",
-    )
-    add_declarations(grade)
     grade.add_argument(
         "--array",
         choices=("numpy", "torch"),
@@ -100,9 +113,6 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         help="another interpreter to run it under: Python 3.8, NumPy 1.20 or later; "
         "nothing of refdcn is needed there",
     )
-    grade.add_argument("--seed", type=seed, help="repeat a run; default: a fresh one")
-    add_limits(grade)
-    grade.set_defaults(run=run_grade)
 
 
 def add_files(grade: argparse.ArgumentParser) -> None:
@@ -120,6 +130,11 @@ def add_files(grade: argparse.ArgumentParser) -> None:
 
 def add_declarations(grade: argparse.ArgumentParser) -> None:
     """What it promises, and what it may refuse."""
+    grade.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="the working precision it promises, if not its dtype's own",
+    )
     grade.add_argument(
         "--convention",
         dest="conventions",
@@ -266,6 +281,18 @@ def write_script(report: Report, path: Path) -> None:
 
 def run_self_test(options: argparse.Namespace) -> int:
     """Mistakes that must be caught, correct implementations that must not."""
+    ignored = [
+        FLAGS.get(name, f"--{name}")
+        for name, value in vars(options).items()
+        if name not in SELF_TEST and value != options.default(name)
+    ]
+    if ignored:
+        print(
+            f"refdcn grade: --self-test grades the grader itself; {ignored[0]} has no "
+            "meaning there (--seed and --level have)",
+            file=sys.stderr,
+        )
+        return 2
     from refdcn.grading.process.isolation import require_posix
     from refdcn.grading.selftest import selftest
 
@@ -279,21 +306,31 @@ def run_self_test(options: argparse.Namespace) -> int:
 
 def run_demo(options: argparse.Namespace) -> int:
     """Grade the two shipped kernels; the wrong one must be caught."""
-    from refdcn.grading import CannotStartError, grade
+    from refdcn.demo import two_kernels
 
-    codes = []
-    for title, spec in (
-        ("A correct kernel, refdcn.deform_conv2d:", "refdcn:deform_conv2d"),
-        ("A wrong one, which reads its offsets as (x, y):", WRONG),
-    ):
-        try:
-            report = grade(spec, dtypes=["float32"], seed=0, progress=True)
-        except CannotStartError as e:
-            print(f"refdcn demo: {e}", file=sys.stderr)
-            return 2
-        codes.append(report.exit_code)
-        print(f"{title}\n\n{report.text()}\n")
-    return 0 if codes == [0, 1] else 1
+    return two_kernels.run()
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    """Time this machine's processor, or prove the CUDA target on its card."""
+    if options.device == "cuda" or options.check:
+        return run_on_card(options)
+    from refdcn.bench import command
+
+    return command.run(options)
+
+
+def run_on_card(options: argparse.Namespace) -> int:
+    """What there is to run there: the check, with its timings."""
+    if options.device != "cuda" or not options.check:
+        print(
+            "refdcn bench: --device cuda and --check go together, and time as well",
+            file=sys.stderr,
+        )
+        return 2
+    from refdcn.card import check
+
+    return check.run(options.json, options.limit or check.SECONDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

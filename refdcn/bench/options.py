@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 TABLE = (
     "1x64x56x56->64",
@@ -36,7 +35,6 @@ PLOT_HELP = (
 
 def add_arguments(bench: argparse.ArgumentParser) -> None:
     """All of them."""
-    bench.set_defaults(run=run)
     add = bench.add_argument
     add("--shapes", nargs="+", metavar="SHAPE", help=SHAPES_HELP)
     add(
@@ -91,25 +89,3 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; wanted an int of at least 1")
     return int(text)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Loads the rest when it is needed."""
-    if options.device == "cuda" or options.check:
-        return run_on_card(options)
-    from refdcn.bench.command import run
-
-    return run(options)
-
-
-def run_on_card(options: argparse.Namespace) -> int:
-    """What there is to run there: the check, with its timings."""
-    if options.device != "cuda" or not options.check:
-        print(
-            "refdcn bench: --device cuda and --check go together, and time as well",
-            file=sys.stderr,
-        )
-        return 2
-    from refdcn.bench.cuda_check import SECONDS, run
-
-    return run(options.json, options.limit or SECONDS)

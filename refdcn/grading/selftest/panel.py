@@ -201,7 +201,10 @@ def others() -> list[Member]:
 def on_torch() -> list[Member]:
     """Those of rewrites.py, if torch is installed."""
     try:
-        from refdcn.grading.process.inside.torch_arrays import forward_of, grad_of
+        from refdcn.grading.process.inside.adapters.torch_arrays import (
+            forward_of,
+            grad_of,
+        )
         from refdcn.grading.selftest import rewrites
     except ImportError:
         return []

@@ -16,22 +16,21 @@ import torch
 
 import refdcn
 from refdcn import cli
-from refdcn.bench import (
-    cuda_cases,
-    cuda_check,
-    cuda_child,
-    cuda_timing,
-    cuda_watched,
-)
-from refdcn.bench.cuda_check import Task
+from refdcn.card import cases as card_cases
+from refdcn.card import check as card_check
+from refdcn.card import checkout
+from refdcn.card import child as card_child
+from refdcn.card import timing as card_timing
+from refdcn.card import watched as card_watched
+from refdcn.card.check import Task
 
 COMMAND = ["bench", "--device", "cuda", "--check"]
 
 
 @pytest.fixture
 def no_card(monkeypatch):
-    monkeypatch.setattr(cuda_cases, "DEVICE", "cpu")
-    monkeypatch.setattr(cuda_timing, "DEVICE", "cpu")
+    monkeypatch.setattr(card_cases, "DEVICE", "cpu")
+    monkeypatch.setattr(card_timing, "DEVICE", "cpu")
 
 
 # --- Where nothing can run -----------------------------------------------------------
@@ -39,7 +38,7 @@ def no_card(monkeypatch):
 
 def test_without_a_card_it_says_so(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(cuda_check, "NEEDED", ("torch",))
+    monkeypatch.setattr(card_check, "NEEDED", ("torch",))
     file = tmp_path / "check.json"
     assert cli.main([*COMMAND, "--json", str(file)]) == 2
     assert "no card, nothing ran: torch finds no CUDA device" in capsys.readouterr().err
@@ -47,7 +46,7 @@ def test_without_a_card_it_says_so(monkeypatch, capsys, tmp_path):
 
 
 def test_it_says_what_is_not_installed(monkeypatch, capsys):
-    monkeypatch.setattr(cuda_check, "NEEDED", ("torch", "no_such_package"))
+    monkeypatch.setattr(card_check, "NEEDED", ("torch", "no_such_package"))
     assert cli.main(COMMAND) == 2
     assert "not installed: no_such_package" in capsys.readouterr().err
 
@@ -57,7 +56,7 @@ def test_a_package_that_does_not_load_is_told(monkeypatch, capsys):
         raise OSError("libcudart.so: cannot open")
 
     monkeypatch.setattr(torch.cuda, "is_available", broken)
-    monkeypatch.setattr(cuda_check, "NEEDED", ("torch",))
+    monkeypatch.setattr(card_check, "NEEDED", ("torch",))
     assert cli.main(COMMAND) == 2
     assert "nothing ran: OSError: libcudart.so" in capsys.readouterr().err
 
@@ -72,7 +71,7 @@ def test_device_and_check_go_together(capsys):
 ENDS = {  # Python in place of a check: verdict, and what the record says
     "pass": ("passed", ""),
     "raise ValueError('off')": ("failed", "off"),
-    "raise cuda_child.Skip('no tool')": ("not run", "no tool"),
+    "raise card_child.Skip('no tool')": ("not run", "no tool"),
     "raise torch.OutOfMemoryError('wants 80 GiB')": ("undecided", "wants 80 GiB"),
     "raise RuntimeError('CUDA error: out of memory')": ("undecided", "out of memory"),
     "raise RuntimeError('CUDA_ERROR_OUT_OF_MEMORY')": ("undecided", "OUT_OF_MEMORY"),
@@ -86,22 +85,22 @@ ENDS = {  # Python in place of a check: verdict, and what the record says
 
 @pytest.fixture
 def stub(monkeypatch, tmp_path):
-    """cuda_check's children run this text as their check; torch is a stand-in."""
+    """card_check's children run this text as their check; torch is a stand-in."""
 
     def write(text):
         (tmp_path / "stub_check.py").write_text(
-            "from refdcn.bench import cuda_child\n"
+            "from refdcn.card import child as card_child\n"
             "class torch:\n    class OutOfMemoryError(RuntimeError): pass\n"
             "def check(*arguments):\n" + text
         )
-        return {"PYTHONPATH": f"{cuda_check.ROOT}:{tmp_path}"}
+        return {"PYTHONPATH": f"{card_check.ROOT}:{tmp_path}"}
 
     return write
 
 
 def ran(environment, folder, seconds=30.0, before=()):
     task = Task("stub", seconds, ("stub_check:check", "a", "b"), before=before)
-    return cuda_check.child(task, folder, environment)
+    return card_check.child(task, folder, environment)
 
 
 @pytest.mark.parametrize("text", ENDS)
@@ -127,7 +126,7 @@ def test_what_the_limit_cuts_short_is_undecided(stub, tmp_path):
     """Its own time is up: failed. All time is up: it had no chance."""
     environment = stub("    import time\n    time.sleep(60)\n")
     task = Task("stub", 2.0, ("stub_check:check",), cut=True)
-    check = cuda_check.child(task, tmp_path, environment)
+    check = card_check.child(task, tmp_path, environment)
     assert check.verdict == "undecided" and "--limit" in check.detail["ended"]
 
 
@@ -180,28 +179,28 @@ def test_a_sanitizer_must_say_that_all_is_well(
 def test_the_sanitizer_is_found_in_the_toolkit(monkeypatch, tmp_path):
     program = tmp_path / "compute-sanitizer"
     program.touch(0o755)
-    monkeypatch.setattr(cuda_check, "TOOLKITS", ["/nowhere", str(tmp_path)])
+    monkeypatch.setattr(card_check, "TOOLKITS", ["/nowhere", str(tmp_path)])
     monkeypatch.setenv("PATH", "/nowhere")
-    assert cuda_check.sanitizer("memcheck").before[0] == str(program)
+    assert card_check.sanitizer("memcheck").before[0] == str(program)
 
 
 def test_no_setting_of_the_machine_changes_what_is_checked(monkeypatch, tmp_path):
     """NVIDIA's containers allow TF32, which float32's bounds do not."""
-    for name in cuda_check.UNSET:
+    for name in card_check.UNSET:
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    given = cuda_check.settings(tmp_path)
+    given = card_check.settings(tmp_path)
     assert not {name for name in given if "TF32" in name or "BLOCKING" in name}
     assert not {"NUMBA_ENABLE_CUDASIM", "NUMBA_DISABLE_JIT"} & set(given)
-    assert given["PYTHONPATH"] == f"{cuda_check.ROOT}:/elsewhere"
+    assert given["PYTHONPATH"] == f"{card_check.ROOT}:/elsewhere"
 
 
 def test_every_check_exists():
-    for task in [*cuda_check.tasks(), cuda_check.sanitizer("memcheck")]:
+    for task in [*card_check.tasks(), card_check.sanitizer("memcheck")]:
         module, _, name = task.call[0].partition(":")
         assert callable(getattr(sys.modules[module], name))
-        assert task.seconds < cuda_check.SECONDS
-    names = [task.name for task in cuda_check.tasks()]
+        assert task.seconds < card_check.SECONDS
+    names = [task.name for task in card_check.tasks()]
     assert len(set(names)) == len(names)
 
 
@@ -234,12 +233,12 @@ def pretended(monkeypatch):
         started.append(task)
         timing = task.name.startswith("timings")
         detail = {"parts": [ROW]} if timing else {"answer": "a | b"}
-        return cuda_check.Check(task.name, ends.get(task.name, "passed"), detail, 0.0)
+        return card_check.Check(task.name, ends.get(task.name, "passed"), detail, 0.0)
 
-    monkeypatch.setattr(cuda_check, "missing", lambda: None)
-    monkeypatch.setattr(cuda_check, "machine", lambda: {"card": "none"})
-    monkeypatch.setattr(cuda_check, "child", child)
-    monkeypatch.setattr(cuda_check.shutil, "which", lambda name, path: None)
+    monkeypatch.setattr(card_check, "missing", lambda: None)
+    monkeypatch.setattr(card_check, "machine", lambda: {"card": "none"})
+    monkeypatch.setattr(card_check, "child", child)
+    monkeypatch.setattr(card_check.shutil, "which", lambda name, path: None)
     return ends, started
 
 
@@ -252,7 +251,7 @@ def test_record_and_table(pretended, capsys, tmp_path):
     verdicts = {c["name"]: c["verdict"] for c in record["checks"]}
     assert verdicts.pop("float16 positions") == "failed"
     absent = {name for name, verdict in verdicts.items() if verdict == "not run"}
-    tools = {f"compute-sanitizer {tool}" for tool in cuda_check.SANITIZERS}
+    tools = {f"compute-sanitizer {tool}" for tool in card_check.SANITIZERS}
     assert absent == tools | {"CuPy arrays"}
     shown = capsys.readouterr().out
     assert "Card: none. " in shown and "1 failed, 0 undecided, 4 not run" in shown
@@ -270,7 +269,7 @@ def test_record_and_table(pretended, capsys, tmp_path):
     assert json.loads(file.read_text())["verdict"] == "passed"
 
 
-NEEDS_NOTHING = [task.name for task in cuda_check.tasks() if not task.needs]
+NEEDS_NOTHING = [task.name for task in card_check.tasks() if not task.needs]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +297,7 @@ def test_what_proves_nothing_is_no_proof(pretended, capsys, tmp_path, name, how)
 def test_nothing_at_all_is_no_proof(pretended, tmp_path, how):
     ends, _ = pretended
     ends.clear()
-    ends.update(dict.fromkeys((task.name for task in cuda_check.tasks()), how))
+    ends.update(dict.fromkeys((task.name for task in card_check.tasks()), how))
     assert cli.main([*COMMAND, "--json", str(tmp_path / "check.json")]) == 3
 
 
@@ -318,7 +317,7 @@ def test_a_record_that_cannot_be_written_is_printed(pretended, capsys, tmp_path)
 def test_the_time_of_all_is_limited(pretended, monkeypatch, tmp_path):
     ends, started = pretended
     moments = iter([0.0, 100.0])
-    monkeypatch.setattr(cuda_check.time, "monotonic", lambda: next(moments, 500.0))
+    monkeypatch.setattr(card_check.time, "monotonic", lambda: next(moments, 500.0))
     file = tmp_path / "check.json"
     assert cli.main([*COMMAND, "--json", str(file), "--limit", "200"]) == 3
     assert [(task.seconds, task.cut) for task in started] == [(100.0, True)]
@@ -329,8 +328,8 @@ def test_the_time_of_all_is_limited(pretended, monkeypatch, tmp_path):
 
 
 def test_the_machine_is_described_as_far_as_it_can_be(monkeypatch):
-    monkeypatch.setattr(cuda_check, "VERSIONS", ("numpy", "no-such-package"))
-    found = cuda_check.machine()
+    monkeypatch.setattr(card_check, "VERSIONS", ("numpy", "no-such-package"))
+    found = card_check.machine()
     assert found["numpy"] == np.__version__ and found["no-such-package"] is None
     assert found["card"]
 
@@ -339,37 +338,37 @@ def test_the_machine_is_described_as_far_as_it_can_be(monkeypatch):
 
 
 def test_agreement_is_within_and_a_wrong_one_is_not(no_card, monkeypatch):
-    monkeypatch.setattr(cuda_cases, "SHAPES", cuda_cases.SHAPES[::3])
-    assert 0 < cuda_cases.agreement() <= 1
-    assert 0 < cuda_cases.agreement("by_torchvision") <= 1
-    right = cuda_cases.by_torchvision
+    monkeypatch.setattr(card_cases, "SHAPES", card_cases.SHAPES[::3])
+    assert 0 < card_cases.agreement() <= 1
+    assert 0 < card_cases.agreement("by_torchvision") <= 1
+    right = card_cases.by_torchvision
 
     def wrong(tensors, window):
         y, *grads = right(tensors, window)
         return [y * (1 + 1e-3), *grads]
 
-    monkeypatch.setattr(cuda_cases, "by_torchvision", wrong)
+    monkeypatch.setattr(card_cases, "by_torchvision", wrong)
     with pytest.raises(AssertionError, match="times the roundings"):
-        cuda_cases.agreement("by_torchvision")
+        card_cases.agreement("by_torchvision")
 
 
 def test_nan_is_no_agreement():
     nan = [torch.tensor([np.nan])]
     with pytest.raises(AssertionError):
-        cuda_cases.compare(nan, nan, np.float32, 1)
+        card_cases.compare(nan, nan, np.float32, 1)
 
 
 def test_absent_packages_are_not_run(no_card, monkeypatch):
     for name in ("torchvision.ops", "cupy", "hypothesis"):
         monkeypatch.setitem(sys.modules, name, None)
     for check, *arguments in (
-        (cuda_cases.agreement, "by_torchvision"),
-        (cuda_cases.properties, "atomic", "formula"),
-        (cuda_cases.other_arrays, "cupy"),
+        (card_cases.agreement, "by_torchvision"),
+        (card_cases.properties, "atomic", "formula"),
+        (card_cases.other_arrays, "cupy"),
     ):
-        with pytest.raises(cuda_child.Skip):
+        with pytest.raises(card_child.Skip):
             check(*arguments)
-    assert "torchvision" not in cuda_cases.half_positions()
+    assert "torchvision" not in card_cases.half_positions()
 
 
 def test_a_torchvision_without_cuda_is_not_run(no_card, monkeypatch):
@@ -380,9 +379,9 @@ def test_a_torchvision_without_cuda_is_not_run(no_card, monkeypatch):
         raise NotImplementedError("no kernel for 'CUDA'\nand much more")
 
     monkeypatch.setattr(torchvision.ops, "deform_conv2d", without)
-    with pytest.raises(cuda_child.Skip, match="no kernel for 'CUDA'$"):
-        cuda_cases.agreement("by_torchvision")
-    assert "torchvision" not in cuda_cases.half_positions()
+    with pytest.raises(card_child.Skip, match="no kernel for 'CUDA'$"):
+        card_cases.agreement("by_torchvision")
+    assert "torchvision" not in card_cases.half_positions()
 
 
 BESIDE = ("threadpoolctl", "scipy", "matplotlib", "tqdm", "pytest", "torchvision")
@@ -396,24 +395,22 @@ def find(name, *how):
     return found(name, *how)
 
 builtins.__import__ = find
-from refdcn.bench import cuda_cases, cuda_check, cuda_child, cuda_watched
+from refdcn.card import cases, check, checkout, child, watched
 from refdcn import cuda
 import numpy, torch
-case, window = cuda_cases.inputs(cuda_cases.SHAPES[0])
-wanted = cuda_cases.by_loops(case, window)
-cuda_cases.both = lambda tensors, window: [torch.from_numpy(a) for a in wanted]
-cuda_cases.DEVICE, cuda_cases.SHAPES = "cpu", cuda_cases.SHAPES[:1]
-cuda_cases.compare(cuda_cases.both(case, window), wanted, numpy.float64, 1)
+case, window = cases.inputs(cases.SHAPES[0])
+wanted = cases.by_loops(case, window)
+cases.both = lambda tensors, window: [torch.from_numpy(a) for a in wanted]
+cases.DEVICE, cases.SHAPES = "cpu", cases.SHAPES[:1]
+cases.compare(cases.both(case, window), wanted, numpy.float64, 1)
 try:
     cuda.require_cuda()
 except (ImportError, RuntimeError) as e:
     print(e)
 try:
-    sys.path.insert(0, str(cuda_cases.TESTS))
-    import cuda_card
-    cuda_card.COUNT = 0
-    cuda_cases.properties("atomic", "torchvision")
-except cuda_child.Skip as e:
+    checkout.drawn_geometries().COUNT = 0
+    cases.properties("atomic", "torchvision")
+except child.Skip as e:
     print(e)
 """
 
@@ -428,13 +425,13 @@ def test_what_a_card_s_machine_may_lack_is_not_imported():
 
 
 def test_half_positions_tells_refdcn_from_torchvision(no_card):
-    found = cuda_cases.half_positions()
+    found = card_cases.half_positions()
     assert abs(found["refdcn"] - 1500.3) < 0.5 and found["torchvision"] == 1500
 
 
 @pytest.mark.parametrize("check", ["half_types", "deterministic"])
 def test_repeated_bits(no_card, monkeypatch, check):
-    assert getattr(cuda_cases, check)()
+    assert getattr(card_cases, check)()
     right = refdcn.deform_conv2d
     calls = iter(range(100))
 
@@ -443,25 +440,30 @@ def test_repeated_bits(no_card, monkeypatch, check):
 
     monkeypatch.setattr(refdcn, "deform_conv2d", drifting)
     with pytest.raises(AssertionError, match="differ|rounded"):
-        getattr(cuda_cases, check)()
+        getattr(card_cases, check)()
 
 
 def test_drawn_geometries(no_card, monkeypatch):
-    if not cuda_cases.TESTS.is_dir():
-        monkeypatch.setattr(cuda_cases, "TESTS", Path(__file__).parents[1] / "support")
+    monkeypatch.setattr(checkout, "SUPPORT", Path(__file__).parents[1] / "support")
     import cuda_card
 
     monkeypatch.setattr(cuda_card, "DEVICE", "cpu")
     monkeypatch.setattr(cuda_card, "COUNT", 20)
     for witness in cuda_card.WITNESSES:
-        assert "hypothesis" in cuda_cases.properties("atomic", witness)
+        assert "hypothesis" in card_cases.properties("atomic", witness)
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_an_installation_has_no_drawn_geometries(monkeypatch, tmp_path):
+    monkeypatch.setattr(checkout, "SUPPORT", tmp_path / "none")
+    with pytest.raises(card_child.Skip, match="needs a checkout"):
+        card_cases.properties("atomic", "formula")
+
+
 def test_large_arrays_at_a_small_size(no_card, monkeypatch):
-    monkeypatch.setattr(cuda_cases, "room", lambda needed: None)
-    assert cuda_cases.large_batch(2, 8) == "8192 numbers"
-    assert cuda_cases.large_image(3, 40, 16) == "4800 numbers"
+    monkeypatch.setattr(card_cases, "room", lambda needed: None)
+    assert card_cases.large_batch(2, 8) == "8192 numbers"
+    assert card_cases.large_image(3, 40, 16) == "4800 numbers"
     right = refdcn.deform_conv2d_grad
 
     def lost(grad_y, x, *args):
@@ -470,15 +472,15 @@ def test_large_arrays_at_a_small_size(no_card, monkeypatch):
 
     monkeypatch.setattr(refdcn, "deform_conv2d_grad", lost)
     with pytest.raises(AssertionError):
-        cuda_cases.large_image(3, 40, 16)
+        card_cases.large_image(3, 40, 16)
 
 
 def test_too_small_a_card_is_not_run(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**30, 2**31))
-    with pytest.raises(cuda_child.Skip, match="needs 9 GiB free, there are 1"):
-        cuda_cases.large_batch()
-    with pytest.raises(cuda_child.Skip, match="GiB free"):
-        cuda_cases.large_image()
+    with pytest.raises(card_child.Skip, match="needs 9 GiB free, there are 1"):
+        card_cases.large_batch()
+    with pytest.raises(card_child.Skip, match="GiB free"):
+        card_cases.large_image()
 
 
 class Stream:
@@ -515,9 +517,9 @@ def test_streams(no_card, monkeypatch, waits):
     EVENTS.clear()
     if waits:
         with pytest.raises(AssertionError, match="waited"):
-            cuda_cases.streams()
+            card_cases.streams()
     else:
-        assert cuda_cases.streams() == "20 streams"
+        assert card_cases.streams() == "20 streams"
         # A stream's first call may allocate, which may wait: it is not the one judged.
         last = ["called", "waited", "busy", "called", "asked", "waited"]
         assert EVENTS[-12:] == 2 * last
@@ -543,14 +545,14 @@ def test_the_watched_program(monkeypatch):
         return [a.view(Array) * wrong[deterministic] for a in grads]
 
     monkeypatch.setattr(numba.cuda, "to_device", lambda a: a.view(Array))
-    monkeypatch.setattr(cuda_watched.cuda, "forward", forward)
-    monkeypatch.setattr(cuda_watched.cuda, "backward", backward)
+    monkeypatch.setattr(card_watched.cuda, "forward", forward)
+    monkeypatch.setattr(card_watched.cuda, "backward", backward)
     wrong = {False: 1, True: 1}
-    cuda_watched.main()
+    card_watched.main()
     for form in wrong:
         wrong = {form: 1.001, not form: 1}
         with pytest.raises(AssertionError, match=f"deterministic={form}"):
-            cuda_watched.main()
+            card_watched.main()
 
 
 # --- Times ---------------------------------------------------------------------------
@@ -559,11 +561,11 @@ def test_the_watched_program(monkeypatch):
 @pytest.fixture
 def clock(no_card, monkeypatch):
     """Each call is made, and takes as long as its contestant is told to."""
-    monkeypatch.setattr(cuda_timing, "ROUNDS", 1)
-    monkeypatch.setattr(cuda_timing, "WARM", 1)
-    monkeypatch.setattr(cuda_timing, "elapsed", lambda call: call() is None or 3.0)
-    monkeypatch.setattr(cuda_timing, "host", lambda call: 0.5)
-    monkeypatch.setattr(cuda_timing, "peak", lambda call: call() is None or 2**20)
+    monkeypatch.setattr(card_timing, "ROUNDS", 1)
+    monkeypatch.setattr(card_timing, "WARM", 1)
+    monkeypatch.setattr(card_timing, "elapsed", lambda call: call() is None or 3.0)
+    monkeypatch.setattr(card_timing, "host", lambda call: 0.5)
+    monkeypatch.setattr(card_timing, "peak", lambda call: call() is None or 2**20)
 
 
 SMALL = "2x4x6x5->3"
@@ -572,16 +574,16 @@ SMALL = "2x4x6x5->3"
 def test_every_contestant_is_timed(clock):
     before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
     try:
-        rows = list(cuda_timing.measure(SMALL))
+        rows = list(card_timing.measure(SMALL))
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before
         torch.backends.cuda.matmul.allow_tf32 = False
-    assert len(rows) == len(cuda_timing.DTYPES) * len(cuda_timing.DIRECTIONS)
+    assert len(rows) == len(card_timing.DTYPES) * len(card_timing.DIRECTIONS)
     for row in rows:
         assert not [name for name in row if name.endswith("error")], row
         for name in ("refdcn", "torchvision", "dense", "product", "copy"):
             assert row[f"{name} ms"] and row[f"{name} bytes"]
-    assert len(cuda_timing.table(rows)) == 2 + len(rows)
+    assert len(card_timing.table(rows)) == 2 + len(rows)
 
 
 def test_a_contestant_that_fails_says_why(clock, monkeypatch):
@@ -592,13 +594,13 @@ def test_a_contestant_that_fails_says_why(clock, monkeypatch):
         raise torch.OutOfMemoryError("wants 80 GiB")
 
     monkeypatch.setattr(torchvision.ops, "deform_conv2d", full)
-    rows = list(cuda_timing.measure(SMALL))
+    rows = list(card_timing.measure(SMALL))
     assert all("80 GiB" in row["torchvision error"] for row in rows)
     assert all("refdcn ms" in row and "torchvision ms" not in row for row in rows)
     monkeypatch.setattr(refdcn, "deform_conv2d", full)
     found = []
     with pytest.raises(AssertionError, match="refdcn: OutOfMemoryError"):
-        found.extend(iter_kept(cuda_timing.measure(SMALL), found))
+        found.extend(iter_kept(card_timing.measure(SMALL), found))
     assert len(found) == len(rows)
 
 
@@ -620,11 +622,11 @@ def test_products_are_those_of_all_tiles(no_card, monkeypatch):
 
     w = parse("2x4x16x15->3")
     for training, times in ((False, 1), (True, 3)):
-        call = cuda_timing.products(w, torch.float32, training)
+        call = card_timing.products(w, torch.float32, training)
         monkeypatch.setattr(torch, "mm", mm)
         call()
         monkeypatch.undo()
-        monkeypatch.setattr(cuda_timing, "DEVICE", "cpu")
+        monkeypatch.setattr(card_timing, "DEVICE", "cpu")
         monkeypatch.setattr(operator, "TILE_BYTES", 10_000)
         assert len(done) > times  # several tiles, the last one perhaps not full
         assert 1 <= sum(done) / (times * product_flops(w)) < 1.3

@@ -32,9 +32,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from refdcn.bench import cuda_timing
+from refdcn.card import timing
+from refdcn.card.checkout import ROOT
 
-ROOT = Path(__file__).parents[2]
 NEEDED = ("numpy", "torch", "numba", "numba_cuda")
 VERSIONS = (
     "torch", "torchvision", "numba", "numba-cuda", "llvmlite", "numpy", "cupy",
@@ -55,8 +55,8 @@ UNSET = (  # what would make other numbers of the same code, or no kernels
 )
 RECORD = "refdcn-cuda.json"
 SECONDS = 570  # of the whole run, unless told otherwise
-CASES, TIMING = "refdcn.bench.cuda_cases", "refdcn.bench.cuda_timing"
-MODULE = "refdcn.bench.cuda_child"
+CASES, TIMING = "refdcn.card.cases", "refdcn.card.timing"
+MODULE = "refdcn.card.child"
 
 
 VERDICTS = ("passed", "failed", "undecided", "not run")
@@ -64,7 +64,7 @@ EXITS = {"passed": 0, "failed": 1, "undecided": 3}  # of the whole; 2: nothing r
 
 
 class Task(NamedTuple):
-    """A check that is to run: what cuda_child is told, and for how long."""
+    """A check that is to run: what refdcn.card.child is told, and for how long."""
 
     name: str
     seconds: float
@@ -103,7 +103,7 @@ def tasks() -> list[Task]:
     ]  # fmt: skip
     timings = [
         Task(f"timings {shape}", 90, (f"{TIMING}:measure", shape))
-        for shape in cuda_timing.SHAPES
+        for shape in timing.SHAPES
     ]
     properties = [
         Task(f"drawn geometries, {form}, {witness}", 120,
@@ -148,7 +148,7 @@ def run(json_file: str | None = None, seconds: float = SECONDS) -> int:
             print(f"{check.verdict:9} {check.name} ({check.seconds:.0f} s)", flush=True)
             record["checks"].append(check._asdict())
             record["verdict"], record["why"] = verdict(record["checks"])
-            record["aims"] = cuda_timing.aims(timings(record))
+            record["aims"] = timing.aims(timings(record))
             record["seconds"] = time.monotonic() - begin
             save(path, record)
     print(table(record))
@@ -156,7 +156,7 @@ def run(json_file: str | None = None, seconds: float = SECONDS) -> int:
 
 
 def verdict(checks: Sequence[dict[str, Any]]) -> tuple[str, list[str]]:
-    """Of the whole, and the names of the checks that make it so."""
+    """(verdict of the whole, the names of the checks that make it so)."""
     for bad in ("failed", "undecided"):
         names = [c["name"] for c in checks if c["verdict"] == bad]
         if names:
@@ -199,7 +199,7 @@ def sanitizer(tool: str) -> Task:
     program = shutil.which("compute-sanitizer", path=path) or ""
     # Numba asks the driver what may be an error, and raises what matters itself.
     options = "--report-api-errors=no", "--target-processes=all"
-    call = ("refdcn.bench.cuda_watched:main",)
+    call = ("refdcn.card.watched:main",)
     before = program, f"--tool={tool}", *options, f"--error-exitcode={FOUND}"
     return Task(f"compute-sanitizer {tool}", 150, call, "compute-sanitizer", before)
 
@@ -243,7 +243,7 @@ def child(task: Task, folder: Path, environment: dict[str, str]) -> Check:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Its whole group, once: what it started may outlive it."""
+    """Kill the child's whole group, once: what it started may outlive it."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -357,7 +357,7 @@ def table(record: dict[str, Any]) -> str:
     lines += [headline(record), "", "| check | verdict | |", "|---|---|---|"]
     for c in record["checks"]:
         lines.append(f"| {c['name']} | {c['verdict']} | {brief(c)} |")
-    lines += ["", *cuda_timing.table(timings(record)), ""]
+    lines += ["", *timing.table(timings(record)), ""]
     for aim in record.get("aims", []):
         found = "not measured" if aim["found"] is None else f"{aim['found']:.2f}"
         met = {True: "met", False: "not met", None: "unknown"}[aim["met"]]

@@ -1,6 +1,6 @@
 """One check of a card in a process of its own, which may hang or die of it.
 
-`python -m refdcn.bench.cuda_child FILE MODULE:FUNCTION [ARGUMENT...]` adds lines of
+`python -m refdcn.card.child FILE MODULE:FUNCTION [ARGUMENT...]` adds lines of
 JSON to FILE: {"part": ...} for what the function yields, and a verdict last.
 """
 
@@ -56,6 +56,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from refdcn.bench import cuda_child  # not __main__: a check raises that one's Skip
+    from refdcn.card import child  # not __main__: a check raises that one's Skip
 
-    cuda_child.main()
+    child.main()

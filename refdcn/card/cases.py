@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 import refdcn
-from refdcn import loops
-from refdcn.bench.cuda_child import Skip
+from refdcn import loops, shapes
+from refdcn.card import checkout
+from refdcn.card.child import Skip
 
 DEVICE = "cuda"
-TESTS = Path(__file__).parents[2] / "tests" / "support"
 SHAPES = (  # N, C_in, C_out, H, W, groups, offset groups, stride, padding, dilation
     (2, 6, 4, 7, 5, 2, 3, 2, 1, 1), (1, 64, 64, 9, 8, 1, 1, 1, 1, 1),
     (3, 8, 12, 6, 11, 4, 2, 1, 2, 2), (1, 4, 4, 1, 9, 1, 1, 1, 1, 1),
@@ -28,7 +26,7 @@ def inputs(
 ) -> tuple[list[Any], dict[str, int]]:
     """x, offset, weight, mask, bias, grad_y and the window of one 3x3 call."""
     N, C_in, C_out, H, W, groups, offset_groups, stride, padding, dilation = shape
-    out = [(n + 2 * padding - 2 * dilation - 1) // stride + 1 for n in (H, W)]
+    out = [shapes.output_size(n, 3, stride, 2 * padding, dilation) for n in (H, W)]
     rng = np.random.default_rng(seed)
     sizes = (
         (N, C_in, H, W), (N, 18 * offset_groups, *out),
@@ -52,7 +50,7 @@ def both(arrays: list[Any], window: dict[str, int], op: Any = None) -> list[Any]
 
 
 def by_loops(arrays: list[Any], window: dict[str, int]) -> list[Any]:
-    """The same by loops.py on this machine's processor, in the arrays' dtype."""
+    """What `both` gives, by loops.py on this machine's processor; dtypes stay."""
     *given, grad_y = arrays
     pairs = {name: (size, size) for name, size in window.items()}
     y = loops.deform_conv2d(*given, **pairs)
@@ -60,7 +58,7 @@ def by_loops(arrays: list[Any], window: dict[str, int]) -> list[Any]:
 
 
 def by_torchvision(arrays: list[Any], window: dict[str, int]) -> list[Any]:
-    """The same by torchvision on the card."""
+    """What `both` gives, by torchvision on the card."""
     deform_conv2d = torchvision()
 
     def op(x: Any, offset: Any, weight: Any, mask: Any, bias: Any, **w: int) -> Any:
@@ -105,7 +103,7 @@ def host(a: Any) -> Any:
 
 
 def terms(arrays: list[Any]) -> int:
-    """Of the longest sum: over C_in and taps, or over outputs."""
+    """How many the longest sum has: over C_in and taps, or over outputs."""
     weight, grad_y = arrays[2], arrays[5]
     return int(max(weight[0].size * grad_y.shape[1], grad_y[:, 0].size))
 
@@ -129,18 +127,13 @@ def agreement(witness: str = "by_loops") -> float:
 
 def properties(deterministic: str, witness: str) -> str:
     """The geometries that the tests draw, on the card."""
-    if not TESTS.is_dir():
-        raise Skip("the drawn geometries are in the tests; needs a checkout")
     try:
         import hypothesis
     except ImportError:
         raise Skip("hypothesis is not installed") from None
     if witness == "torchvision":
         torchvision()
-    sys.path.insert(0, str(TESTS))
-    import cuda_card  # type: ignore[import-not-found]
-
-    cuda_card.agrees(witness, deterministic == "deterministic")
+    checkout.drawn_geometries().agrees(witness, deterministic == "deterministic")
     return f"hypothesis {hypothesis.__version__}"
 
 
@@ -192,7 +185,7 @@ class in_order:  # noqa: N801 - used as a word
 
 
 def deterministic() -> str:
-    """The same bits of every gradient in 20 runs; how often they differ without."""
+    """20 runs give every gradient the same bits; how often they differ without."""
     arrays, window = inputs((4, 32, 32, 20, 20, 1, 1, 1, 1, 1), dtype=np.float32)
     tensors = on_card(arrays)
     with in_order():

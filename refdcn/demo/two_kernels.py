@@ -1,0 +1,20 @@
+"""`refdcn demo`: a right and a wrong kernel are graded, the wrong one is caught."""
+
+from __future__ import annotations
+
+from refdcn.grading import grade
+
+KERNELS = (
+    ("A correct kernel, refdcn.deform_conv2d:", "refdcn:deform_conv2d"),
+    ("A wrong one, which reads its offsets as (x, y):", "refdcn.demo.wrong:swapped"),
+)
+
+
+def run() -> int:
+    """Print both reports; 0 if the first is right and the second wrong."""
+    codes = []
+    for title, spec in KERNELS:
+        report = grade(spec, dtypes=["float32"], seed=0, progress=True)
+        codes.append(report.exit_code)
+        print(f"{title}\n\n{report.text()}\n")
+    return 0 if codes == [0, 1] else 1
