@@ -232,7 +232,7 @@ def run_grade(options: argparse.Namespace) -> int:
         print("refdcn grade: SPEC is missing; torchvision is one", file=sys.stderr)
         return 2
     from refdcn.grading import CannotStartError, Interrupted
-    from refdcn.grading.gaps import DeclarationError
+    from refdcn.grading.judging.gaps import DeclarationError
     from refdcn.grading.process.inside.candidates import SpecError
 
     try:
@@ -258,7 +258,7 @@ def run_grade(options: argparse.Namespace) -> int:
 def graded(options: argparse.Namespace) -> Report:
     """The report on what was typed: arguments are named as the fields of Options."""
     from refdcn.grading import grade
-    from refdcn.grading.gaps import read
+    from refdcn.grading.judging.gaps import read
     from refdcn.grading.options import NAMES
     from refdcn.grading.process.inside.candidates import split
 

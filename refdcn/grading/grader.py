@@ -18,9 +18,9 @@ from refdcn.grading.diagnosis.hypotheses import PREDICTIONS
 from refdcn.grading.diagnosis.recheck import recheck
 from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
-from refdcn.grading.gaps import DeclarationError
 from refdcn.grading.judging.declared import applied
 from refdcn.grading.judging.finding import Finding
+from refdcn.grading.judging.gaps import DeclarationError
 from refdcn.grading.judging.lower_precision import explained
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.options import Options, chosen

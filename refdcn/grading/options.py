@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from refdcn.grading.gaps import DeclarationError, parse
 from refdcn.grading.judging.declared import parse_conventions
+from refdcn.grading.judging.gaps import DeclarationError, parse
 from refdcn.grading.process.isolation import MEMORY, SECONDS
 from refdcn.grading.questions.suite import LEVELS
 

@@ -35,7 +35,7 @@ def pruning_arguments(model: nn.Module) -> dict[str, Any]:
     """
     from torch_pruning.pruner.function import ConvPruner
 
-    class DeformConvPruner(ConvPruner):  # type: ignore[misc]
+    class DeformConvPruner(ConvPruner):
         def prune_in_channels(self, layer: Any, idxs: Sequence[int]) -> Any:
             for branch in filter(None, (layer.offset, layer.mask)):
                 super().prune_in_channels(branch, idxs)

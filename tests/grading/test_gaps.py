@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from refdcn.grading import gaps
 from refdcn.grading.expected.case import Sizes
+from refdcn.grading.judging import gaps
 from refdcn.grading.questions import room
 from refdcn.grading.questions.draw import drawn
 

@@ -61,7 +61,7 @@ own_kernel()
 """
 
 
-SWAPPED = "refdcn.grading.examples:swapped"
+SWAPPED = "refdcn.demo.wrong:swapped"
 
 
 @cache
@@ -77,7 +77,7 @@ def test_swapped_offsets_are_wrong():
     report = of_swapped()
     assert report.verdict is Verdict.WRONG and report.exit_code == 1
     assert report.sentence == (
-        "refdcn.grading.examples:swapped is wrong. Offsets are read as (x, y); the "
+        "refdcn.demo.wrong:swapped is wrong. Offsets are read as (x, y); the "
         "definition is (y, x). With that changed, every element is within the bound."
     )
 
@@ -202,7 +202,7 @@ def reproduced(report, file, right="", wrong=""):
     [
         (
             SWAPPED,
-            "from refdcn.grading.examples import swapped as f",
+            "from refdcn.demo.wrong import swapped as f",
             "from refdcn.formula import deform_conv2d as f",
         ),
         (f"{GRADIENTS}:negated", "candidate.negated_grad", "candidate.right_grad"),

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from candidates import precisions
 
-from refdcn.grading import Verdict, gaps, grade, grader
+from refdcn.grading import Verdict, grade, grader
 from refdcn.grading.catalogue.breaches import misbehaving
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.expected.case import Sizes, kept
 from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import hypotheses, standard
-from refdcn.grading.gaps import DeclarationError
-from refdcn.grading.judging import judge
+from refdcn.grading.judging import gaps, judge
 from refdcn.grading.judging.declared import parse_conventions
 from refdcn.grading.judging.distance import outside
+from refdcn.grading.judging.gaps import DeclarationError
 from refdcn.grading.judging.lower_precision import explained
 from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.outcome import Outcome

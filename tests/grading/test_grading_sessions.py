@@ -18,7 +18,7 @@ from refdcn.cli import main
 from refdcn.grading import CannotStartError, grade, grader
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.expected.case import Sizes
-from refdcn.grading.gaps import DeclarationError
+from refdcn.grading.judging.gaps import DeclarationError
 from refdcn.grading.process import arena, interpreter, watch
 from refdcn.grading.process.forked import Forked
 from refdcn.grading.process.isolation import Process

@@ -18,8 +18,8 @@ import pytest
 from refdcn import cli, formula
 from refdcn.grading import Interrupted, Options, Verdict, grade, grader
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
-from refdcn.grading.gaps import DeclarationError
 from refdcn.grading.judging.finding import Finding, Kind
+from refdcn.grading.judging.gaps import DeclarationError
 from refdcn.grading.process.outcome import CannotStartError
 from refdcn.grading.questions import suite
 from refdcn.grading.record import Run

@@ -29,10 +29,39 @@ ARROWS = {
     "cuda": {"loops", "shapes", "jit"},
     "torch": {"cpu", "cuda", "shapes", "threads"},
     "ops": {"cpu", "cuda", "torch", "shapes"},
-    "grading": {"formula", "grading/adapters"},
-    "grading/adapters": {"loops", "shapes"},
+    # The grader's rooms, in the order in which a grade goes through them.
     "grading/expected": {"formula"},  # the definition alone says what must come
     "grading/process/inside": set(),  # a candidate's process loads nothing else
+    "grading/process": {"grading/process/inside", "grading/expected"},
+    "grading/judging": {"formula", "grading/expected", "grading/process"},
+    "grading/questions": {"grading/expected", "grading/judging", "grading/process"},
+    "grading/catalogue": {"grading/expected", "grading/judging"},
+    "grading/catalogue/breaches": {"formula", "grading/expected"},
+    "grading/diagnosis": {
+        *("grading/expected", "grading/process", "grading/judging"),
+        *("grading/questions", "grading/catalogue"),
+    },
+    "grading/options": {"grading/judging", "grading/process", "grading/questions"},
+    "grading/record": {
+        *("grading/judging", "grading/questions", "grading/diagnosis"),
+        "grading/options",
+    },
+    "grading/words": {
+        *("grading/expected", "grading/process/inside", "grading/judging"),
+        *("grading/questions", "grading/catalogue", "grading/diagnosis"),
+        *("grading/options", "grading/record"),
+    },
+    "grading": {
+        *("grading/expected", "grading/process", "grading/process/inside"),
+        *("grading/judging", "grading/questions", "grading/diagnosis"),
+        *("grading/options", "grading/record", "grading/words"),
+    },
+    "grading/selftest": {
+        *("grading", "grading/expected", "grading/process", "grading/process/inside"),
+        *("grading/judging", "grading/questions", "grading/diagnosis"),
+        *("grading/catalogue", "grading/options", "grading/record", "grading/words"),
+    },
+    "grading/adapters": {"loops", "shapes"},
     "plot": {"formula", "shapes"},
     "demo": {"torch", "plot", "grading"},
     "card": {"bench", "cuda", "loops", "shapes"},
@@ -46,7 +75,11 @@ ARROWS = {
         "ops",
         "torch",
     },  # fmt: skip
-    "cli": {"grading", "demo", "bench", "card"},
+    "cli": {
+        *("grading", "grading/selftest", "grading/options", "grading/judging"),
+        *("grading/process", "grading/process/inside", "grading/words"),
+        *("demo", "bench", "card"),
+    },
     "__main__": {"cli"},
     "__init__": {
         "columns",
@@ -187,7 +220,7 @@ def test_formula_imports_numpy_only():
 
 def test_the_oracle_never_imports_the_kernels_it_judges():
     for file in PACKAGE.arrows:
-        if file.startswith("grading/") and file != "grading/examples.py":
+        if file.startswith("grading/"):
             loaded = PACKAGE.reachable(file)
             kernels = {
                 f for f in loaded if f.startswith(("cpu", "cuda", "torch", "ops"))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from refdcn.grading import gaps as gap_lines
-from refdcn.grading.gaps import DeclarationError
+from refdcn.grading.judging import gaps as gap_lines
 from refdcn.grading.judging.finding import Finding, Kind
+from refdcn.grading.judging.gaps import DeclarationError
 from refdcn.grading.judging.verdicts import Verdict
 
 CONVENTIONS = {

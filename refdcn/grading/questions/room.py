@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from refdcn.grading import gaps
 from refdcn.grading.expected.case import Sizes
+from refdcn.grading.judging import gaps
 
 # What every geometry must keep, said as gaps.
 GEOMETRY = (

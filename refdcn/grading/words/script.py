@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refdcn.grading.report import Report
+from refdcn.grading.record import Record
 
 HEAD = '''"""{title}
 
@@ -97,7 +97,7 @@ def f_grad(grad_y, *arrays, **windows):
 """
 
 
-def why_not(report: Report) -> str:
+def why_not(report: Record) -> str:
     """Why a grade has no script."""
     if report.run.forked:
         return "a function without a name of its own cannot be imported by a script"
