@@ -30,7 +30,7 @@ ARROWS = {
     "torch": {"cpu", "cuda", "shapes", "threads"},
     "ops": {"cpu", "cuda", "torch", "shapes"},
     "grading": {"formula", "loops", "shapes"},
-    "plot": {"formula", "shapes"},
+    "plot": {"formula", "shapes", "torch"},
     "demo": {"torch", "plot", "grading"},
     "card": {"bench", "cuda", "loops", "shapes"},
     "bench": {
