@@ -131,8 +131,8 @@ def sampling(
     sizes = shares.abs() / shares.abs().max().clamp(min=1e-300)
     axes.scatter(
         points[:, 1].numpy(), points[:, 0].numpy(), 4 + 40 * sizes.numpy(),
-        color="C3", alpha=0.6, linewidths=0,
+        color="yellow", alpha=0.7, edgecolors="black", linewidths=0.2,
     )  # fmt: skip
-    axes.plot(column, row, "+", color="C0", markersize=12, markeredgewidth=2)
+    axes.plot(column, row, "+", color="C3", markersize=14, markeredgewidth=2)
     axes.set(xlabel="x", ylabel="y")
     return figure
