@@ -1,4 +1,4 @@
-"""Channel pruning of deformable layers by torch-pruning (its PyPI name)."""
+"""Channel pruning by torch-pruning (`pip install "refdcn[pruning]"`)."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ def pruning_arguments(model: nn.Module) -> dict[str, Any]:
 
     class DeformConvPruner(ConvPruner):
         def prune_in_channels(self, layer: Any, idxs: Sequence[int]) -> Any:
-            for branch in filter(None, (layer.offset, layer.mask)):
-                super().prune_in_channels(branch, idxs)
+            if layer.feature_channels == layer.in_channels:  # they read x
+                for branch in filter(None, (layer.offset, layer.mask)):
+                    super().prune_in_channels(branch, idxs)
+                layer.feature_channels -= len(idxs)
             return super().prune_in_channels(layer, idxs)
 
     layers = [m for m in model.modules() if isinstance(m, DeformConv2d)]

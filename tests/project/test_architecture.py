@@ -62,7 +62,7 @@ ARROWS = {
         *("grading/catalogue", "grading/options", "grading/record", "grading/words"),
     },
     "grading/adapters": {"loops", "shapes"},
-    "plot": {"formula", "shapes"},
+    "plot": {"formula", "shapes", "torch"},
     "demo": {"torch", "plot", "grading"},
     "card": {"bench", "cuda", "loops", "shapes"},
     "bench": {

@@ -166,11 +166,15 @@ def norm_layer():
     wanted = model(x)
     parametrizations.weight_norm(model[2])
     same(model(x), wanted)
+    model = network()
+    parametrizations.spectral_norm(model[2])
+    assert model(x).isfinite().all()
 
 
 @row(
     "weight_norm, spectral_norm of every convolution",
-    "0/0 at the zeros of a fresh branch; leave out `refdcn.torch.layer.Branch`",
+    "0/0 at the zeros of a fresh branch; normalise the layer itself, not what is a "
+    "`refdcn.torch.layer.Branch`",
 )
 def norm_all():
     model = network()
@@ -186,11 +190,13 @@ def norm_all():
 def norm_no_branch():
     from refdcn.torch.layer import Branch
 
-    model = network()
-    for m in list(model.modules()):
-        if isinstance(m, nn.Conv2d) and not isinstance(m, Branch):
-            parametrizations.weight_norm(m)
-    assert model(image()).isfinite().all()
+    for norm in (parametrizations.weight_norm, parametrizations.spectral_norm):
+        model = network()
+        model[2] = DeformConv2d(8, 12, 3, padding=1)
+        for m in list(model.modules()):
+            if isinstance(m, nn.Conv2d) and not isinstance(m, Branch):
+                norm(m)
+        assert model(image()).isfinite().all()
 
 
 def lora(target):
