@@ -6,14 +6,31 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from refdcn.bench.options import add_arguments as add_bench
 from refdcn.demo.options import add_arguments as add_rotated_digits
 
+if TYPE_CHECKING:
+    from refdcn.grading.report import Report
+
 DTYPES = ("float64", "float32", "float16")
 LEVELS = ("smoke", "full", "paranoid")
 PRECISIONS = ("fp64", "fp32", "tf32", "bf16", "fp16")
+GROUPS = (
+    *("exact", "random", "sizes", "optional", "layout", "repeat", "malformed"),
+    *("hostile", "sweeps"),
+)
 WRONG = "refdcn.grading.examples:swapped"
+
+EXIT_CODES = (
+    "Exit code: 0 pass, 1 wrong (or imprecise for a declared precision), 2 usage, "
+    "3 crash or timeout, 4 unsupported and not declared, or nothing computed, 5 "
+    "integrity, 130 interrupted; the worst in the order crash, timeout, integrity, "
+    "wrong, imprecise, unsupported, nothing counts, not the largest number. "
+    "Conventions and declared gaps are named and exit with 0, and so do wrong "
+    "shapes that are computed, but for --strict."
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,13 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 def add_grade(grade: argparse.ArgumentParser) -> None:
     """The arguments of `refdcn grade`."""
-    grade.epilog = (
-        "Exit code: 0 pass, 1 wrong (or imprecise for a declared precision), 2 usage, "
-        "3 crash or timeout, 4 unsupported and not declared, 5 integrity; the worst "
-        "in the order crash, timeout, integrity, wrong, imprecise, unsupported counts, "
-        "not the largest number. Conventions and declared gaps are named and exit "
-        "with 0."
-    )
+    grade.epilog = EXIT_CODES
     grade.add_argument(
         "spec",
         metavar="SPEC",
@@ -56,21 +67,16 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         action="store_true",
         help="grade every mistake of the catalogue, and correct implementations",
     )
+    add_files(grade)
     grade.add_argument(
-        "--json", type=output, metavar="FILE", help="write the whole report there"
-    )
-    grade.add_argument(
-        "--script",
-        type=output,
-        metavar="FILE",
-        help="write the smallest failing case as a script",
-    )
-    grade.add_argument(
-        "--strict", action="store_true", help="count non-finite inputs in the exit code"
+        "--strict",
+        action="store_true",
+        help="count non-finite inputs, and shapes computed unchecked, in the exit code",
     )
     grade.add_argument("--level", choices=LEVELS, default="smoke")
     grade.add_argument(
         "--dtype",
+        dest="dtypes",
         nargs="+",
         choices=(*DTYPES, "bfloat16"),
         default=list(DTYPES),
@@ -81,18 +87,7 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         choices=PRECISIONS,
         help="the working precision it promises, if not its dtype's own",
     )
-    grade.add_argument(
-        "--convention",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a choice it declares, as border=inside; an unknown one lists all",
-    )
-    grade.add_argument(
-        "--supports",
-        metavar="FILE",
-        help="gaps it declares, one a line: groups > 1 and dtype == float64",
-    )
+    add_declarations(grade)
     grade.add_argument(
         "--array",
         choices=("numpy", "torch"),
@@ -104,8 +99,44 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
     grade.set_defaults(run=run_grade)
 
 
+def add_files(grade: argparse.ArgumentParser) -> None:
+    """What is written beside the text."""
+    grade.add_argument(
+        "--json", type=output, metavar="FILE", help="write the whole report there"
+    )
+    grade.add_argument(
+        "--script",
+        type=output,
+        metavar="FILE",
+        help="write the smallest failing case as a script that was seen to fail",
+    )
+
+
+def add_declarations(grade: argparse.ArgumentParser) -> None:
+    """What it promises, and what it may refuse."""
+    grade.add_argument(
+        "--convention",
+        dest="conventions",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a choice it declares, as border=inside; an unknown one lists all",
+    )
+    grade.add_argument(
+        "--gap",
+        dest="gaps",
+        action="append",
+        default=[],
+        metavar="GAP",
+        help="calls that it may refuse, as 'groups > 1 and dtype == float64'",
+    )
+    grade.add_argument(
+        "--supports", metavar="FILE", help="more of them, one a line of FILE"
+    )
+
+
 def add_limits(grade: argparse.ArgumentParser) -> None:
-    """What one call may take, and how many are timed."""
+    """What one call may take, what is asked and how long, and how many are timed."""
     grade.add_argument(
         "--timeout",
         type=positive,
@@ -115,9 +146,9 @@ def add_limits(grade: argparse.ArgumentParser) -> None:
     )
     grade.add_argument(
         "--memory",
-        type=positive,
+        type=gibibytes,
         metavar="GIB",
-        default=4.0,
+        default=4 * 2**30,
         help="that one call may allocate (Linux); default: 4",
     )
     grade.add_argument(
@@ -126,6 +157,20 @@ def add_limits(grade: argparse.ArgumentParser) -> None:
         metavar="N",
         default=0,
         help="time N calls of a larger case, hold them to the machine's roofline",
+    )
+    grade.add_argument(
+        "--only",
+        nargs="+",
+        choices=GROUPS,
+        metavar="GROUP",
+        default=[],
+        help=f"ask only for these calls: {', '.join(GROUPS)}",
+    )
+    grade.add_argument(
+        "--budget",
+        type=positive,
+        metavar="SECONDS",
+        help="after which nothing more is asked; what was found is diagnosed",
     )
 
 
@@ -147,6 +192,11 @@ def positive(text: str) -> float:
     return limit
 
 
+def gibibytes(text: str) -> int:
+    """A limit of memory, in bytes."""
+    return int(positive(text) * 2**30)
+
+
 def output(text: str) -> Path:
     """A file to write when all is done: known before to be in a folder."""
     path = Path(text)
@@ -162,45 +212,50 @@ def run_grade(options: argparse.Namespace) -> int:
     if options.spec is None:
         print("refdcn grade: SPEC is missing; torchvision is one", file=sys.stderr)
         return 2
-    from refdcn.grading import CannotStartError, grade
-    from refdcn.grading.judging.declared import DeclarationError, parse_gaps
-    from refdcn.grading.process.inside.candidates import SpecError, split
+    from refdcn.grading import CannotStartError, Interrupted
+    from refdcn.grading.gaps import DeclarationError
+    from refdcn.grading.process.inside.candidates import SpecError
 
     try:
-        split(options.spec)
-        report = grade(
-            options.spec,
-            level=options.level,
-            dtypes=options.dtype,
-            precision=options.precision,
-            conventions=options.convention,
-            gaps=parse_gaps(options.supports) if options.supports else (),
-            seed=options.seed,
-            strict=options.strict,
-            array=options.array,
-            timeout=options.timeout,
-            memory=int(options.memory * 2**30),
-            timed=options.timed,
-            smallest=options.script is not None,
-            progress=True,
-        )
+        report = graded(options)
     except (CannotStartError, SpecError, DeclarationError, OSError) as e:
         print(f"refdcn grade: {e}", file=sys.stderr)
         return 2
+    except Interrupted as e:
+        report = e.report
+    except KeyboardInterrupt:
+        print("refdcn grade: interrupted before the first call", file=sys.stderr)
+        return 130
     print(report.text())
     if options.json:
         options.json.write_text(report.json() + "\n")
     if options.script:
-        write_script(report.script(), options.script)
+        write_script(report, options.script)
     return report.exit_code
 
 
-def write_script(text: str, path: Path) -> None:
-    """Write it, or say that there is nothing it could show."""
-    if text:
-        path.write_text(text)
+def graded(options: argparse.Namespace) -> Report:
+    """The report on what was typed: arguments are named as the fields of Options."""
+    from refdcn.grading import grade
+    from refdcn.grading.gaps import read
+    from refdcn.grading.options import NAMES
+    from refdcn.grading.process.inside.candidates import split
+
+    split(options.spec)
+    if options.supports:
+        options.gaps = [*options.gaps, *read(options.supports)]
+    options.smallest, options.progress = options.script is not None, True
+    return grade(options.spec, **{name: getattr(options, name) for name in NAMES})
+
+
+def write_script(report: Report, path: Path) -> None:
+    """Write it, or say why there is none."""
+    from refdcn.grading.words.script import why_not
+
+    if report.script:
+        path.write_text(report.script)
     else:
-        print(f"{path} is not written: no failure to show", file=sys.stderr)
+        print(f"{path} is not written: {why_not(report)}", file=sys.stderr)
 
 
 def run_self_test(options: argparse.Namespace) -> int:

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from refdcn.grading import Verdict, grade
-from refdcn.grading.expected import bounds
-from refdcn.grading.questions import suite
+from refdcn.grading.expected import bounds, expectation
 from refdcn.grading.selftest import correct as members
 from refdcn.grading.selftest import nearest as search
 from refdcn.grading.selftest import panel
@@ -116,6 +115,6 @@ def test_a_bound_without_one_of_its_parts_is_a_false_alarm(name, monkeypatch):
         "kinds": [getattr(panel, kind)],
     }
     assert found(seed=6, n=12, **options)[0] == []
-    monkeypatch.setattr(suite, "bounds", module)
+    monkeypatch.setattr(expectation, "bounds", module)
     said = panel.alarms(seed=6, n=200, **options)
     assert any(isinstance(a, panel.Alarm) for a in said)

@@ -16,11 +16,11 @@ from refdcn.grading.diagnosis import (
     gradient_probes,
     probes,
 )
-from refdcn.grading.expected.case import draw_case, draw_sizes
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.isolation import InProcess
 from refdcn.grading.questions import sweeps
+from refdcn.grading.questions.draw import draw_case, draw_sizes
 from refdcn.grading.selftest import selftest
 from refdcn.grading.words.diagnosis import evidence
 from refdcn.grading.words.facts import fact_text

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from refdcn.grading.expected import bounds, double, oracle
-from refdcn.grading.expected.case import Case, draw_case, exact_case
+from refdcn.grading.expected.case import Case
+from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
-from refdcn.grading.questions.suite import Expected, drawn
+from refdcn.grading.questions.draw import draw_case, drawn, exact_case
 
 
 def rational(case, n, o, u, v):

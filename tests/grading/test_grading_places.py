@@ -8,12 +8,14 @@ from refdcn.grading.diagnosis import rules, shrink
 from refdcn.grading.diagnosis.facts import Clause, Place
 from refdcn.grading.diagnosis.places import Judged
 from refdcn.grading.expected.case import kept
-from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.finding import Finding, Kind
 from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.options import Options
 from refdcn.grading.process.isolation import InProcess
 from refdcn.grading.questions import sweeps
 from refdcn.grading.report import Report
 from refdcn.grading.selftest import selftest
+from refdcn.grading.words import findings as words
 from refdcn.grading.words.places import place_text, told
 
 
@@ -125,7 +127,8 @@ def test_what_is_right_with_weights_in_bfloat16_is_imprecise_and_says_so():
     report = selftest.grade_in_process("it", one, 4, "float32", predictions=2000)
     assert report.verdict is Verdict.IMPRECISE
     assert "weights are rounded to bfloat16" in report.sentence
-    (cause,) = {f.cause for f in report.findings if f.verdict is Verdict.IMPRECISE}
+    bad = [f for f in report.findings if f.verdict is Verdict.IMPRECISE]
+    (cause,) = {words.cause(f) for f in bad}
     assert cause == "weights are rounded to bfloat16"
     assert "weight keeps 8 of its 24 bits" in report.text()
 
@@ -133,8 +136,8 @@ def test_what_is_right_with_weights_in_bfloat16_is_imprecise_and_says_so():
 def test_a_verdict_is_taken_once_for_all_that_is_said(monkeypatch):
     """Not once a finding: a report of a thousand is as quick as it is long."""
     case = calls()[0]
-    found = [Finding(case, "y", Verdict.WRONG, str(k)) for k in range(300)]
-    report = Report("it", 1, "smoke", ("float32",), False, found)
+    found = [Finding(case, "y", Verdict.WRONG, Kind.DIED, str(k)) for k in range(300)]
+    report = Report(Options(dtypes=("float32",)), found)
     asked = []
     counts = Report.counts
     monkeypatch.setattr(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from refdcn.grading import asking
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions
 from refdcn.grading.diagnosis import (
@@ -21,9 +22,10 @@ from refdcn.grading.diagnosis import (
 from refdcn.grading.diagnosis.answers import answer_of, gradients_of
 from refdcn.grading.diagnosis.facts import Clause
 from refdcn.grading.expected import oracle
-from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.options import Options
 from refdcn.grading.process.isolation import InProcess
+from refdcn.grading.progress import Progress
 from refdcn.grading.questions import sweeps
 from refdcn.grading.words.diagnosis import partly_text
 from refdcn.grading.words.facts import fact_text
@@ -36,6 +38,12 @@ RIGHT = InProcess(*functions(()))
 def runner(*edits, grad=True):
     forward, backward = functions(edits)
     return InProcess(forward, backward if grad else None)
+
+
+def swept(one):
+    """The findings of the sweeps alone."""
+    options = Options(dtypes=("float32",), seed=1, only=("sweeps",))
+    return list(asking.ask(one, options, [], Progress(0, False)))
 
 
 def call(one):
@@ -85,7 +93,7 @@ def squared(s):
 
 
 def test_a_right_operator_fails_no_sweep_and_no_relation():
-    found = list(sweeps.run(RIGHT, standard("float32"), 1, "float32"))
+    found = swept(RIGHT)
     assert {f.verdict for f in found} == {Verdict.PASS}
     assert len({f.case.note for f in found}) > 90
     facts = relations.contradictions(call(RIGHT), grads(RIGHT), "float32")
@@ -117,7 +125,7 @@ def test_every_sweep_is_exact_in_float32():
 
 def test_a_batch_of_33_is_named_by_the_sweep_and_by_its_halves():
     one = runner(neighbour_mask)
-    found = list(sweeps.run(one, standard("float32"), 1, "float32"))
+    found = swept(one)
     wrong = {f.case.note for f in found if f.verdict is Verdict.WRONG}
     assert wrong == {"N = 33", "N = 65"}
     text = " ".join(said(relations.contradictions(call(one), None, "float32")))
@@ -175,7 +183,7 @@ def test_weights_rounded_to_bfloat16_keep_eight_bits():
 
 
 def judged(one, target="y"):
-    found = sweeps.run(one, standard("float32"), 1, "float32")
+    found = swept(one)
     return [f for f in found if f.target == target]
 
 
@@ -269,7 +277,7 @@ def test_a_state_kept_from_another_call_is_caught():
         return backward(grad_y, *kept.get(inputs[0].shape, inputs), **windows)
 
     one = InProcess(remember, stale)
-    found = sweeps.run(one, standard("float32"), 1, "float32")
+    found = swept(one)
     assert any(f.verdict is Verdict.WRONG and f.target == "grad_x" for f in found)
 
 

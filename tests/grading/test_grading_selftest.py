@@ -11,6 +11,7 @@ from refdcn.grading.catalogue import contract
 from refdcn.grading.catalogue import precision as coarse
 from refdcn.grading.catalogue.mistakes import ALIKE, CATALOGUE
 from refdcn.grading.diagnosis import hypotheses
+from refdcn.grading.expected.precision import Cause
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.questions import suite, sweeps
 from refdcn.grading.selftest import panel, selftest
@@ -112,7 +113,7 @@ def test_a_mistake_that_the_search_does_not_know_is_not_named(monkeypatch):
 
 def test_a_lower_precision_under_another_name_is_not_named():
     (row,) = (c for c in coarse.COARSE if c.name == "float32: weights in TF32")
-    result = selftest.examine_coarse(row._replace(cause="columns are stored"), 4)
+    result = selftest.examine_coarse(row._replace(cause=Cause("columns", "float16")), 4)
     assert result.caught and not result.named
 
 

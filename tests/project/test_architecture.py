@@ -20,6 +20,7 @@ ARROWS = {
     "formula": set(),
     "loops": {"jit"},
     "shapes": set(),
+    "layouts": set(),
     "jit": set(),
     "threads": set(),
     "cpu": {"loops", "shapes", "jit", "threads"},

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import NamedTuple
 
-from refdcn.grading.catalogue.mistakes import Mistake
+from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.judging.verdicts import Verdict
 
 HOME = "refdcn.grading.catalogue.breaches"
@@ -77,7 +77,7 @@ WAYS = {
     "doubles": (WRONG, "y is float64 for float32 inputs"),
     "empty_batch": (UNSUPPORTED, "ZeroDivisionError"),
     "large_kernel": (UNSUPPORTED, "larger than image"),
-    "unchecked": (WRONG, "accepted in silence"),
+    "unchecked": (Verdict.UNCHECKED, "whose shapes fit nothing"),
 }
 TRICKS = {
     "blinds_numpy": (INTEGRITY, "an earlier"),
@@ -123,7 +123,7 @@ GRADIENTS = {
     "alone": (WRONG, "it returned 1 gradients; it must return five"),
     "fills_none": (WRONG, "grad_mask is no None though mask was None"),
     "memory_order": (WRONG, "layout is not contiguous"),
-    "home": (WRONG, "gradient of x"),
+    "home": (INTEGRITY, "gave other bits"),
 }
 ALL = {
     "misbehaving": WAYS,

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refdcn.grading.catalogue.mistakes import Mistake
+from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.steps import Edit, State
 from refdcn.grading.expected.case import Array, kept
+from refdcn.grading.expected.precision import Cause
 
 Rounding = Callable[[Array], Array]
 
@@ -21,7 +22,7 @@ class Coarse(NamedTuple):
     """One lower precision: in which dtype it is tried, and what names it."""
 
     name: str
-    cause: str  # as refdcn.grading.expected.precision names it
+    cause: Cause
     dtype: str
     edits: tuple[Edit, ...]
     gradients: bool = False  # the gradients alone have it
@@ -30,7 +31,7 @@ class Coarse(NamedTuple):
     @property
     def mistake(self) -> Mistake:
         """As a row of the self-test."""
-        return Mistake("precision", self.name, self.cause, self.edits)
+        return Mistake("precision", self.name, self.name, self.edits)
 
 
 def to_tf32(a: Array) -> Array:
@@ -123,14 +124,14 @@ def outputs(rounded: Rounding) -> Callable[[State], None]:
     return change
 
 
-# what is rounded: the steps that do it, and how the grader calls it
+# what is rounded: the steps that do it, and which one the grader names
 STEPS: dict[str, tuple[tuple[tuple[str, Any], ...], str]] = {
-    "offsets": ((("read", fields("dp")),), "positions are in"),
-    "positions": ((("position", fields("qy", "qx")),), "positions are in"),
-    "columns": ((("columns", fields("col")),), "columns are stored in"),
-    "weights": ((("read", fields("w")),), "weights are rounded to"),
-    "sums": ((("contract", sums),), "sums are in"),
-    "results": ((("finish", fields("y")),), "results are rounded to"),
+    "offsets": ((("read", fields("dp")),), "positions"),
+    "positions": ((("position", fields("qy", "qx")),), "positions"),
+    "columns": ((("columns", fields("col")),), "columns"),
+    "weights": ((("read", fields("w")),), "weights"),
+    "sums": ((("contract", sums),), "sums"),
+    "results": ((("finish", fields("y")),), "results"),
 }
 EVERYTHING = (
     ("read", fields("dp", "m", "w", "x", "b")),
@@ -156,38 +157,38 @@ def stepwise() -> Iterator[Coarse]:
     """One step, or every step, in a lower precision."""
     for (own, low), names in LOWER.items():
         for name in names:
-            made, cause = STEPS[name]
-            short = "float16 or TF32" if (name, low) == ("weights", "float16") else low
+            made, step = STEPS[name]
+            kept_in = "TF32" if (name, low) == ("weights", "float16") else low
             edits = steps(made, to(low))
-            yield Coarse(f"{own}: {name} in {low}", f"{cause} {short}", own, edits)
+            yield Coarse(f"{own}: {name} in {low}", Cause(step, kept_in), own, edits)
     for own, low, declared in (
         ("float32", "float16", None),
         ("float64", "float32", None),
         ("float16", "float16", "fp32"),
     ):
-        edits, cause = steps(EVERYTHING, to(low)), f"everything is in {low}"
+        edits, whole = steps(EVERYTHING, to(low)), Cause("everything", low)
         name = f"{own}: everything in {low}"
-        yield Coarse(name, cause, own, edits, declared=declared)
+        yield Coarse(name, whole, own, edits, declared=declared)
 
 
 def special() -> Iterator[Coarse]:
     """What hardware does to float32, and gradients in float16."""
     for name, cause, made, rounded in (
-        ("weights in TF32", "weights are rounded to float16 or TF32",
+        ("weights in TF32", Cause("weights", "TF32"),
          STEPS["weights"][0], to_tf32),
-        ("products in TF32", "products are in TF32 or float16",
+        ("products in TF32", Cause("products", "TF32"),
          (("columns", fields("col", "w")),), to_tf32),
-        ("fractions of 8 bits", "fractions have 8 bits, as a texture unit's",
+        ("fractions of 8 bits", Cause("fractions", "8 bits"),
          STEPS["positions"][0], to_texture),
     ):  # fmt: skip
         yield Coarse(f"float32: {name}", cause, "float32", steps(made, rounded))
-    for name, cause, edit in (
-        ("gradients in", "results are rounded to", outputs(to("float16"))),
-        ("d x summed in", "sums are in", atomics),
-        ("d weight summed in", "sums are in", over_places),
+    for name, step, edit in (
+        ("gradients in", "results", outputs(to("float16"))),
+        ("d x summed in", "sums", atomics),
+        ("d weight summed in", "sums", over_places),
     ):
-        name, cause = f"float32: {name} float16", f"{cause} float16"
-        yield Coarse(name, cause, "float32", (("backward", edit),), gradients=True)
+        name, edits = f"float32: {name} float16", (("backward", edit),)
+        yield Coarse(name, Cause(step, "float16"), "float32", edits, gradients=True)
 
 
 COARSE = [*stepwise(), *special()]

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refdcn.grading.catalogue.mistakes import CATALOGUE, Mistake
+from refdcn.grading.catalogue.mistake import Mistake
+from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import predict
 from refdcn.grading.diagnosis.facts import Place, json_value
 from refdcn.grading.diagnosis.places import Judged
 from refdcn.grading.diagnosis.rules import locate
 from refdcn.grading.expected.case import Array, Case
-from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.finding import Finding
 
 BEAM, DEPTH = 6, 3
 RANKED = 3  # clues by which combinations are ranked

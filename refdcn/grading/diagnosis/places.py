@@ -14,7 +14,7 @@ import numpy as np
 from refdcn.grading.diagnosis.facts import Clause
 from refdcn.grading.expected import oracle
 from refdcn.grading.expected.case import Array, Case, offset_shape
-from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.finding import Finding
 
 RESULT_AXES = {
     "y": ("n", "o", "oh", "ow"),

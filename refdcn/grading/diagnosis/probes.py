@@ -15,7 +15,8 @@ import numpy as np
 
 from refdcn.grading.diagnosis.answers import Call
 from refdcn.grading.diagnosis.facts import Fact, Rank, right
-from refdcn.grading.expected.case import Array, Case, Sizes, base, landing, offset_shape
+from refdcn.grading.expected.case import Array, Case, Sizes, base, offset_shape
+from refdcn.grading.questions.draw import landing
 
 COARSEST = 2.0**-7  # relative, of a number cut to the 8 bits of bfloat16
 

@@ -1,7 +1,8 @@
-"""Whether what is imprecise is a precision: it rounds alike everywhere, or is wrong.
+"""A second look at what seems imprecise: what no rounding does is wrong.
 
-A precision leaves powers of two alone, resolves positions to 1/256 pixel at least,
-scales nothing, and acts to the last bit as no listed mistake does.
+A precision rounds alike everywhere: it leaves powers of two alone, resolves
+positions to 1/256 pixel at least, scales nothing, and acts to the last bit as
+no listed mistake does.
 """
 
 from __future__ import annotations
@@ -16,32 +17,24 @@ from refdcn.grading.diagnosis import probes, relations, resolution
 from refdcn.grading.diagnosis.answers import calls_of
 from refdcn.grading.diagnosis.facts import Fact
 from refdcn.grading.diagnosis.hypotheses import Budget, clues, explains_all
-from refdcn.grading.expected.precision import Hypothesis, hypotheses
-from refdcn.grading.judging.judge import Finding
+from refdcn.grading.expected.precision import Cause, hypotheses
+from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.lower_precision import nearness
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.questions import sweeps
 from refdcn.grading.questions.sweeps import Runner
 
 STEPPED = "float64", "float32"  # whose steps are fine enough to be measured
-TEXTURE = 2.0**-8  # the coarsest position step that is a precision, not a bug
 RECHECK_PREDICTIONS = 20000
-CLOSE = {  # lower precisions whose bounds are close, by what loses its bits
-    "weights": "weights are rounded",
-    "columns": "columns are stored",
-    "products": "products are in",
-}
+TEXTURE = 2.0**-8  # the coarsest position step that is a precision, not a bug
+CLOSE = "weights", "columns", "products"  # steps whose bounds are close
 
 
 def recheck(
     runner: Runner, findings: Sequence[Finding]
 ) -> tuple[list[Finding], tuple[Fact, ...]]:
     """The findings, wrong where no precision explains them, and what was measured."""
-    doubtful = [
-        f
-        for f in findings
-        if f.verdict is Verdict.IMPRECISE and f.case.dtype in STEPPED
-    ]
+    doubtful = [f for f in findings if doubted(f)]
     if not doubtful:
         return list(findings), ()
     dtype = doubtful[0].case.x.dtype.name
@@ -50,53 +43,52 @@ def recheck(
         steps = resolution.position_steps(call, dtype)
         bits = [f for f in resolution.bits(call, dtype) if not f.right]
         unlike = unlike_rounding(runner, findings, doubtful, dtype)
-    coarse = any(s.fixed and max(s.at) > 1.01 * TEXTURE for s in steps)
-    cause = sharper(doubtful, {f.subject for f in bits}, steps)
-    facts = (*(s.fact for s in steps), *bits, *unlike)
-    verdict = Verdict.WRONG if coarse or unlike else Verdict.IMPRECISE
-    ids = {id(f) for f in doubtful}
+    limited = {f.subject for f in bits}
+    causes = sharpened(doubtful, measured_step(limited, steps))
+    coarse = [s for s in steps if s.fixed and max(s.at) > 1.01 * TEXTURE]
+    proofs = [*(s.fact for s in coarse), *unlike]
+    facts = tuple(proofs or [*(s.fact for s in steps), *bits])
+    verdict = Verdict.WRONG if proofs else Verdict.IMPRECISE
     changed = [
-        renamed(f, verdict, cause.get(f.case.dtype, f.cause)) if id(f) in ids else f
+        replace(f, verdict=verdict, cause=causes[f.case.dtype]) if doubted(f) else f
         for f in findings
     ]
     return changed, facts
 
 
-def renamed(f: Finding, verdict: Verdict, cause: str) -> Finding:
-    """The finding with another verdict and cause, which its text names first."""
-    text = f.text.replace(f.cause, cause, 1) if f.cause else f.text
-    return replace(f, verdict=verdict, cause=cause, text=text)
+def doubted(f: Finding) -> bool:
+    """Whether a finding is looked at again."""
+    return f.verdict is Verdict.IMPRECISE and f.case.dtype in STEPPED
 
 
-def sharper(
-    doubtful: Sequence[Finding], limited: set[str], steps: Sequence[resolution.Steps]
-) -> dict[str, str]:
-    """By dtype: of hypotheses whose bounds are close, the one that was measured."""
-    close: tuple[str, ...] = (*CLOSE.values(),)
+def measured_step(
+    limited: set[str], steps: Sequence[resolution.Steps]
+) -> tuple[tuple[str, ...], str]:
+    """The steps that may have been named, and the one that was measured."""
     if limited:
         lost = "products" if "weight" in limited else "columns"
-        name = CLOSE["weights" if limited == {"weight"} else lost]
-    elif steps:  # every number kept its bits: it is the position alone
-        close = ("",)
-        name = "fractions have" if all(s.fixed for s in steps) else "positions are in"
-    else:
-        return {}
-    found = {}
+        return CLOSE, "weights" if limited == {"weight"} else lost
+    if steps:  # every number kept its bits: it is the position alone
+        return (), "fractions" if all(s.fixed for s in steps) else "positions"
+    return (), ""
+
+
+def sharpened(
+    doubtful: Sequence[Finding], measured: tuple[tuple[str, ...], str]
+) -> dict[str, Cause | None]:
+    """By dtype, of causes whose bounds are close the one that was measured."""
+    close, step = measured
+    found: dict[str, Cause | None] = {}
     for dtype in {f.case.dtype for f in doubtful}:
         mine = [f for f in doubtful if f.case.dtype == dtype]
-        if all(f.cause.startswith(close) for f in mine):
-            measured = [h for h in hypotheses(dtype) if h.name.startswith(name)]
-            fits = explaining(mine, measured)
-            if fits is not None:
-                found[dtype] = fits.name
+        found[dtype] = mine[0].cause
+        if close and any(f.cause is None or f.cause.step not in close for f in mine):
+            continue
+        likely = [h for h in hypotheses(dtype) if h.cause.step == step]
+        fits = next((h for h in likely if nearness(mine, h) >= 0), None)
+        if fits is not None:
+            found[dtype] = fits.cause
     return found
-
-
-def explaining(
-    doubtful: Sequence[Finding], measured: Sequence[Hypothesis]
-) -> Hypothesis | None:
-    """The first of the hypotheses that explains all."""
-    return next((h for h in measured if nearness([*doubtful], h) >= 0), None)
 
 
 def unlike_rounding(

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from refdcn.grading.expected.case import Array, Case, Pair, Sizes
+from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import Standard
 from refdcn.grading.judging import judge
-from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.isolation import InProcess, Process
-from refdcn.grading.questions.suite import Expected
 
 CASES = 1500  # that are tried
 SECONDS = 20.0  # of wall time

@@ -29,7 +29,7 @@ from refdcn.grading.diagnosis.places import (
     takes_one_sample,
 )
 from refdcn.grading.expected.case import Array
-from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.finding import Finding
 
 CLAUSES = 3
 CHANCE = 0.01  # of a clause that says nothing

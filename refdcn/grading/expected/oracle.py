@@ -101,23 +101,24 @@ def one_sided(case: Case, axis: int) -> tuple[Array, Array]:
 def border(case: Case, rule: str) -> Case:
     """The case whose definition value is that of `rule` on the given one.
 
-    A border rule other than the paper's is the paper's sum on a changed
-    image and mask: samples beyond an edge get mask 0, and an image whose
-    last row and column are repeated reads as replicated above.
+    A border rule other than the paper's is the paper's sum on a changed mask
+    and offset: samples beyond an edge get mask 0, and those between the last
+    pixel and the edge are moved onto it where it is replicated.
     """
     if rule == "corners":
         return case
-    sizes = case.sizes
+    sizes, shape = case.sizes, offset_shape(case.sizes)
     keep: Array = np.ones(modulation(case).shape, bool)
-    for q, n in zip(positions(case), (sizes.H, sizes.W), strict=True):
+    dp = case.offset.reshape(shape).copy()
+    axes = zip(positions(case), base(sizes), (sizes.H, sizes.W), strict=True)
+    for axis, (q, start, n) in enumerate(axes):
         keep &= q >= 0
         if rule == "inside":
             keep &= q <= n - 1
         if rule == "replicate above":
             keep &= q < n
-    N, og, K, _, *out = offset_shape(sizes)
+            last = np.broadcast_to(n - 1 - start, q.shape).astype(dp.dtype)
+            dp[:, :, :, axis] = np.where(q > n - 1, last, dp[:, :, :, axis])
+    N, og, K, _, *out = shape
     mask = (modulation(case) * keep).reshape(N, og * K, *out).astype(case.x.dtype)
-    x = case.x
-    if rule == "replicate above":
-        x = np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1)), mode="edge")
-    return replace(case, x=x, mask=mask)
+    return replace(case, offset=dp.reshape(case.offset.shape), mask=mask)

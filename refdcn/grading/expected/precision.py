@@ -45,9 +45,6 @@ def ranged(name: str, own: Roundoff) -> Roundoff:
     return own._replace(tiny=tiny, largest=largest)
 
 
-PRECISIONS = ("fp64", "fp32", "tf32", "bf16", "fp16")
-
-
 def standard(dtype: str, precision: str | None = None) -> Standard:
     """The bounds for arrays of `dtype` and a declared precision."""
     own, half = BY_DTYPE[dtype], dtype in WIDE
@@ -66,10 +63,17 @@ def standard(dtype: str, precision: str | None = None) -> Standard:
     return Standard(lower, lower, True, OWN.get(dtype) == precision)
 
 
-class Hypothesis(NamedTuple):
-    """A lower working precision, or another legal route, with its name."""
+class Cause(NamedTuple):
+    """Which step loses accuracy, and the format it is rounded to."""
 
-    name: str
+    step: str  # grid, products, fractions, results, columns, weights, ..., everything
+    kept: str = ""
+
+
+class Hypothesis(NamedTuple):
+    """A lower working precision, or another legal route, and what it would be."""
+
+    cause: Cause
     roundoff: Roundoff
     convention: bool = False
 
@@ -78,35 +82,33 @@ def hypotheses(dtype: str) -> list[Hypothesis]:
     """From the smallest departure to the largest."""
     own = WIDE.get(dtype, BY_DTYPE[dtype])
     grid = own._replace(grid=own.coordinate)
-    found = [
-        Hypothesis("positions go through a normalised grid", grid, convention=True)
-    ]
+    found = [Hypothesis(Cause("grid"), grid, convention=True)]
     if dtype == "float64":
         single = [("float32", U32)]
     elif dtype == "float32":
         single = [("float16", U16), ("bfloat16", U_BF16)]
         tf32 = ranged("float16", own)._replace(product=U_TF32 + U32)
-        found.append(Hypothesis("products are in TF32 or float16", tf32))
+        found.append(Hypothesis(Cause("products", "TF32"), tf32))
     else:
         single = [(dtype, BY_DTYPE[dtype].output)]
     if dtype not in WIDE:
         texture = own._replace(absolute=U_TEXTURE)
-        found.append(Hypothesis("fractions have 8 bits, as a texture unit's", texture))
+        found.append(Hypothesis(Cause("fractions", "8 bits"), texture))
     for name, u in single:
         # Its bound on positions would excuse half a pixel.
-        short = "float16 or TF32" if u == U_TF32 and dtype not in WIDE else name
+        short = "TF32" if u == U_TF32 and dtype not in WIDE else name
         kept = ranged(name, own)
         coarse = name != dtype and u > U16
         found += [
-            Hypothesis(f"results are rounded to {name}", kept._replace(output=u)),
-            Hypothesis(f"columns are stored in {name}", kept._replace(stored=u)),
-            Hypothesis(f"weights are rounded to {short}", own._replace(product=u)),
+            Hypothesis(Cause("results", name), kept._replace(output=u)),
+            Hypothesis(Cause("columns", name), kept._replace(stored=u)),
+            Hypothesis(Cause("weights", short), own._replace(product=u)),
         ]
         if not coarse:
             sums = kept._replace(accumulation=u, output=u)
             found += [
-                Hypothesis(f"positions are in {name}", own._replace(coordinate=u)),
-                Hypothesis(f"sums are in {name}", sums),
-                Hypothesis(f"everything is in {name}", everything(u, kept)),
+                Hypothesis(Cause("positions", name), own._replace(coordinate=u)),
+                Hypothesis(Cause("sums", name), sums),
+                Hypothesis(Cause("everything", name), everything(u, kept)),
             ]
     return found

@@ -2,71 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from refdcn.formula import sample
-from refdcn.grading.expected import bounds, oracle
-from refdcn.grading.expected.case import Array, Case, offset_shape
+from refdcn.grading.expected import oracle
+from refdcn.grading.expected.case import NAMES, Array, Case, offset_shape
+from refdcn.grading.expected.expectation import TARGETS, Expected
+from refdcn.grading.judging.distance import first_failure, outside, within
+from refdcn.grading.judging.finding import Finding, Kind
+from refdcn.grading.judging.hostile import judge_hostile
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.isolation import Outcome
-from refdcn.grading.questions.suite import TARGETS, Expected, Range
-
-COMPANION = "the gradient companion: "  # before what it did
 
 
-@dataclass
-class Finding:
-    """The verdict on one output of one case."""
-
-    case: Case
-    target: str
-    verdict: Verdict
-    text: str = ""
-    ratio: float = 0.0  # largest |error| / bound
-    values: int = 0
-    failing: Array | None = None
-    got: Array | None = None  # what came, where it is not right
-    expected: Expected | None = None
-    cause: str = ""  # the precision or the mistake that explains it
-    choice: tuple[str, str] | None = None  # a convention and its value
-    equal: tuple[str, ...] = ()  # other values that are the same here
-    declared: bool = False  # the candidate's owner said so beforehand
-
-
-def unanswered(case: Case, outcome: Outcome) -> Finding | None:
+def unanswered(case: Case, outcome: Outcome, target: str = "call") -> Finding | None:
     """The finding when there is no result to judge."""
-    if outcome.status == "crash":
-        return Finding(case, "call", Verdict.CRASH, outcome.text)
-    if outcome.status == "timeout":
-        return Finding(case, "call", Verdict.TIMEOUT, outcome.text)
-    if outcome.faults:
-        return Finding(case, "call", Verdict.INTEGRITY, "; ".join(outcome.faults))
-    if outcome.status == "raised":
-        if case.kind == "malformed":
-            return Finding(case, "call", Verdict.PASS, outcome.text)
-        return Finding(case, "call", Verdict.UNSUPPORTED, outcome.text)
-    if case.kind == "malformed":
-        text = f"accepted in silence: {case.note}"
-        return Finding(case, "call", Verdict.WRONG, text)
-    return None
+    malformed, status = case.kind == "malformed", outcome.status
+    if status == "crash":
+        verdict, kind = Verdict.CRASH, Kind.DIED
+    elif status == "timeout":
+        verdict, kind = Verdict.TIMEOUT, Kind.TIMEOUT
+    elif outcome.faults:
+        verdict, kind = Verdict.INTEGRITY, Kind.BREACH
+    elif status == "raised" and malformed:
+        verdict, kind = Verdict.PASS, Kind.REFUSED
+    elif status == "raised":
+        verdict, kind = Verdict.UNSUPPORTED, Kind.ERROR
+    elif malformed:
+        verdict, kind = Verdict.UNCHECKED, Kind.ACCEPTED
+    else:
+        return None
+    faults = tuple(outcome.faults) if kind is Kind.BREACH else ()
+    return Finding(case, target, verdict, kind, outcome.text, faults)
 
 
 def misshapen(case: Case, y: Any, name: str, like: Array, shape: Any) -> Finding | None:
     """The finding when the result is not the array it must be."""
+
+    def wrong(kind: Kind, measured: Any, defined: Any) -> Finding:
+        told: dict[str, Any] = {"measured": measured, "defined": defined}
+        return Finding(case, name, Verdict.WRONG, kind, **told)
+
     if not isinstance(y, np.ndarray):
-        text = f"{name} is {y if isinstance(y, str) else type(y).__name__}, no array"
-        return Finding(case, name, Verdict.WRONG, text)
+        came = y if isinstance(y, str) else type(y).__name__
+        return wrong(Kind.TYPE, came, "numpy.ndarray")
     if y.shape != tuple(shape):
-        text = f"{name} has shape {list(y.shape)}; it must be {list(shape)}"
-        return Finding(case, name, Verdict.WRONG, text)
+        return wrong(Kind.SHAPE, tuple(y.shape), tuple(shape))
     wanted = np.dtype(np.uint16) if case.bfloat16 else like.dtype
     if y.dtype != wanted:
-        text = f"{name} is {y.dtype.name} for {case.dtype} inputs"
-        return Finding(case, name, Verdict.WRONG, text)
+        told = y.dtype.name if y.dtype.isnative else y.dtype.str
+        return wrong(Kind.DTYPE, told, case.dtype)
     return None
+
+
+def judged(expected: Expected, outcome: Outcome, which: str) -> list[Finding]:
+    """The verdicts on the results of one call, "forward" or "grad"."""
+    if which == "forward":
+        return [forward(expected, outcome)]
+    return gradients(expected, outcome)
 
 
 def forward(expected: Expected, outcome: Outcome) -> Finding:
@@ -86,13 +82,10 @@ def forward(expected: Expected, outcome: Outcome) -> Finding:
 def gradients(expected: Expected, outcome: Outcome) -> list[Finding]:
     """The verdicts on the five gradients."""
     case = expected.case
-    found = unanswered(case, outcome)
+    found = unanswered(case, outcome, "gradients")
+    found = found or miscounted(case, outcome.results)
     if found is not None:
-        return [of_companion(found, "gradients")]
-    if len(outcome.results) != 5:
-        text = f"it returned {len(outcome.results)} gradients; it must return five"
-        found = Finding(case, "gradients", Verdict.WRONG, text)
-        return [of_companion(found, "gradients")]
+        return [found]
     findings = []
     triples = zip(
         TARGETS, outcome.results, case.inputs, expected.gradients, strict=True
@@ -100,48 +93,35 @@ def gradients(expected: Expected, outcome: Outcome) -> list[Finding]:
     for name, got, like, want in triples:
         if like is None or want is None:
             if got is not None:
-                text = f"{name} is no None though {name[5:]} was None"
-                found = Finding(case, name, Verdict.WRONG, text)
-                findings.append(of_companion(found, name))
+                findings.append(Finding(case, name, Verdict.WRONG, Kind.NOT_NONE))
             continue
         found = misshapen(case, got, name, like, like.shape)
-        findings.append(
-            of_companion(found, name)
-            if found
-            else compare(expected, name, case.numbers(got))
-        )
+        findings.append(found or compare(expected, name, case.numbers(got)))
     if findings[1].verdict is Verdict.PASS:
         findings += slopes(expected, case.numbers(outcome.results[1]))
     return findings
 
 
-def of_companion(finding: Finding, target: str) -> Finding:
-    """The same finding, said of the gradient companion."""
-    finding.target = target
-    if finding.text:
-        finding.text = COMPANION + finding.text
-    return finding
-
-
-def first_failure(name: str, ok: Array, y: Array, want: Range) -> str:
-    """Where, what came and what was wanted, of the worst failing element."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        excess = np.nan_to_num(outside(y, want), nan=np.inf)
-        excess = np.where(ok, -1.0, excess)
-    at = np.unravel_index(np.argmax(excess), y.shape)
-    index = ", ".join(map(str, map(int, at)))
-    low, high = float(want.low[at]), float(want.high[at])
-    said = f"{low:.9g}" if low == high else f"{low:.9g} to {high:.9g}"
-    return (
-        f"{name}[{index}] = {float(y[at]):.9g}, the definition gives {said} with a "
-        f"bound of {float(want.bound[at]):.2g}; "
-        f"{np.count_nonzero(~ok)} of {y.size} values are outside"
-    )
-
-
-def outside(y: Array, want: Range) -> Array:
-    """The distance from the range."""
-    return np.asarray(np.maximum(np.maximum(want.low - y, y - want.high), 0))
+def miscounted(case: Case, results: Sequence[Any]) -> Finding | None:
+    """The finding when they are not five, or come in another order."""
+    many = len(results)
+    if many != 5:
+        told: dict[str, Any] = {"measured": many, "defined": 5}
+        return Finding(case, "gradients", Verdict.WRONG, Kind.COUNT, **told)
+    came = [getattr(a, "shape", None) for a in results]
+    wanted = [None if a is None else a.shape for a in case.inputs]
+    left = dict(zip(NAMES, wanted, strict=True))
+    order = []
+    for k, shape in enumerate(came):
+        names = [name for name, due in left.items() if due == shape]
+        if not names:
+            return None
+        order.append(NAMES[k] if NAMES[k] in names else names[0])
+        del left[order[-1]]
+    if tuple(order) == NAMES:
+        return None
+    told = {"measured": tuple(order), "defined": NAMES}
+    return Finding(case, "gradients", Verdict.WRONG, Kind.ORDER, **told)
 
 
 def compare(expected: Expected, name: str, y: Array) -> Finding:
@@ -149,29 +129,27 @@ def compare(expected: Expected, name: str, y: Array) -> Finding:
     case, want = expected.case, expected.range(name)
     with np.errstate(invalid="ignore"):  # memory never written may hold any NaN
         y = y.astype(np.float64)
-    with np.errstate(invalid="ignore"):
         error = outside(y, want)
     # An infinite bound says that a step may overflow, and inf - inf is NaN.
     ok = within(error, want.bound) | np.isinf(want.bound)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.nan_to_num(error / want.bound, nan=0.0, posinf=np.inf)
-    worst = float(ratio.max(initial=0.0))
-    found = Finding(case, name, Verdict.PASS, "", worst, y.size, expected=expected)
+    most = float(ratio.max(initial=0.0))
     if case.kind == "exact" and expected.standard.exact:
-        loose = ~within(error, np.zeros_like(error))
-        why = "inexact on dyadic data, where every order of evaluation is exact"
-        found.ratio = worst = 0.0
+        loose, kind, most = ~within(error, np.zeros_like(error)), Kind.INEXACT, 0.0
     else:
         loose = ~within(error, want.usual) & np.isfinite(want.usual)
-        why = "less accurate than the usual orders of summation"
+        kind = Kind.COARSE
+    found = Finding(
+        case, name, Verdict.PASS, values=y.size, ratio=most, expected=expected
+    )
     if not ok.all():
-        found.verdict, found.failing = Verdict.WRONG, ~ok
-        found.text = first_failure(name, ok, y, want)
-    elif loose.any():
-        found.verdict, found.failing = Verdict.IMPRECISE, loose
-        found.text = f"{name}: {np.count_nonzero(loose)} of {y.size} values are {why}"
-    if found.verdict is not Verdict.PASS:
-        found.got = y
+        worst = first_failure(ok, y, want)
+        bad = replace(found, verdict=Verdict.WRONG, kind=Kind.VALUES, worst=worst)
+        return replace(bad, failing=~ok, got=y)
+    if loose.any():
+        bad = replace(found, verdict=Verdict.IMPRECISE, kind=kind)
+        return replace(bad, failing=loose, got=y)
     return found
 
 
@@ -183,12 +161,12 @@ def slopes(expected: Expected, got: Array) -> list[Finding]:
         if not fits:
             continue
         sides = [side for side in fits if fits[side]] or ["mixed"]
-        right = sides[0] == "right-hand"
-        verdict = Verdict.PASS if right else Verdict.CONVENTION
-        text = "" if right else f"the {key} is {sides[0]}"
-        one = Finding(expected.case, "grad_offset", verdict, text)
-        one.choice, one.equal = (key, sides[0]), tuple(sides[1:])
-        found.append(one)
+        verdict, kind = Verdict.CONVENTION, Kind.SLOPE
+        if sides[0] == "right-hand":
+            verdict, kind = Verdict.PASS, Kind.RIGHT
+        one = Finding(expected.case, "grad_offset", verdict, kind)
+        chosen, equal = (key, sides[0]), tuple(sides[1:])
+        found.append(replace(one, choice=chosen, equal=equal))
     return found
 
 
@@ -217,91 +195,3 @@ def choices(below: Array, above: Array) -> dict[str, Array]:
     middle = (below + above) / 2
     zero = np.zeros_like(middle)
     return {"right-hand": above, "0": zero, "left-hand": below, "the mean": middle}
-
-
-def within(error: Array, bound: Array) -> Array:
-    """NaN is not within anything."""
-    return np.asarray(error <= bound)
-
-
-def judge_hostile(case: Case, y: Array, expected: Expected) -> Finding:
-    """Non-finite inputs: the definition leaves a choice only where they are used."""
-    bad_x = ~np.isfinite(case.x)
-    q_y, q_x = oracle.positions(case)
-    lost = ~np.isfinite(q_y) | ~np.isfinite(q_x) | (abs(q_y) + abs(q_x) > 1e6)
-    far = np.broadcast_to(lost[:, :, :, None], offset_shape(case.sizes))
-    tame = replace(
-        case,
-        kind="bound",
-        x=np.where(bad_x, 0, case.x).astype(case.x.dtype),
-        offset=np.where(far.reshape(case.offset.shape), -1000, case.offset).astype(
-            case.offset.dtype
-        ),
-    )
-    want = Expected(tame, expected.standard, expected.border).y
-    with np.errstate(invalid="ignore", over="ignore"):
-        fits = within(outside(y.astype(np.float64), want), want.bound)
-    if bad_x.any():
-        sure, maybe = touched(tame, bad_x)
-        ok = np.where(sure, ~np.isfinite(y), fits | (maybe & ~np.isfinite(y)))
-        choice = np.compress(~sure.ravel() & floor_reads(tame, bad_x).ravel(), fits)
-        chose = (
-            "skipped" if choice.all() else "in part read" if choice.any() else "read"
-        )
-        note = f"a {case.note} at weight 0 is {chose}"
-        choice_of = "zero weight", chose
-        open_choice = bool(choice.size)
-    else:
-        used = np.broadcast_to(np.any(lost, (1, 2))[:, None], y.shape)
-        infinite = ~np.isfinite(case.offset).all()
-        ok = fits | (used & ~np.isfinite(y) & infinite)
-        gives = "0" if fits.all() else "NaN"
-        note = f"{case.note} gives {gives}"
-        choice_of = "nan" if "nan" in case.note else "infinite", gives
-        open_choice = bool(infinite)
-    if not ok.all():
-        text = f"{case.note}: " + first_failure("y", ok, y, want)
-        return Finding(case, "y", Verdict.WRONG, text, failing=~ok)
-    verdict = Verdict.CONVENTION if open_choice else Verdict.PASS
-    chosen = choice_of if open_choice else None
-    return Finding(case, "y", verdict, note, values=y.size, choice=chosen)
-
-
-def touched(case: Case, bad: Array) -> tuple[Array, Array]:
-    """Outputs that use a bad pixel with a weight, and those that may read it."""
-    flags = replace(
-        case,
-        x=bad.astype(np.float64),
-        weight=(case.weight != 0).astype(np.float64),
-        mask=None if case.mask is None else (case.mask != 0).astype(np.float64),
-        bias=None,
-        offset=case.offset.astype(np.float64),
-    )
-    sure = oracle.forward(flags) > 0
-    wide = bad.copy()
-    for axis in (2, 3):  # the pixel and its eight neighbours
-        line = wide.swapaxes(0, axis)
-        before = line.copy()
-        line[1:] |= before[:-1]
-        line[:-1] |= before[1:]
-    near = replace(
-        flags,
-        x=wide.astype(np.float64),
-        weight=np.ones_like(flags.weight),
-        mask=None,
-    )
-    return sure, oracle.forward(near) > 0
-
-
-def floor_reads(case: Case, bad: Array) -> Array:
-    """Outputs that read a bad pixel as one of floor(q), floor(q) + 1."""
-    reads = []
-    for q, n in zip(oracle.positions(case), case.x.shape[2:], strict=True):
-        r, p = np.arange(n), q[..., None]
-        reads.append(1.0 * ((r - 1 <= p) & (p < r + 1) & (p > -1) & (p < n)))
-    N, C_in, H, W = bad.shape
-    og = case.sizes.offset_groups
-    flags = 1.0 * bad.reshape(N, og, C_in // og, H, W)
-    met = sample(flags, *reads) > 0
-    by_group = bounds.by_weight_group(case, met).any((2, 3))
-    return np.repeat(by_group, case.y_shape[1] // case.sizes.groups, 1)

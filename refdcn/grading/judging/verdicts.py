@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class Verdict(IntEnum):
-    """What one case says of the candidate; a smaller value is worse."""
+    """What one result says of the candidate; a smaller value is worse."""
 
     CRASH = 0
     TIMEOUT = 1
@@ -15,8 +15,10 @@ class Verdict(IntEnum):
     WRONG = 3
     IMPRECISE = 4
     UNSUPPORTED = 5
-    CONVENTION = 6
-    PASS = 7
+    NOTHING = 6  # of a whole grade: no number was compared
+    UNCHECKED = 7
+    CONVENTION = 8
+    PASS = 9
 
     def __str__(self) -> str:
         return self.name.lower()
@@ -29,10 +31,12 @@ EXIT_CODES = {
     Verdict.WRONG: 1,
     Verdict.IMPRECISE: 1,
     Verdict.UNSUPPORTED: 4,
+    Verdict.NOTHING: 4,
+    Verdict.UNCHECKED: 0,  # 1 where it counts
     Verdict.CONVENTION: 0,
     Verdict.PASS: 0,
 }
-USAGE = 2  # the command line's own mistake, no verdict on a candidate
+INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:

@@ -1,147 +1,19 @@
-"""Which cases a level holds, and the expectation of each, computed once."""
+"""Which cases a level holds, in the order in which they are asked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refdcn.grading.expected import bounds, double, oracle
-from refdcn.grading.expected.case import (
-    NAMES,
-    Array,
-    Case,
-    Sizes,
-    draw_case,
-    draw_sizes,
-    exact_case,
-    kept,
-    named,
-    offset_shape,
-)
-from refdcn.grading.expected.precision import Standard
+from refdcn.grading.expected.case import Case, Sizes, kept, named
+from refdcn.grading.questions.draw import draw_case, drawn, exact_case
 
 # drawn geometries of each kind at each level
 LEVELS = {"smoke": 8, "full": 60, "paranoid": 600}
-
-
-TARGETS = tuple(f"grad_{name}" for name in NAMES)
-
-
-class Range(NamedTuple):
-    """What one output may be: from low to high, give or take the bound."""
-
-    low: Array
-    high: Array
-    bound: Array
-    usual: Array  # of the usual, shorter sums, or of wider intermediates
-
-
-class Values:
-    """The oracle's answers to one case, the same for every precision."""
-
-    def __init__(self, case: Case, border: str) -> None:
-        self.case, self.border = case, border
-
-    @cached_property
-    def y(self) -> Array:
-        """The forward result."""
-        case = oracle.border(self.case, self.border)
-        wide = case.x.dtype == np.float64
-        return double.forward(case) if wide else oracle.forward(case)
-
-    @cached_property
-    def gradients(self) -> list[Any]:
-        """d x, d offset, d weight, d mask, d bias."""
-        return list(oracle.gradients(self.case))
-
-    @cached_property
-    def sides(self) -> list[tuple[Array, Array]]:
-        """d offset in the cells below and above, along rows and columns."""
-        return [oracle.one_sided(self.case, axis) for axis in (0, 1)]
-
-
-class Expected:
-    """The oracle's answers to one case and how far from them is still right."""
-
-    def __init__(
-        self,
-        case: Case,
-        standard: Standard,
-        border: str = "corners",
-        values: Values | None = None,
-    ) -> None:
-        self.case, self.standard, self.border = case, standard, border
-        self.values = values or Values(case, border)
-        self.others: dict[bounds.Roundoff, Expected] = {}
-        self.wrong = standard.wrong.with_oracle()
-        self.tight = standard.tight.with_oracle()
-
-    def under(self, roundoff: bounds.Roundoff) -> Expected:
-        """The same case, held to another precision alone."""
-        if roundoff not in self.others:
-            one = Standard(roundoff, roundoff, True, False)
-            other = Expected(self.case, one, self.border, self.values)
-            self.others[roundoff] = other
-        return self.others[roundoff]
-
-    def range(self, target: str) -> Range:
-        """The expectation of "y", "grad_x", ..."""
-        found = self.y if target == "y" else self.gradients[TARGETS.index(target)]
-        assert found is not None
-        return found
-
-    @cached_property
-    def y(self) -> Range:
-        """The forward result."""
-        case, y, u = oracle.border(self.case, self.border), self.values.y, self.wrong
-        if case.x.dtype == np.float64:  # only the oracle's own rounding is added
-            u = self.standard.wrong._replace(output=u.output)
-        wrong = bounds.forward(case, y, u)
-        if u == self.tight and self.standard.longest:
-            return Range(y, y, wrong, wrong)
-        tight = bounds.forward(case, y, self.tight, self.standard.longest)
-        return Range(y, y, wrong, tight)
-
-    @property
-    def sides(self) -> list[tuple[Array, Array]]:
-        """d offset in the cells below and above, along rows and columns."""
-        return self.values.sides
-
-    @cached_property
-    def gradients(self) -> list[Range | None]:
-        """d x, d offset, d weight, d mask, d bias; a set where slopes differ."""
-        lows = list(self.values.gradients)
-        highs = list(lows)
-        dp = lows[1].reshape(offset_shape(self.case.sizes))
-        low, high = dp.copy(), dp.copy()
-        delta = bounds.deltas(self.case, self.wrong)
-        wide = delta[0][:, :, None], delta[1][:, :, None]
-        for axis in (0, 1):
-            kink = bounds.kinks(self.case, wide, axis)
-            if not kink.any():
-                continue  # and four evaluations are saved
-            below, above = self.sides[axis]
-            at = (slice(None),) * 3 + (axis,)
-            low[at] = np.where(kink, np.minimum(below, above), dp[at])
-            high[at] = np.where(kink, np.maximum(below, above), dp[at])
-        lows[1], highs[1] = low.reshape(lows[1].shape), high.reshape(lows[1].shape)
-        # the rounding of the result is that of the larger end
-        ends = [
-            None if a is None else np.maximum(np.abs(a), np.abs(b))
-            for a, b in zip(lows, highs, strict=True)
-        ]
-        wrong = bounds.gradients(self.case, ends, self.wrong)
-        usual = wrong
-        if self.wrong != self.tight or not self.standard.longest:
-            usual = bounds.gradients(self.case, ends, self.tight, self.standard.longest)
-        four = zip(lows, highs, wrong, usual, strict=True)
-        return [None if a is None else Range(a, b, e, f) for a, b, e, f in four]
-
 
 THREE = {"K_h": 3, "K_w": 3, "dilation": (1, 1)}
 
@@ -187,20 +59,6 @@ def corners() -> list[dict[str, Any]]:
         {"H": 1, "W": 1, "K_h": 1, "K_w": 1, "padding": (0, 0), "N": 2},
         {"N": 0},
     ]
-
-
-def fits(sizes: Sizes) -> bool:
-    """Whether anything is left to compute."""
-    return min(sizes.out) >= 1
-
-
-def drawn(rng: np.random.Generator, **fixed: Any) -> Sizes:
-    """Sizes with the given ones held fixed."""
-    for _ in range(1000):
-        sizes = draw_sizes(rng, **fixed)
-        if fits(sizes):
-            return sizes
-    raise ValueError(f"no geometry has {fixed}")
 
 
 def repeats(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:

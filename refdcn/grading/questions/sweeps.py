@@ -18,16 +18,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refdcn.grading.expected import oracle
-from refdcn.grading.expected.case import Array, Case, Sizes, exact_case, landing
+from refdcn.grading.expected.case import Array, Case, Sizes
+from refdcn.grading.expected.expectation import TARGETS, Expected, Range
 from refdcn.grading.expected.precision import Standard
 from refdcn.grading.judging import judge
-from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.isolation import InProcess, Outcome, Process
-from refdcn.grading.questions.suite import TARGETS, Expected, Range
+from refdcn.grading.questions.draw import exact_case, landing
 
 Runner = Process | InProcess
-GIVE_UP = 3  # deaths or timeouts before the rest is left out
 
 
 class Plan(NamedTuple):
@@ -404,24 +404,6 @@ def prepare(seed: int, dtype: str, level: str) -> tuple[Sweep, ...]:
 def chosen(dtypes: Any) -> str | None:
     """The dtype that is swept: the first wide one."""
     return next((d for d in ("float32", "float64") if d in dtypes), None)
-
-
-def run(
-    runner: Runner, standard: Standard, seed: int, dtype: str, level: str = "smoke"
-) -> Iterator[Finding]:
-    """A finding for every call; only those that differ need a bound.
-
-    A companion that dies costs its own calls, not those of the forward.
-    """
-    deaths = {"y": 0, "gradients": 0}
-    for sweep in prepare(seed, dtype, level):
-        found = check(runner, sweep, standard, deaths["gradients"] < GIVE_UP)
-        yield from found
-        for f in found:
-            which = "gradients" if f.target == "gradients" else "y"
-            deaths[which] += f.verdict <= Verdict.TIMEOUT
-        if deaths["y"] >= GIVE_UP:
-            return
 
 
 def check(

@@ -17,14 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from refdcn.grading.expected.case import Array, Case, Sizes, draw_case, kept
+from refdcn.grading.expected.case import Array, Case, Sizes, kept
+from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import Standard
 from refdcn.grading.judging import judge
-from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.finding import Finding, Kind
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process import watch
 from refdcn.grading.process.isolation import Outcome, Process
-from refdcn.grading.questions.suite import Expected
+from refdcn.grading.questions.draw import draw_case
 
 WORK = 1.2e9  # floating-point operations of a timed call
 SLACK = 2.0  # a measured peak may be another load's, or spare a multiplication
@@ -53,15 +54,6 @@ class Timing(NamedTuple):
     case: str
     seconds: tuple[float, ...]
     floor: float
-
-    def text(self) -> str:
-        """One sentence."""
-        low, middle = min(self.seconds), float(np.median(self.seconds))
-        return (
-            f"Timed, from request to reply: median {1e3 * middle:.3g} ms, fastest "
-            f"{1e3 * low:.3g} ms of {len(self.seconds)} calls ({self.case}); this "
-            f"machine needs {1e3 * self.floor:.3g} ms at least."
-        )
 
 
 def work(s: Sizes) -> float:
@@ -190,10 +182,7 @@ def run(
 def too_fast(case: Case, timing: Timing) -> Finding:
     """Integrity, when a time lies under the floor."""
     low = min(timing.seconds)
-    text = (
-        f"it answered in {1e3 * low:.3g} ms; no implementation on this machine can "
-        f"in less than {1e3 * timing.floor:.3g} ms"
-    )
     if low >= timing.floor:
         return Finding(case, "time", Verdict.PASS)
-    return Finding(case, "time", Verdict.INTEGRITY, text)
+    told: dict[str, Any] = {"measured": low, "defined": timing.floor}
+    return Finding(case, "time", Verdict.INTEGRITY, Kind.TOO_FAST, **told)

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import numpy as np
 
 from refdcn.grading.expected.case import Array, Case, Sizes
+from refdcn.grading.expected.expectation import TARGETS, Expected
 from refdcn.grading.expected.precision import standard
-from refdcn.grading.judging import judge
+from refdcn.grading.judging.distance import outside
 from refdcn.grading.process.isolation import InProcess
-from refdcn.grading.questions.suite import TARGETS, Expected
 from refdcn.grading.selftest import panel
 from refdcn.grading.selftest.correct import Style, member
 
@@ -165,7 +165,7 @@ class Population:
 def ratio_of(expected: Expected, output: str, got: Array, size: int) -> Array:
     """The largest error / bound of each group."""
     want = expected.range(output)
-    error = judge.outside(got.astype(float), want)
+    error = outside(got.astype(float), want)
     told = (error > 0) & np.isfinite(want.bound)
     ratio = np.where(told, error, 0) / np.where(told, want.bound, 1)
     images = output not in ("grad_weight", "grad_bias")

@@ -8,15 +8,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refdcn.grading.expected.case import BITS, Case, draw_case, landing
+from refdcn.grading.expected.case import BITS, Case
+from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.grader import grade
 from refdcn.grading.judging import declared, judge
+from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.inside.candidates import load
 from refdcn.grading.process.isolation import InProcess
-from refdcn.grading.questions import suite
+from refdcn.grading.questions import draw
+from refdcn.grading.questions.draw import draw_case, landing
 from refdcn.grading.selftest.correct import Member, Style, member
+from refdcn.grading.words.findings import said
 
 
 class Alarm(NamedTuple):
@@ -62,7 +66,7 @@ def steep(rng: np.random.Generator, dtype: str) -> Case:
     wide = {"W": n, "K_h": 1, "K_w": 2, "dilation": (1, k), "stride": (1, k)}
     fixed = (long, wide)[int(rng.integers(2))]
     other = {"H": 3} if "W" in fixed else {"W": 3}
-    sizes = suite.drawn(rng, N=1, C_in=1, C_out=1, **fixed, **other)
+    sizes = draw.drawn(rng, N=1, C_in=1, C_out=1, **fixed, **other)
     case = draw_case(rng, sizes, dtype, "panel", "normal", False, False)
     stripes = np.indices(case.x.shape)[2:].sum(0) % 2 * 2.0 - 1
     ones = np.ones_like(case.weight)
@@ -80,7 +84,7 @@ def absorbing(rng: np.random.Generator, dtype: str) -> Case:
     many = ({"C_in": 6, "K_h": 4, "K_w": 4}, {"C_out": 24, "C_in": 4}, {"N": 3})
     which = int(rng.integers(3))
     fixed = {"N": 1, "K_h": 1, "K_w": 1, "C_in": 1, "H": 5, "W": 5} | many[which]
-    sizes = suite.drawn(rng, groups=1, offset_groups=1, dilation=(1, 1), **fixed)
+    sizes = draw.drawn(rng, groups=1, offset_groups=1, dilation=(1, 1), **fixed)
     case = draw_case(rng, sizes, dtype, "panel", "zero")
     assert case.bias is not None
     one = {name: np.ones_like(getattr(case, name)) for name in ONES}
@@ -110,7 +114,7 @@ def plain(rng: np.random.Generator, dtype: str) -> Case:
     """Any geometry, with offsets of a random kind."""
     kind = str(rng.choice(["border", "normal", "integer", "zero"]))
     given = rng.integers(0, 2, 2).astype(bool)
-    sizes = suite.drawn(rng, N=int(rng.integers(1, 3)), most=4)
+    sizes = draw.drawn(rng, N=int(rng.integers(1, 3)), most=4)
     return draw_case(rng, sizes, dtype, "panel", kind, *map(bool, given))
 
 
@@ -123,7 +127,7 @@ def uneven(rng: np.random.Generator, dtype: str) -> Case:
 
 def faint(rng: np.random.Generator, dtype: str) -> Case:
     """Factors so far from 1 that products of some of them underflow or overflow."""
-    sizes = suite.drawn(rng, N=1, most=4)
+    sizes = draw.drawn(rng, N=1, most=4)
     case = draw_case(rng, sizes, dtype, "panel", "border")
     far = {2: 9, 4: 72, 8: 520}[np.dtype(dtype).itemsize] * rng.choice([-1, 1])
     powers = far * rng.permutation([1, 1, -1, 0])
@@ -153,14 +157,13 @@ def others() -> list[Member]:
     return found
 
 
-def judged(expected: suite.Expected, one: Member) -> list[judge.Finding]:
+def judged(expected: Expected, one: Member) -> list[Finding]:
     """The findings on y and the five gradients, held to its conventions."""
     runner, case = InProcess(one.forward, one.grad), expected.case
     with np.errstate(all="ignore"):  # faint cases overflow in the oracle too
         findings = [judge.forward(expected, runner.call(case))]
         findings += judge.gradients(expected, runner.call(case, "grad"))
-    declared.apply(findings, one.conventions, ())
-    return findings
+    return declared.applied(findings, one.conventions, ())
 
 
 def alarms(
@@ -169,7 +172,7 @@ def alarms(
     dtypes: Sequence[str] = ("float64", "float32", "float16"),
     members: Sequence[Member] | None = None,
     kinds: Sequence[Maker] = KINDS,
-) -> Iterator[Alarm | judge.Finding]:
+) -> Iterator[Alarm | Finding]:
     """Grade a member on each of `n` drawn geometries; what was found, or alarms."""
     rng = np.random.default_rng(seed)
     panel = MEMBERS if members is None else list(members)
@@ -177,10 +180,10 @@ def alarms(
         dtype = dtypes[k % len(dtypes)]
         case = kinds[int(rng.integers(len(kinds)))](rng, dtype)
         one = panel[int(rng.integers(len(panel)))]
-        for finding in judged(suite.Expected(case, standard(dtype)), one):
+        for finding in judged(Expected(case, standard(dtype)), one):
             if finding.verdict in (Verdict.WRONG, Verdict.UNSUPPORTED):
-                said = f"{finding.target}: {finding.text}"
-                yield Alarm(one.name, str(case), said)
+                text = f"{finding.target}: {said(finding)}"
+                yield Alarm(one.name, str(case), text)
             else:
                 yield finding
 

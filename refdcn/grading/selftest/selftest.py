@@ -7,24 +7,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from refdcn.grading import grader
 from refdcn.grading.catalogue.contract import BREACHES, MEMORY, Breach
-from refdcn.grading.catalogue.mistakes import ALIKE, CATALOGUE, Mistake
+from refdcn.grading.catalogue.mistake import Mistake
+from refdcn.grading.catalogue.mistakes import ALIKE, CATALOGUE
 from refdcn.grading.catalogue.precision import COARSE, Coarse
 from refdcn.grading.catalogue.steps import functions
-from refdcn.grading.diagnosis.diagnosis import diagnose
 from refdcn.grading.diagnosis.facts import Rank
 from refdcn.grading.diagnosis.hypotheses import PREDICTIONS
-from refdcn.grading.diagnosis.recheck import recheck
-from refdcn.grading.expected.precision import standard
-from refdcn.grading.grader import Progress, grade, prepare, run
-from refdcn.grading.judging.lower_precision import explain_precision
+from refdcn.grading.grader import grade, prepare
 from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.options import Options
 from refdcn.grading.process.isolation import InProcess
-from refdcn.grading.questions import sweeps
+from refdcn.grading.progress import Progress
 from refdcn.grading.report import Report
 from refdcn.grading.selftest import panel
 from refdcn.grading.selftest.correct import Member
 from refdcn.grading.words.diagnosis import conclusion
+from refdcn.grading.words.findings import cause
+from refdcn.grading.words.findings import said as phrase
 from refdcn.grading.words.places import place_text
 
 Row = Mistake | Coarse | Breach
@@ -88,17 +89,8 @@ def grade_in_process(
     precision: str | None = None,
 ) -> Report:
     """A smoke grade of a trusted function, with its diagnosis."""
-    cases = prepare(seed, [dtype], "smoke", precision)
-    findings = list(run(runner, cases, Progress(0, False)))
-    if sweeps.chosen([dtype]):
-        findings += sweeps.run(runner, standard(dtype, precision), seed, dtype)
-    explain_precision(findings)
-    findings, measured = recheck(runner, findings)
-    report = Report(
-        name, seed, "smoke", (dtype,), False, findings, runner.has_grad, precision
-    )
-    report.diagnosis = diagnose(runner, findings, measured, predictions)
-    return report
+    options = Options(dtypes=(dtype,), seed=seed, precision=precision)
+    return grader.examine(name, runner, options, prepare(options), predictions)
 
 
 def examine(
@@ -133,9 +125,8 @@ def examine_coarse(row: Coarse, seed: int) -> Result:
     runner = InProcess(*pair)
     report = grade_in_process(row.name, runner, seed, row.dtype, precision=row.declared)
     bad = [f for f in report.counted if f.verdict <= Verdict.IMPRECISE]
-    said = dict.fromkeys(f.cause or f.text for f in bad)
-    names = [row.name if s.startswith(row.cause) else s for s in said]
-    names = list(dict.fromkeys(names))
+    said = [row.name if f.cause == row.cause else cause(f) or phrase(f) for f in bad]
+    names = list(dict.fromkeys(said))
     caught = report.verdict is Verdict.IMPRECISE
     return Result((row.mistake,), caught, names, "", report.headline())
 
@@ -147,7 +138,8 @@ def examine_breach(row: Breach, seed: int) -> Result:
     said, mistake = report.headline(), row.mistake
     due = report.verdict is row.verdict and row.text in said
     names = [mistake.name] if due else []
-    return Result((mistake,), report.exit_code != 0, names, "", said)
+    caught = report.verdict not in (Verdict.PASS, Verdict.CONVENTION)
+    return Result((mistake,), caught, names, "", said)
 
 
 def examine_row(row: Row, seed: int) -> Result:

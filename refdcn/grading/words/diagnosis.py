@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import isfinite
 
-from refdcn.grading.catalogue.mistakes import Mistake
+from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.diagnosis.facts import Fact, Place, Rank
 from refdcn.grading.diagnosis.hypotheses import IN_GRADIENTS, Partly
-from refdcn.grading.judging.judge import Finding
+from refdcn.grading.judging.finding import Finding
 from refdcn.grading.words.facts import brief, fact_text, number, steps_text
 from refdcn.grading.words.places import (
     needs_text,
@@ -27,7 +27,7 @@ MORE_EXPLANATIONS = 2  # explanations beside the first
 def conclusion(diagnosis: Diagnosis, findings: Sequence[Finding] = ()) -> str:
     """What the mistake is and where; empty when nothing is known."""
     d = diagnosis
-    said = [brief(f) for f in d.faults if f.rank == Rank.RESULT]
+    said = [brief(f) for f in d.faults if f.rank == Rank.WHOLE]
     if d.survivors:
         said += explained(d)
     elif not said:
@@ -174,7 +174,7 @@ def evidence(diagnosis: Diagnosis) -> list[str]:
     return lines
 
 
-TELLING = "batch", "isolation", "varies", "sum"  # beside any cause
+TELLING = "batch", "isolation", "sum"  # beside any cause
 
 
 def relevant(d: Diagnosis) -> list[Fact]:
@@ -182,7 +182,7 @@ def relevant(d: Diagnosis) -> list[Fact]:
     faults = d.faults
     if d.survivors:  # what is named needs no more proof
         return faults[:2]
-    if faults and faults[0].kind in ("order", "exchanged arguments"):
+    if faults and faults[0].rank == Rank.WHOLE:
         return faults[:1]
     best = faults[0].rank if faults else Rank.VAGUE
     least = best if best == Rank.CAUSE else max(best + 1, Rank.EFFECT)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -26,6 +27,10 @@ BUILT_IN = {
     "loops": f"{ADAPTERS}{os.sep}loops.py:deform_conv2d",
     "refdcn": "refdcn:deform_conv2d",
 }
+
+
+INPUTS = "x", "offset", "weight", "mask", "bias"
+WINDOWS = "stride", "padding", "dilation"
 
 
 class SpecError(ValueError):
@@ -79,6 +84,22 @@ def load(spec: str, array: str = "numpy") -> Target:
     return adapted(spec, f, getattr(module, f"{name}_grad", None), array)
 
 
+def check_signature(name: str, f: Callable[..., Any], *inputs: str) -> None:
+    """Raise SpecError where a function cannot be called as candidates are."""
+    try:
+        given = inspect.signature(f)
+    except (TypeError, ValueError):
+        return  # compiled without one: the calls will tell
+    try:
+        given.bind(*inputs, **dict.fromkeys(WINDOWS))
+    except TypeError as e:
+        windows = [f"{window}=(.., ..)" for window in WINDOWS]
+        raise SpecError(
+            f"{name} has the signature {given}; it must be callable as "
+            f"({', '.join([*inputs, *windows])}): {e}"
+        ) from None
+
+
 def adapted(
     name: str,
     f: Callable[..., Any],
@@ -86,6 +107,9 @@ def adapted(
     array: str = "numpy",
 ) -> Target:
     """Functions on NumPy arrays; those on torch tensors have autograd's gradients."""
+    check_signature(name, f, *INPUTS)
+    if grad is not None and array != "torch":
+        check_signature(f"{name}_grad", grad, "grad_y", *INPUTS)
     if array != "torch":
         return Target(name, f, grad)
     adapter = from_file(f"{HERE}{os.sep}torch_arrays.py", "torch_arrays")
