@@ -40,9 +40,9 @@ from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.questions import sweeps
 from refdcn.grading.questions.sweeps import Runner
 
-DTYPES = "float64", "float32", "float16", "bfloat16"
-PROBED = DTYPES[:3]  # the probes hand over NumPy's own; else float32
-SEVERAL = 5  # failures that are no accident of what was drawn
+WIDEST_FIRST = "float64", "float32", "float16", "bfloat16"
+PROBED = WIDEST_FIRST[:3]  # the probes hand over NumPy's own; else float32
+NO_ACCIDENT = 5  # failures that are no accident of what was drawn
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,11 @@ def diagnose(
     """Everything that is known of a wrong candidate, beyond what is known already."""
     if not any(f.verdict is Verdict.WRONG for f in findings):
         return Diagnosis(facts=tuple(known))
-    facts = [*known, *exchanged(runner, findings)]
+    facts = [*known, *exchanged_facts(runner, findings)]
     wrong = [f for f in findings if has_numbers(f) and f.verdict is Verdict.WRONG]
     if not wrong or any(f.rank is Rank.WHOLE for f in facts):
         return Diagnosis(facts=tuple(facts))
-    dtype = next(d for d in DTYPES if d in {f.case.dtype for f in wrong})
+    dtype = next(d for d in WIDEST_FIRST if d in {f.case.dtype for f in wrong})
     probed = dtype if dtype in PROBED else "float32"
     targets = list(dict.fromkeys(f.target for f in wrong))
     for target in targets:
@@ -138,7 +138,7 @@ def diagnose(
     return replace(found, facts=tuple(facts), needs=needs, places=places)
 
 
-def exchanged(runner: Runner, findings: Sequence[Finding]) -> list[Fact]:
+def exchanged_facts(runner: Runner, findings: Sequence[Finding]) -> list[Fact]:
     """Arguments that the companion takes for one another, where gradients are wrong."""
     bad = [f for f in findings if f.verdict is Verdict.WRONG and f.of_gradients]
     if not bad or not runner.has_grad:
@@ -172,7 +172,7 @@ def only_dtype(findings: Sequence[Finding]) -> tuple[str, tuple[str, ...]] | Non
     judged = [f for f in findings if f.case.group == "random"]
     given = {f.case.dtype for f in judged}
     wrong = [f.case.dtype for f in judged if f.verdict is Verdict.WRONG]
-    if len(given) < 2 or len(set(wrong)) != 1 or len(wrong) < SEVERAL:
+    if len(given) < 2 or len(set(wrong)) != 1 or len(wrong) < NO_ACCIDENT:
         return None
     return wrong[0], tuple(sorted(given - set(wrong)))
 

@@ -43,7 +43,7 @@ class Fact:
         return dict(json_value(asdict(self) | {"rank": self.rank.name.lower()}))
 
 
-def right(kind: str, subject: str) -> Fact:
+def found_right(kind: str, subject: str) -> Fact:
     """A measurement that found what must be."""
     return Fact(kind, subject, right=True)
 

@@ -34,7 +34,7 @@ def recheck(
     runner: Runner, findings: Sequence[Finding]
 ) -> tuple[list[Finding], tuple[Fact, ...]]:
     """The findings, wrong where no precision explains them, and what was measured."""
-    doubtful = [f for f in findings if doubted(f)]
+    doubtful = [f for f in findings if is_doubtful(f)]
     if not doubtful:
         return list(findings), ()
     dtype = doubtful[0].case.x.dtype.name
@@ -50,13 +50,13 @@ def recheck(
     facts = tuple(proofs or [*(s.fact for s in steps), *bits])
     verdict = Verdict.WRONG if proofs else Verdict.IMPRECISE
     changed = [
-        replace(f, verdict=verdict, cause=causes[f.case.dtype]) if doubted(f) else f
+        replace(f, verdict=verdict, cause=causes[f.case.dtype]) if is_doubtful(f) else f
         for f in findings
     ]
     return changed, facts
 
 
-def doubted(f: Finding) -> bool:
+def is_doubtful(f: Finding) -> bool:
     """Whether a finding is looked at again."""
     return f.verdict is Verdict.IMPRECISE and f.case.dtype in STEPPED
 
