@@ -181,14 +181,20 @@ def examine(
 
 
 def unexplained(findings: Sequence[Finding]) -> list[Finding]:
-    """What a diagnosis has to explain; after a breach, values mean little."""
+    """What a diagnosis has to explain: values that mean what they say.
+
+    Nothing after a breach; no result that is not even the array it must be.
+    """
     if any(f.verdict is Verdict.INTEGRITY and not f.declared for f in findings):
         return []
+    bad = {f.target for f in findings if f.structural}
     return [
         f
         for f in findings
         if f.case.group != "timed"
         and f.case.part is None  # which hypotheses would take minutes for
+        and f.target not in bad
+        and not ("gradients" in bad and f.of_gradients)
     ]
 
 

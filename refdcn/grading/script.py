@@ -60,7 +60,7 @@ def smallest(
         return None, ""
     for f in shown(Record(o, findings).counted):
         bounds = standard(f.case.dtype, o.precision)
-        f = reduce.smallest(runner, f, bounds, o.border)
+        f = reduce.reduced_finding(runner, f, bounds, o.border)
         expected = f.expected or Expected(f.case, bounds, o.border)
         text = reproduction(spec, o.array, f, expected)
         if fails(text, f, o.python or sys.executable, o.timeout):

@@ -12,19 +12,16 @@ from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions
 from refdcn.grading.diagnosis import changes, gradient_probes, probes, reduce, rules
 from refdcn.grading.diagnosis.answers import calls_of, results_of
-from refdcn.grading.diagnosis.diagnosis import Diagnosis, diagnose, repeated
-from refdcn.grading.diagnosis.facts import Fact, Rank
+from refdcn.grading.diagnosis.diagnosis import Diagnosis, diagnose
 from refdcn.grading.diagnosis.places import Judged
 from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.in_process import InProcess
-from refdcn.grading.process.isolation import FIRST, SECOND
-from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions import sweeps
 from refdcn.grading.questions.draw import draw_case, draw_sizes
-from refdcn.grading.words.diagnosis import conclusion, evidence
+from refdcn.grading.words.diagnosis import conclusion
 
 BY_NAME = {m.name: m for m in CATALOGUE}
 WITHIN = "With that changed, every element is within the bound."
@@ -180,27 +177,6 @@ def test_nan_is_said_and_where():
     assert "reads nothing" not in text
 
 
-def reordered(grad_y, *inputs, **windows):
-    x, offset, weight, mask, bias = BACKWARD(grad_y, *inputs, **windows)
-    return [x, weight, offset, bias, mask]
-
-
-def test_gradients_in_another_order_are_told_before_anything():
-    d, found = diagnosed(FORWARD, reordered)
-    assert conclusion(d, found) == (
-        "The gradients come back in another order: x, weight, offset, bias, mask."
-    )
-    assert len(evidence(d)) == 1  # all else follows from it
-
-
-def test_a_wrong_shape_comes_before_any_statistic():
-    def flat(grad_y, *inputs, **windows):
-        found = BACKWARD(grad_y, *inputs, **windows)
-        return [2 * found[0], found[1].reshape(len(found[1]), -1), *found[2:]]
-
-    assert told(FORWARD, flat).startswith("grad_offset has shape [")
-
-
 def test_exchanged_arguments_of_the_companion_are_told():
     def exchanged(grad_y, x, *rest, **windows):
         if grad_y.shape != x.shape:
@@ -278,42 +254,6 @@ def test_what_changes_nothing_explains_nothing():
     assert text.startswith("grad_x ") and "times the bound" in text, text
 
 
-# Bits that change, memory that is never written ----------------------------------
-
-
-class Poisoned(InProcess):
-    """y's last column is never written: it holds what its memory held."""
-
-    def call(self, case, which="forward", at=0, pattern=FIRST, ghost=False):
-        outcome = super().call(case, which)
-        y = outcome.results[0]
-        y[..., -1] = np.frombuffer(bytes([pattern] * 4), np.float32)[0]
-        return Outcome("ok", results=[y])
-
-
-def test_what_is_never_written_is_told_first():
-    runner = Poisoned(FORWARD)
-    found = [f for f in findings_of(runner) if f.verdict is Verdict.WRONG]
-    (fact,) = repeated(runner, found, "y")
-    assert fact.kind == "unwritten" and fact.rank is Rank.RESULT
-    other = Fact("values", "y", {"value": 0.0}, rank=Rank.EFFECT)
-    assert conclusion(Diagnosis(facts=(other, fact))) == "y is not written everywhere."
-    assert FIRST != SECOND
-
-
-def test_bits_that_change_are_told_with_how_far_they_are_off():
-    rng = np.random.default_rng(0)
-
-    def shaky(*inputs, **windows):
-        y = FORWARD(*inputs, **windows)
-        return y + np.float32(75) * (rng.random(y.shape) < 0.1).astype(np.float32)
-
-    runner = InProcess(shaky)
-    found = [f for f in findings_of(runner) if f.verdict is Verdict.WRONG]
-    (fact,) = repeated(runner, found, "y")
-    assert fact.kind == "varies" and abs(fact.measured["off by"] - 75) < 1e-3
-
-
 # Places --------------------------------------------------------------------------
 
 
@@ -389,7 +329,7 @@ def test_a_slow_machine_names_the_same_mistake(monkeypatch):
     assert d.names == again.names == ["mask squared"]
     assert d.json() == again.json()
     (worst,) = [f for f in found if f.verdict is Verdict.WRONG][:1]
-    small = reduce.smallest(runner, worst, standard("float32"), "corners")
+    small = reduce.reduced_finding(runner, worst, standard("float32"), "corners")
     assert (small.verdict, small.target) == (worst.verdict, worst.target)
 
 

@@ -13,7 +13,8 @@ from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.declared import applied
 from refdcn.grading.judging.lower_precision import explained
-from refdcn.grading.process.isolation import InProcess, Outcome
+from refdcn.grading.process.in_process import InProcess
+from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions import suite
 from refdcn.grading.questions.draw import draw_case, drawn, exact_case, large_case
 from refdcn.grading.selftest import panel

@@ -34,16 +34,15 @@ from refdcn.grading.diagnosis.places import (
     judged_of,
     takes_one_sample,
 )
-from refdcn.grading.expected.case import NAMES, Array, Case
+from refdcn.grading.expected.case import Array
 from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.process.isolation import FIRST, SECOND
 from refdcn.grading.questions import sweeps
 from refdcn.grading.questions.sweeps import Runner
 
-DTYPES = "float64", "float32", "float16", "bfloat16"
-PROBED = DTYPES[:3]  # the probes hand over NumPy's own; else float32
-SEVERAL = 5  # failures that are no accident of what was drawn
+WIDEST_FIRST = "float64", "float32", "float16", "bfloat16"
+PROBED = WIDEST_FIRST[:3]  # the probes hand over NumPy's own; else float32
+NO_ACCIDENT = 5  # failures that are no accident of what was drawn
 
 
 @dataclass(frozen=True)
@@ -113,17 +112,16 @@ def diagnose(
     """Everything that is known of a wrong candidate, beyond what is known already."""
     if not any(f.verdict is Verdict.WRONG for f in findings):
         return Diagnosis(facts=tuple(known))
-    facts = [*known, *result_facts(runner, findings)]
+    facts = [*known, *exchanged_facts(runner, findings)]
     wrong = [f for f in findings if has_numbers(f) and f.verdict is Verdict.WRONG]
-    if not wrong or any(f.kind in WHOLE for f in facts):
+    if not wrong or any(f.rank is Rank.WHOLE for f in facts):
         return Diagnosis(facts=tuple(facts))
-    dtype = next(d for d in DTYPES if d in {f.case.dtype for f in wrong})
+    dtype = next(d for d in WIDEST_FIRST if d in {f.case.dtype for f in wrong})
     probed = dtype if dtype in PROBED else "float32"
     targets = list(dict.fromkeys(f.target for f in wrong))
     for target in targets:
         made = [wrong_values(f) for f in wrong if usable(f, target, dtype)]
         facts += changes.law_of_values(target, made)
-        facts += repeated(runner, wrong, target)
     parts = explain(findings, targets, dtype, predictions)
     found = Diagnosis(
         tuple(parts), only=only_dtype(findings), dtype=dtype, probed=probed
@@ -140,85 +138,21 @@ def diagnose(
     return replace(found, facts=tuple(facts), needs=needs, places=places)
 
 
-# What came is no result, or changes ----------------------------------------------
-
-WHOLE = "order", "exchanged arguments"  # all else follows from it
-
-
-def result_facts(runner: Runner, findings: Sequence[Finding]) -> list[Fact]:
-    """Results of another shape, in another order, or of exchanged arguments."""
-    bad = [
-        f
-        for f in findings
-        if f.verdict is Verdict.WRONG and f.case.kind in WITH_NUMBERS
-    ]
-    facts: list[Fact] = []
-    shapeless = [f for f in bad if f.got is None]
-    for f in shapeless[:1]:
-        if f.target == "y":
-            facts += y_shape(runner, f.case)
-    mine = [f for f in bad if f.target.startswith("grad")]
-    if not mine or not runner.has_grad:
-        return facts
-    mine.sort(key=lambda f: (f.got is not None, f.case.mask is None, f.case.x.size))
-
-    def answer(case: Case) -> list[Any]:
-        return results_of(runner, case)
-
-    case = mine[0].case
-    dtype = case.x.dtype.name
-    found = gradient_probes.order_of_results(answer, case)
-    found = found or gradient_probes.exchanged_arguments(answer, dtype)
-    return facts + (found or list(gradient_probes.shapes(answer, case)))
-
-
-def y_shape(runner: Runner, case: Case) -> Iterator[Fact]:
-    """That y has another shape."""
-    came = runner.call(case).results
-    if came and isinstance(came[0], np.ndarray) and came[0].shape != case.y_shape:
-        is_, must = list(came[0].shape), list(case.y_shape)
-        yield Fact("shape", "y", {"is": is_}, must, Rank.RESULT)
-
-
-def repeated(runner: Runner, wrong: Sequence[Finding], target: str) -> Iterator[Fact]:
-    """Elements that are never written, and values that change from call to call."""
-    mine = [f for f in wrong if f.target == target]
-    f = max(mine, key=lambda f: int(f.failing.sum()) if f.failing is not None else 0)
-    which = "forward" if target == "y" else "grad"
-    k = 0 if target == "y" else NAMES.index(target.removeprefix("grad_"))
-    came = [runner.call(f.case, which, pattern=p).results for p in (FIRST, SECOND)]
-    if not all(len(c) > k and isinstance(c[k], np.ndarray) for c in came):
-        return
-    one, two = (c[k] for c in came)
-    if one.shape != two.shape or one.tobytes() == two.tobytes():
-        return
-    empty = holds(one, FIRST) & holds(two, SECOND)
-    if empty.any():
-        measured = {"count": int(empty.sum()), "of": int(empty.size)}
-        yield Fact("unwritten", target, measured, rank=Rank.RESULT)
-        return
-    assert f.expected is not None
-    want = f.expected.range(target).low
-    off = np.abs(np.stack([one, two]).astype(float) - want).max(initial=0)
-    measured = {"count": int((one != two).sum()), "of": int(one.size)}
-    off_by: dict[str, float] = {"off by": float(off)}
-    yield Fact("varies", target, measured | off_by, rank=Rank.EFFECT)
-
-
-def holds(a: Array, pattern: int) -> Array:
-    """The elements whose bytes are all the pattern that fresh memory holds."""
-    rows = np.ascontiguousarray(a).view(np.uint8).reshape(a.size, a.dtype.itemsize)
-    return np.asarray((rows == pattern).all(1))
+def exchanged_facts(runner: Runner, findings: Sequence[Finding]) -> list[Fact]:
+    """Arguments that the companion takes for one another, where gradients are wrong."""
+    bad = [f for f in findings if f.verdict is Verdict.WRONG and f.of_gradients]
+    if not bad or not runner.has_grad:
+        return []
+    dtype = bad[0].case.x.dtype.name
+    return gradient_probes.exchanged_arguments(lambda c: results_of(runner, c), dtype)
 
 
 # What the findings tell ----------------------------------------------------------
 
-WITH_NUMBERS = "bound", "exact"
-
 
 def has_numbers(f: Finding) -> bool:
     """A finding with numbers to compare."""
-    return f.got is not None and f.case.kind in WITH_NUMBERS
+    return f.got is not None and f.computes
 
 
 def usable(f: Finding, target: str, dtype: str) -> bool:
@@ -238,7 +172,7 @@ def only_dtype(findings: Sequence[Finding]) -> tuple[str, tuple[str, ...]] | Non
     judged = [f for f in findings if f.case.group == "random"]
     given = {f.case.dtype for f in judged}
     wrong = [f.case.dtype for f in judged if f.verdict is Verdict.WRONG]
-    if len(given) < 2 or len(set(wrong)) != 1 or len(wrong) < SEVERAL:
+    if len(given) < 2 or len(set(wrong)) != 1 or len(wrong) < NO_ACCIDENT:
         return None
     return wrong[0], tuple(sorted(given - set(wrong)))
 
@@ -253,7 +187,7 @@ def place_of(
         if f.target == target
         and f.expected is not None
         and f.case.dtype == dtype
-        and f.case.kind in WITH_NUMBERS
+        and f.computes
     ]
     mine += more
     found = rules.locate(mine, target)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 class Rank(IntEnum):
     """How much a fact says of the cause, the most first."""
 
-    RESULT = 0  # what came back is none: its shape, its order, never written
+    WHOLE = 0  # what is done instead, from which all else follows
     CAUSE = 1  # what is done instead
     EFFECT = 2  # that something happens which must not
     RELATION = 3  # two calls that contradict each other
@@ -43,7 +43,7 @@ class Fact:
         return dict(json_value(asdict(self) | {"rank": self.rank.name.lower()}))
 
 
-def right(kind: str, subject: str) -> Fact:
+def found_right(kind: str, subject: str) -> Fact:
     """A measurement that found what must be."""
     return Fact(kind, subject, right=True)
 

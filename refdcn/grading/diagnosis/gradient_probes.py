@@ -1,10 +1,10 @@
-"""Probes of the gradients: how each differs from the right one, and in which order."""
+"""Probes of the gradients: how each differs from the right one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import permutations, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -154,25 +154,7 @@ def gradient_kernels(call: Gradients, dtype: str) -> list[Fact]:
     ]
 
 
-# Results and arguments in another order -----------------------------------------
-
-
-def order_of_results(answer: Answer, case: Case) -> list[Fact]:
-    """The five gradients in another order, of which each is right."""
-    want = oracle.gradients(case)
-    got = answer(case)
-    if len(got) != len(want):
-        return []
-    fits = {
-        (k, j): close(got[k], want[j]) for k in range(len(got)) for j in range(len(got))
-    }
-    if all(fits[k, k] for k in range(len(got))):
-        return []
-    for order in permutations(range(len(got))):
-        if all(fits[k, j] for k, j in enumerate(order)):
-            names = [NAMES[j] for j in order]
-            return [Fact("order", "gradients", {"is": names}, list(NAMES), Rank.RESULT)]
-    return []
+# Arguments that are exchanged ----------------------------------------------------
 
 
 def close(got: Any, want: Array | None) -> bool:
@@ -204,7 +186,9 @@ def exchanged_arguments(answer: Answer, dtype: str) -> list[Fact]:
         return []
     for name, other in exchanges(case):
         if matches(answer(case), other):
-            return [Fact("exchanged arguments", name, {"with": "grad_y"})]
+            return [
+                Fact("exchanged arguments", name, {"with": "grad_y"}, rank=Rank.WHOLE)
+            ]
     return []
 
 
@@ -218,15 +202,3 @@ def matches(got: Sequence[Any], case: Case) -> bool:
     """Whether the gradients are those of a call."""
     want = oracle.gradients(case)
     return len(got) == len(want) and all(map(close, got, want))
-
-
-def shapes(answer: Answer, case: Case) -> Iterator[Fact]:
-    """Results that have not the shape, the dtype or the number they must have."""
-    got = answer(case)
-    if len(got) != len(NAMES):
-        yield Fact("count", "gradients", {"is": len(got)}, len(NAMES), Rank.RESULT)
-        return
-    for name, a, like in zip(NAMES, got, case.inputs, strict=True):
-        if like is not None and isinstance(a, np.ndarray) and a.shape != like.shape:
-            measured = {"is": list(a.shape)}
-            yield Fact("shape", f"grad_{name}", measured, list(like.shape), Rank.RESULT)

@@ -106,7 +106,7 @@ def clues(findings: Sequence[Finding], target: str, dtype: str) -> list[Clue]:
         and f.expected is not None
     ]
     found = []
-    for f in sorted(mine, key=lambda f: (f.failing is None, cost(f.case))):
+    for f in sorted(mine, key=lambda f: (f.failing is None, prediction_cost(f.case))):
         assert f.expected is not None
         want = f.expected.range(target)
         got = f.got if f.got is not None else (want.low + want.high) / 2
@@ -117,7 +117,7 @@ def clues(findings: Sequence[Finding], target: str, dtype: str) -> list[Clue]:
     return found
 
 
-def cost(case: Case) -> float:
+def prediction_cost(case: Case) -> float:
     """What one prediction costs; a thin case says too little to come first."""
     s = case.sizes
     rich = min(s.N, 2) * min(s.K_h, 2) * min(s.K_w, 2) * min(case.y_shape[2:]) > 4

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refdcn.grading.diagnosis.answers import Call, Gradients
-from refdcn.grading.diagnosis.facts import Fact, Rank, right
+from refdcn.grading.diagnosis.facts import Fact, Rank, found_right
 from refdcn.grading.diagnosis.places import RESULT_AXES, Judged, result_shape
 from refdcn.grading.expected import oracle
 from refdcn.grading.expected.case import NAMES, Array, Case
@@ -45,7 +45,7 @@ def one_changed(case: Case, name: str, at: tuple[int, ...]) -> Case:
 
 def read_sets(call: Call, dtype: str, plans: Sequence[Plan] = READ_PLANS) -> list[Fact]:
     """Outputs that follow an element they must not read, or the other way."""
-    facts = {name: right("reads", name) for name in NAMES}
+    facts = {name: found_right("reads", name) for name in NAMES}
     for plan in plans:
         case = drawn(plan, dtype, 3, "influence")
         start, wanted = call(case), oracle.forward(case)
@@ -113,7 +113,7 @@ def taint(call: Call, dtype: str) -> list[Fact]:
         return []
     reached = np.isnan(y[0])
     if not reached.any():
-        return [right("isolation", "images")]
+        return [found_right("isolation", "images")]
     measured = {"from": 1, "to": 0, "outputs": int(reached.sum())}
     return [Fact("isolation", "images", measured, rank=Rank.EFFECT)]
 

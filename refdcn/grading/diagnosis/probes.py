@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refdcn.grading.diagnosis.answers import Call
-from refdcn.grading.diagnosis.facts import Fact, Rank, right
+from refdcn.grading.diagnosis.facts import Fact, Rank, found_right
 from refdcn.grading.expected.case import Array, Case, Sizes, base, offset_shape
 from refdcn.grading.questions.draw import landing
 
@@ -121,7 +121,7 @@ def tap_positions(call: Call, dtype: str, sizes: Sizes) -> list[Fact]:
     for axis, (name, got, want) in enumerate(wants):
         got, want = got[seen.safe], np.broadcast_to(want, got.shape)[seen.safe]
         if np.allclose(got, want, atol=1e-3):
-            facts.append(right("taps", name))
+            facts.append(found_right("taps", name))
             continue
         fit, *_ = np.linalg.lstsq(terms, got, rcond=None)
         affine = np.abs(terms @ fit - got).max() < 1e-3
@@ -189,7 +189,7 @@ def read_map(
     gap = (flat.max() - flat.min()) / flat.size
     off = ~(np.abs(flat[expect] - got) < 0.2 * gap) & at
     if not off.any():
-        return [right("read from", name)]
+        return [found_right("read from", name)]
     found, hit = nearest(flat, got, 0.1 * gap)
     hit &= at  # by chance one in five hits
     same = got[at].max() - got[at].min() < gap
@@ -324,10 +324,10 @@ def law_of(
     if np.abs(np.polyval(fit, want) - got).max() < 1e-3 * (1 + np.abs(got).max()):
         a, b = (float(f"{c:.5g}") if abs(c) > 1e-4 else 0.0 for c in fit)
         if abs(a - 1) + abs(b) < 1e-3:
-            return right("acts as", label)
+            return found_right("acts as", label)
         return found(scale=a, shift=b)
     if (np.abs(got - want) <= COARSEST * np.maximum(np.abs(want), 0.5)).all():
-        return right("acts as", label)  # rounded: how much, its bits say
+        return found_right("acts as", label)  # rounded: how much, its bits say
     order = np.argsort(want)[:: max(1, want.size // 4)][:5]
     pairs = [[float(want[k]), float(got[k])] for k in order]
     low, high = float(got.min()), float(got.max())
@@ -372,7 +372,7 @@ def reach(call: Call, dtype: str, most: int = 12) -> list[Fact]:
         for name, a, b in zip("yx", got, (dy, dx), strict=True)
         if not np.abs(a - b)[inside].max() <= 1e-3
     ]
-    return [f for f in found if not f.right] or [right("reach", "offset")]
+    return [f for f in found if not f.right] or [found_right("reach", "offset")]
 
 
 def masks(call: Call, dtype: str, sizes: Sizes = UNEVEN) -> list[Fact]:
@@ -403,7 +403,7 @@ def mask_response(coverage: Array, sweep: Array, at: Array) -> list[Fact]:
     rounding = COARSEST * np.maximum(np.abs(want), 0.5)  # how much, its bits say
     off = ~(np.abs(got - want) <= np.maximum(1e-3, rounding))
     if not off.any():
-        return [right("acts as", "mask")]
+        return [found_right("acts as", "mask")]
     fact = law_of("mask", got, want)
     if "pairs" not in fact.measured or "limits" in fact.measured:
         return [fact]
@@ -508,7 +508,7 @@ def kernel_fact(
     where = {"target": target, "size": n}
     bad = ~(np.abs(got - want) < 1e-3).all(1)
     if not bad.any():
-        return right("interpolation", name)
+        return found_right("interpolation", name)
     parts = {
         "far outside": (sweep < -1) | (sweep > n),
         "before the first": (sweep >= -1) & (sweep < 0),

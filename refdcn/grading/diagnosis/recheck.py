@@ -1,8 +1,8 @@
 """A second look at what seems imprecise: what no rounding does is wrong.
 
-A precision rounds alike everywhere: it leaves powers of two alone, resolves positions
-to 1/256 pixel at least, scales nothing, and acts to the last bit as no listed mistake
-does.
+A precision rounds alike everywhere: it leaves powers of two alone, resolves
+positions to 1/256 pixel at least, scales nothing, and acts to the last bit as
+no listed mistake does.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from refdcn.grading.questions import sweeps
 from refdcn.grading.questions.sweeps import Runner
 
 STEPPED = "float64", "float32"  # whose steps are fine enough to be measured
-TEXTURE = 2.0**-8  # the coarsest position step that is a precision, not a bug
 RECHECK_PREDICTIONS = 20000
+TEXTURE = 2.0**-8  # the coarsest position step that is a precision, not a bug
 CLOSE = "weights", "columns", "products"  # steps whose bounds are close
 
 
@@ -34,7 +34,7 @@ def recheck(
     runner: Runner, findings: Sequence[Finding]
 ) -> tuple[list[Finding], tuple[Fact, ...]]:
     """The findings, wrong where no precision explains them, and what was measured."""
-    doubtful = [f for f in findings if doubted(f)]
+    doubtful = [f for f in findings if is_doubtful(f)]
     if not doubtful:
         return list(findings), ()
     dtype = doubtful[0].case.x.dtype.name
@@ -43,17 +43,20 @@ def recheck(
         steps = resolution.position_steps(call, dtype)
         bits = [f for f in resolution.bits(call, dtype) if not f.right]
         unlike = unlike_rounding(runner, findings, doubtful, dtype)
-    coarse = any(s.fixed and max(s.at) > 1.01 * TEXTURE for s in steps)
-    causes = sharpened(doubtful, measured_step({f.subject for f in bits}, steps))
-    verdict = Verdict.WRONG if coarse or unlike else Verdict.IMPRECISE
+    limited = {f.subject for f in bits}
+    causes = sharpened(doubtful, measured_step(limited, steps))
+    coarse = [s for s in steps if s.fixed and max(s.at) > 1.01 * TEXTURE]
+    proofs = [*(s.fact for s in coarse), *unlike]
+    facts = tuple(proofs or [*(s.fact for s in steps), *bits])
+    verdict = Verdict.WRONG if proofs else Verdict.IMPRECISE
     changed = [
-        replace(f, verdict=verdict, cause=causes[f.case.dtype]) if doubted(f) else f
+        replace(f, verdict=verdict, cause=causes[f.case.dtype]) if is_doubtful(f) else f
         for f in findings
     ]
-    return changed, (*(s.fact for s in steps), *bits, *unlike)
+    return changed, facts
 
 
-def doubted(f: Finding) -> bool:
+def is_doubtful(f: Finding) -> bool:
     """Whether a finding is looked at again."""
     return f.verdict is Verdict.IMPRECISE and f.case.dtype in STEPPED
 

@@ -30,7 +30,7 @@ ABOUT_VALUES = Verdict.WRONG, Verdict.IMPRECISE  # the same finding, more or les
 Fails = Callable[[Case], Finding | None]
 
 
-def smallest(
+def reduced_finding(
     runner: Process | InProcess, found: Finding, standard: Standard, border: str
 ) -> Finding:
     """The finding on the smallest case with the same verdict on the same output."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refdcn.grading.diagnosis.answers import Call, Gradients
-from refdcn.grading.diagnosis.facts import Fact, Rank, right
+from refdcn.grading.diagnosis.facts import Fact, Rank, found_right
 from refdcn.grading.expected.case import NAMES, Array, Case, Sizes, base, offset_shape
 from refdcn.grading.questions.sweeps import Plan, drawn, unequal
 
@@ -274,7 +274,7 @@ def follow(
         if got.shape == want.shape and not np.array_equal(got, want, equal_nan=True):
             lost[name] = first_difference(got, want)
     if not lost:
-        return right("relation", relation.name)
+        return found_right("relation", relation.name)
     where = {} if plan == Plan() else {"N": plan.N, "W_out": plan.W_out}
     return Fact("relation", relation.name, lost, rank=Rank.RELATION, where=where)
 
@@ -312,7 +312,7 @@ def split_batch(
         if unequal(whole[name], want).any():  # not by its last bits alone
             lost[name] = first_difference(want, whole[name])
     if not lost:
-        return {topic: right("batch", "images")}
+        return {topic: found_right("batch", "images")}
     return {topic: Fact("batch", "images", lost, rank=Rank.EFFECT, where={"N": N})}
 
 
@@ -355,7 +355,7 @@ def degree_fact(output: str, name: str, factor: int, pair: tuple[Array, Array]) 
     a, b = pair
     power = POWERS[output].get(name, 0)
     if np.array_equal(b, a * factor**power, equal_nan=True):
-        return right("degree", f"{output} of {name}")
+        return found_right("degree", f"{output} of {name}")
     measured: dict[str, Any] = {"output": output, "input": name, "factor": factor}
     for k in (0, 1, 2, 3):
         if np.array_equal(b, a * factor**k) and (factor == 2 or k < 2):
@@ -381,5 +381,5 @@ def adjoint(call: Call, grads: Gradients, dtype: str) -> list[Fact]:
             continue
         got = float(np.sum(found[target] * getattr(case, name).astype(float)))
         told = Fact("adjoint", target, {"product": got}, want, Rank.TRACE)
-        facts.append(right("adjoint", target) if got == want else told)
+        facts.append(found_right("adjoint", target) if got == want else told)
     return facts

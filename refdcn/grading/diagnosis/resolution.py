@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refdcn.grading.diagnosis.answers import Call
-from refdcn.grading.diagnosis.facts import Fact, right
+from refdcn.grading.diagnosis.facts import Fact, found_right
 from refdcn.grading.diagnosis.probes import image_case
 from refdcn.grading.expected.case import Array, Sizes
 
@@ -106,7 +106,7 @@ def position_steps(call: Call, dtype: str) -> list[Steps]:
 def resolution_facts(call: Call, dtype: str) -> list[Fact]:
     """Positions first, then how many bits of each input survive."""
     found = [s.fact for s in position_steps(call, dtype)]
-    return (found or [right("step", "positions")]) + bits(call, dtype)
+    return (found or [found_right("step", "positions")]) + bits(call, dtype)
 
 
 def bits(call: Call, dtype: str) -> list[Fact]:
@@ -137,5 +137,5 @@ def bits(call: Call, dtype: str) -> list[Fact]:
 def bits_kept(name: str, error: float, p: int) -> Fact:
     """Values in [1, 2) rounded to b bits are off by up to 2^-b."""
     if error <= 2.0**-p * 1.01 or not error < 0.1:  # or another fault
-        return right("bits", name)
+        return found_right("bits", name)
     return Fact("bits", name, {"bits": round(-log2(error))}, p)

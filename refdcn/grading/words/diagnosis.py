@@ -19,7 +19,7 @@ from refdcn.grading.words.places import (
     where_text,
 )
 
-WORDS = 30  # of a first sentence, at most
+MOST_WORDS = 30  # of a first sentence, at most
 MOST_FACTS = 8  # facts that are told
 MORE_EXPLANATIONS = 2  # explanations beside the first
 
@@ -27,9 +27,9 @@ MORE_EXPLANATIONS = 2  # explanations beside the first
 def conclusion(diagnosis: Diagnosis, findings: Sequence[Finding] = ()) -> str:
     """What the mistake is and where; empty when nothing is known."""
     d = diagnosis
-    said = [brief(f) for f in d.faults if f.rank == Rank.RESULT]
+    said = [brief(f) for f in d.faults if f.rank == Rank.WHOLE]
     if d.survivors:
-        said += explained(d)
+        said += explained_texts(d)
     elif not said:
         said = [*cause_texts(d)] or [*known(d, findings)]
     if d.only is not None and said:
@@ -39,7 +39,7 @@ def conclusion(diagnosis: Diagnosis, findings: Sequence[Finding] = ()) -> str:
     return " ".join(f"{start(text)}." for text in said)
 
 
-def explained(d: Diagnosis) -> list[str]:
+def explained_texts(d: Diagnosis) -> list[str]:
     """The surviving hypotheses, one wrong output after another."""
     said = []
     for part in d.parts:
@@ -72,7 +72,7 @@ def cause_texts(d: Diagnosis) -> Iterator[str]:
     if not some:
         return
     first = some[0]
-    if where and len(f"{first}: {where}".split()) <= WORDS and not limited:
+    if where and len(f"{first}: {where}".split()) <= MOST_WORDS and not limited:
         yield f"{first}: {where}"
         return
     yield first
@@ -174,7 +174,7 @@ def evidence(diagnosis: Diagnosis) -> list[str]:
     return lines
 
 
-TELLING = "batch", "isolation", "varies", "sum"  # beside any cause
+TELLING = "batch", "isolation", "sum"  # beside any cause
 
 
 def relevant(d: Diagnosis) -> list[Fact]:
@@ -182,7 +182,7 @@ def relevant(d: Diagnosis) -> list[Fact]:
     faults = d.faults
     if d.survivors:  # what is named needs no more proof
         return faults[:2]
-    if faults and faults[0].kind in ("order", "exchanged arguments"):
+    if faults and faults[0].rank == Rank.WHOLE:
         return faults[:1]
     best = faults[0].rank if faults else Rank.VAGUE
     least = best if best == Rank.CAUSE else max(best + 1, Rank.EFFECT)

@@ -522,19 +522,6 @@ def kept_argument_text(f: Fact) -> str:
     return f"{', '.join(outputs)}: the {f.subject} is that of {by}"
 
 
-def order_text(f: Fact) -> str:
-    """The gradients in the order in which they came."""
-    return f"the gradients come back in another order: {', '.join(f.measured['is'])}"
-
-
-def varies_text(f: Fact) -> str:
-    """Other bits in a second call."""
-    m = f.measured
-    share = f"{m['count']} of {m['of']} values"
-    off = f"off by {m['off by']:.3g}"
-    return f"a second call gives {f.subject} other bits at {share}, {off}"
-
-
 TEXTS: dict[str, Callable[[Fact], str]] = {
     "taps": taps_text,
     "read from": read_from_text,
@@ -575,21 +562,9 @@ TEXTS: dict[str, Callable[[Fact], str]] = {
     "enters": enters_text,
     "sum": sum_text,
     "kept argument": kept_argument_text,
-    "order": order_text,
     "exchanged arguments": lambda f: (
         f"the gradients take grad_y for {f.subject} and {f.subject} for grad_y"
     ),
-    "shape": lambda f: (
-        f"{f.subject} has shape {f.measured['is']}; it must be {f.defined}"
-    ),
-    "count": lambda f: (
-        f"{f.measured['is']} gradients came back; there must be {f.defined}"
-    ),
-    "unwritten": lambda f: (
-        f"{f.measured['count']} of {f.measured['of']} values of {f.subject} are never "
-        "written"
-    ),
-    "varies": varies_text,
     "listed": lambda f: str(f.measured["text"]),
 }
 BRIEFLY: dict[str, Callable[[Fact], str]] = {
@@ -598,7 +573,6 @@ BRIEFLY: dict[str, Callable[[Fact], str]] = {
     "acts as": acts_briefly,
     "interpolation": interpolation_briefly,
     "values": values_briefly,
-    "unwritten": lambda f: f"{f.subject} is not written everywhere",
 }
 
 
