@@ -114,9 +114,9 @@ def frames(case: Case) -> tuple[Array, Array]:
     candidate's own: those of an image padded by padding + 1 or + 2, of taps counted
     from the kernel's centre, of a fraction dp + 1 - (floor(dp) + 1).
     """
-    sizes, found = case.sizes, []
+    sizes, found = case.image or case.sizes, []
     for axis, taps in enumerate((sizes.K_h, sizes.K_w)):
-        s, p, d = (pair[axis] for pair in case.windows.values())
+        s, p, d = (w[axis] for w in (sizes.stride, sizes.padding, sizes.dilation))
         found.append(s * np.arange(sizes.out[axis]) + 2 * p + d * (taps - 1) + 2)
     return found[0][:, None], found[1][None, :]
 
@@ -130,8 +130,8 @@ def deltas(case: Case, u: Roundoff) -> tuple[Array, Array]:
     Where the cell and the fraction in it come from two sums, a rounding apart, the
     cell's values are continued beyond its edge: u B + 2 u B, as the slope may turn.
     """
-    sizes = case.sizes
-    dp = np.abs(case.offset.astype(np.float64).reshape(offset_shape(sizes)))
+    sizes = case.image or case.sizes
+    dp = np.abs(case.offset.astype(np.float64).reshape(offset_shape(case.sizes)))
     # A dp that is flushed to zero leaves its cell as any other error can.
     flat = u.absolute + u.tiny
     found = []

@@ -101,6 +101,7 @@ class Case:
     swept: tuple[str, int] | None = None  # the size that alone was changed, and to what
     # The same call on the lower right corner of x, beyond which it reads nothing.
     part: Case | None = field(default=None, repr=False)
+    image: Sizes | None = None  # of the call that this is a part of
 
     @property
     def dtype(self) -> str:

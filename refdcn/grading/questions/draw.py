@@ -189,7 +189,9 @@ def large_case(rng: np.random.Generator, dtype: npt.DTypeLike) -> Case:
     moved = replace(case, offset=(dp + shift).astype(dp.dtype), note="2^24 pixels")
     seen = x[..., shift - AROUND :, shift - AROUND :].copy()
     before = 1 + shift - AROUND  # the part's padding
-    return replace(moved, x=x, part=replace(moved, x=seen, padding=(before, before)))
+    large = replace(moved, x=x)
+    part = replace(moved, x=seen, padding=(before, before), image=large.sizes)
+    return replace(large, part=part)
 
 
 def fits(sizes: Sizes) -> bool:
