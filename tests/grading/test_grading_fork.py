@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from refdcn import formula
-from refdcn.grading import Verdict, asking, examples, grade, grader
+from refdcn.demo import wrong
+from refdcn.grading import Verdict, asking, grade, grader
 from refdcn.grading.catalogue.breaches import misbehaving_gradients
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.judging.declared import DeclarationError
@@ -62,7 +63,7 @@ def test_a_function_of_a_module_has_the_companion_beside_it(few):
     assert report.candidate == "refdcn.formula:deform_conv2d" and report.has_grad
     same = grade(formula.deform_conv2d, grad=formula.deform_conv2d_grad, **ONE)
     assert same.candidate == report.candidate and same.has_grad
-    assert not grade(examples.swapped, **ONE).has_grad
+    assert not grade(wrong.swapped, **ONE).has_grad
 
 
 def test_another_companion_than_the_one_beside_it_is_called_in_a_fork(few):
