@@ -111,7 +111,7 @@ def poisons_far(x, offset, weight, mask, bias, **windows):
 def test_hostile_inputs_count_only_when_strict():
     report = grade(poisons_far, dtypes=["float32"], seed=1)
     assert report.exit_code == 0
-    assert " offset " in report.sentence.partition("(forward only)")[2]
+    assert " 1e+30: y[" in report.sentence.replace("-1e", " 1e").partition("only)")[2]
     assert "without --strict" in report.sentence
     assert strictly(report).exit_code == 1
 
