@@ -65,8 +65,7 @@ def test_torchvision_raises_no_alarm():
 
 
 def test_a_search_passes_no_bound_and_comes_near_all():
-    styles = search.STYLES[1], search.STYLES[-1]
-    best = search.search(40, seed=1, dtypes=["float32"], styles=styles)
+    best = search.search(60, seed=1, dtypes=["float32"], styles=search.STYLES[1:2])
     largest = {}
     for one in best:
         assert one.ratio <= 1, one
