@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refdcn import threads
+from refdcn import scratch, threads
 from refdcn.cpu import kernels, layout, moves
 from refdcn.cpu.layout import Array, Plan
 from refdcn.jit import compiled
@@ -50,7 +50,7 @@ def backward(
     """The gradients by x, offset, weight, mask and bias that `needs` names."""
     grad_y = layout.plain(grad_y)  # so that each layout is summed in one order
     grad_bias, C = None, weight.shape[1]
-    with np.errstate(invalid="ignore", over="ignore"):
+    with scratch.lent(), np.errstate(invalid="ignore", over="ignore"):
         if bias is not None and needs[4]:
             grad_bias = grad_y.sum((0, 2, 3), dtype=x.dtype)
         if not any(needs[:4]):
@@ -147,7 +147,7 @@ class _Backward:
         """Every so many of the batch."""
         for n in range(share, self.plan.g.N, self.images):
             image = layout.padded_image(self.x[n], self.plan)
-            grad_image = threads.scratch("grad_image", image.size, image.dtype)
+            grad_image = scratch.array("grad_image", image.size, image.dtype)
             grad_image.fill(0)
             self.sweep(share, n, image, grad_image, self.tiles)
             self.store(n, grad_image, 1, None)
@@ -156,7 +156,7 @@ class _Backward:
         """Image n in halves, each with a grad_image of its own, or by channels."""
         image = layout.padded_image(self.x[n], self.plan, count, team)
         size = self.halves * image.size
-        grad_images = threads.scratch("grad_image", size, image.dtype)
+        grad_images = scratch.array("grad_image", size, image.dtype)
         grad_images = grad_images.reshape(self.halves, -1)
         if self.halves > 1:
 
@@ -198,7 +198,7 @@ class _Backward:
     def tile(self, n: int, first: int, image: Array, grad_image: Array) -> _Tile:
         P = min(self.P, self.plan.pixels - first)
         S, K = len(self.parts_group), self.plan.K
-        parts = threads.scratch("parts", S * K * 3 * P, image.dtype)
+        parts = scratch.array("parts", S * K * 3 * P, image.dtype)
         return _Tile(n, first, P, image, grad_image, parts.reshape(S, K, 3, P))
 
     def add(self, share: int, t: int, tile: _Tile) -> None:
@@ -206,9 +206,9 @@ class _Backward:
         run, p, dtype = self.runs[t], self.plan, tile.image.dtype
         C, T = run.end - run.begin, run.T
         buffers = (
-            threads.scratch("grad_rows", tile.P * p.width, dtype),
-            threads.scratch("columns", tile.P * T * C, dtype),
-            threads.scratch("grad_columns", tile.P * T * p.padded(C), dtype),
+            scratch.array("grad_rows", tile.P * p.width, dtype),
+            scratch.array("columns", tile.P * T * C, dtype),
+            scratch.array("grad_columns", tile.P * T * p.padded(C), dtype),
         )
         total, fresh = self.sums[share][t], False
         if total is None:
@@ -229,7 +229,7 @@ class _Backward:
         """Room for panels [K, C, O], or [K, O, C]; of this thread if used once."""
         size = self.plan.K * self.columns_of(run)
         if self.once:
-            room: Array = threads.scratch(use, size, self.weight.dtype)
+            room: Array = scratch.array(use, size, self.weight.dtype)
             return room
         return np.empty(size, self.weight.dtype)
 

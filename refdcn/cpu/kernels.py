@@ -15,10 +15,6 @@ from refdcn.cpu.product import PANEL_BYTES, multiply, panelled
 from refdcn.cpu.vectors import BLOCK, blend, exchange, transpose
 from refdcn.jit import jitable
 
-# Of the files it calls. Numba's cache looks for changes in the file of the
-# compiled function alone, so what it calls must be named here; a test compares.
-CALLED = "d9f52ca8bde1"
-
 
 @jitable
 def find_bases(first, count, sizes, bases):

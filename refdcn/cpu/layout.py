@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from refdcn import threads
+from refdcn import scratch, threads
 from refdcn.cpu import moves
 from refdcn.cpu.product import DEPTH, PANEL_BYTES, panelled
 from refdcn.jit import compiled
@@ -132,7 +132,7 @@ def panels(
 ) -> Array:
     """The flat weight as panels [K, C, O] of each run, one after another."""
     size = p.K * p.width * int((runs[:, 2] - runs[:, 1]).sum())
-    w: Array = threads.scratch("w", size, weight.dtype)
+    w: Array = scratch.array("w", size, weight.dtype)
     shares = count if size >= SERIAL_SIZE else 1
 
     def some(share: int) -> None:
@@ -189,7 +189,7 @@ def padded_image(
     """x in zeros, flat [(H + 3) * (W + 2), C_in]."""
     C_in, H, W = p.image
     C = len(x)
-    image: Array = threads.scratch("image", (H + 3) * (W + 2) * C_in, x.dtype)
+    image: Array = scratch.array("image", (H + 3) * (W + 2) * C_in, x.dtype)
     if C < C_in:
         image.fill(0)
     if x.transpose(1, 2, 0).flags.c_contiguous:  # channels last already
@@ -209,6 +209,6 @@ def padded_image(
 def padded_planes(x: Array, p: Plan) -> Array:
     """x [C_in, H, W] in zeros, flat [C_in, (H + 3) * (W + 2)]."""
     C_in, H, W = p.image
-    planes: Array = threads.scratch("image", (H + 3) * (W + 2) * C_in, x.dtype)
+    planes: Array = scratch.array("image", (H + 3) * (W + 2) * C_in, x.dtype)
     compiled(moves.planes_in)(plain(x).reshape(-1), 0, p.image, planes)
     return planes

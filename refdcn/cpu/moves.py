@@ -10,9 +10,6 @@ from refdcn.cpu.product import PANEL_BYTES, panelled
 from refdcn.cpu.vectors import transpose
 from refdcn.jit import jitable
 
-CALLED = "8ef41b4a81dc"  # of what it calls, as in kernels.py
-
-
 BAND = 4096  # pixels whose places are listed at a time
 
 

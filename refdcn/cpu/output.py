@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refdcn import threads
+from refdcn import scratch, threads
 from refdcn.cpu import kernels, layout
 from refdcn.cpu.layout import Array
 from refdcn.jit import compiled
@@ -28,7 +28,8 @@ def forward(
     """y [N, C_out, H_out, W_out] of NumPy arrays of one dtype, float32 or float64."""
     weight, g = layout.filled(weight, geometry)
     task = _Forward(x, offset, weight, mask, bias, g)
-    task.run(layout.thread_count(task.plan, thread_count), team)
+    with scratch.lent():
+        task.run(layout.thread_count(task.plan, thread_count), team)
     return task.y.reshape(*task.y.shape[:2], geometry.H_out, geometry.W_out)
 
 
@@ -115,8 +116,8 @@ class _Forward:
         g, K, C, O, P, pixels = self.plan[:6]
         P = min(P, pixels - first)
         T, width = self.plan.T, self.plan.width
-        columns = threads.scratch("columns", P * T * g.C_in, image.dtype)
-        product = threads.scratch("product", g.groups * P * width, image.dtype)
+        columns = scratch.array("columns", P * T * g.C_in, image.dtype)
+        product = scratch.array("product", g.groups * P * width, image.dtype)
         compiled(kernels.tile, "contract")(
             image, self.offset, self.mask, self.w, self.bias, n, first, P,
             self.plan.sizes, self.segments, (g.C_in, K, C, O, T), columns, product,
@@ -128,7 +129,7 @@ class _Forward:
         g, K, C, _, P, pixels = self.plan[:6]
         P = min(P, pixels - first)
         size = self.plan.padded(P) * g.C_in * K
-        columns: Array = threads.scratch("columns", size, image.dtype)
+        columns: Array = scratch.array("columns", size, image.dtype)
         shape = (g.C_in, K, C)
         if self.planar:
             compiled(kernels.sample_planes, "contract")(
@@ -136,7 +137,7 @@ class _Forward:
                 self.segments, shape, columns,
             )  # fmt: skip
         else:
-            rows = threads.scratch("product", P * g.C_in, image.dtype)
+            rows = scratch.array("product", P * g.C_in, image.dtype)
             compiled(kernels.sample_turned, "contract")(
                 image, self.offset, self.mask, n, first, P, self.plan.sizes,
                 self.segments, shape, rows, columns,
@@ -149,7 +150,7 @@ class _Forward:
         P = min(P, pixels - first)
         outputs = part * O // self.parts, (part + 1) * O // self.parts
         size = (outputs[1] - outputs[0]) * self.plan.panel
-        product = threads.scratch("product", size, self.y.dtype)
+        product = scratch.array("product", size, self.y.dtype)
         compiled(kernels.multiply_turned, "contract")(
             self.w, columns, self.bias, n, first, P, outputs, (g.C_in, K, C, O),
             product, self.y,

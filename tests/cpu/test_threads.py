@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import refdcn
-from refdcn import threads
+from refdcn import scratch, threads
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,20 @@ def test_a_number_that_makes_no_sense(count):
 
 
 @pytest.mark.parametrize(
-    "value, wanted", [("3", 3), ("", None), ("0", None), ("-2", None), ("many", None)]
+    "value, wanted",
+    [
+        ("3", 3),
+        ("1,2", 1),
+        (" 4 , 2 ", 4),
+        ("", None),
+        ("0", None),
+        ("-2", None),
+        ("many", None),
+        ("2,many", None),
+        ("\u00b2", None),
+        ("\u0663", None),
+        ("9" * 30, None),
+    ],
 )
 def test_the_environment_says_how_many(value, wanted):
     code = "import refdcn; print(refdcn.get_num_threads())"
@@ -59,12 +72,13 @@ def test_a_scratch_buffer_is_one_thread_s_own():
     wrong = []
 
     def task(i):
-        mine = threads.scratch("test", 1000 - i, np.float64)  # fits in the last
+        mine = scratch.array("test", 1000 - i, np.float64)  # fits in the last
         mine[:] = i
         time.sleep(0.001)
         wrong.extend(mine[mine != i])
 
-    threads.run(task, 60, 4)
+    with scratch.lent():
+        threads.run(task, 60, 4)
     assert wrong == []
 
 

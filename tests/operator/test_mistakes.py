@@ -21,7 +21,15 @@ import refdcn
 from strategies import Sizes, fill
 
 PACKAGE = Path(refdcn.__file__).parent
-PARTS = ("__init__.py", "formula.py", "loops.py", "ops.py", "shapes.py", "threads.py")
+PARTS = (
+    "__init__.py",
+    "formula.py",
+    "loops.py",
+    "ops.py",
+    "scratch.py",
+    "shapes.py",
+    "threads.py",
+)
 UNCOMPILED = """
 def jitable(function):
     return function

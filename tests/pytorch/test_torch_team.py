@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import refdcn
-from refdcn import threads
+from refdcn import scratch, threads
 from refdcn.torch import library
 from refdcn.torch import team as team_module
 from refdcn.torch.team import torch_team
@@ -77,14 +77,15 @@ def test_a_scratch_buffer_is_one_thread_s_own_and_is_kept(team):
     meeting = threading.Barrier(2)
 
     def task(i):
-        mine = threads.scratch("team", 1000, np.float64)
+        mine = scratch.array("team", 1000, np.float64)
         mine[:] = i
         meeting.wait(timeout=60)
         wrong.extend(mine[mine != i])
         places.append(mine.ctypes.data)
 
     for _ in range(5):
-        threads.run(task, 2, 2, team)
+        with scratch.lent():
+            threads.run(task, 2, 2, team)
     assert wrong == [] and len(set(places)) <= 3
 
 
