@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refdcn import scratch, threads
-from refdcn.cpu import kernels, layout, moves
+from refdcn.cpu import kernels, layout, relayout
 from refdcn.cpu.layout import Array, Plan
 from refdcn.jit import compiled
 from refdcn.shapes import Geometry
@@ -246,7 +246,7 @@ class _Backward:
             return
         w = layout.panels(self.weight, np.array([run[:3]]), self.plan)
         self.w[t] = self.weights(run, "turned")
-        compiled(moves.weights_turned)(w, self.plan.weight, run[:3], self.w[t])
+        compiled(relayout.weights_turned)(w, self.plan.weight, run[:3], self.w[t])
 
     def add_sums(self, t: int) -> None:
         """Those of all shares of run t, in order."""
@@ -260,7 +260,7 @@ class _Backward:
         self.store_weight(t, totals[0])
 
     def store_weight(self, t: int, total: Array) -> None:
-        compiled(moves.weights_out)(
+        compiled(relayout.weights_out)(
             total, self.plan.weight, self.runs[t][:3], self.grad_weight.reshape(-1)
         )  # fmt: skip
 
@@ -280,7 +280,7 @@ class _Backward:
         flat = self.grad_x.reshape(-1)
 
         def channels(begin: int, end: int) -> None:
-            compiled(moves.image_out)(
+            compiled(relayout.image_out)(
                 grad_image, self.plan.image, begin, end, flat, n * C * H * W
             )
 

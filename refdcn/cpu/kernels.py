@@ -10,8 +10,8 @@ Images and columns are flat here; `sizes` is Plan.sizes; `first` counts outputs.
 import numpy as np
 
 from refdcn import loops
-from refdcn.cpu.moves import fill_up, grad_y_in, product_out, rows
 from refdcn.cpu.product import PANEL_BYTES, multiply, panelled
+from refdcn.cpu.relayout import fill_up, grad_y_in, product_out, rows
 from refdcn.cpu.vectors import BLOCK, blend, exchange, transpose
 from refdcn.jit import jitable
 
@@ -264,7 +264,7 @@ def spread(
     place = np.empty((T, BLOCK), np.int64)
     cells = np.empty((T, 2, BLOCK), image.dtype)
     tents = np.empty((T, 4, BLOCK), image.dtype)
-    sums = np.empty((T, BLOCK, 4), image.dtype)
+    sums = np.empty(T * BLOCK * 4, image.dtype)
     for block in range(0, P, BLOCK):
         count, start = min(BLOCK, P - block), first + block
         find_bases(start, count, sizes, bases)
@@ -281,16 +281,17 @@ def spread(
                     )  # fmt: skip
                     weigh(cells[k], mask, n, tap, start, count, tents[k])
             exchange(
-                grad_image, image, begin, place, tents, grad_columns,
-                block * apart[0] + c, apart, (count, T), end - begin, C_in, row * C_in,
-                sums, columns, block * T * C + c, (T * C, C),
-            )  # fmt: skip
+                (grad_image, columns, sums, block * T * C + c, (T * C, C)),
+                (image, begin, grad_columns, block * apart[0] + c, apart),
+                (place, tents, (count, T), C_in, row * C_in),
+                end - begin,
+            )
             for k in range(T):
                 part = parts[s, taps[0] + k, :, block : block + count]
                 at = (block * T + k) * C + c
                 cell_slopes(
-                    cells[k], sums[k], place[k], row, count, part, columns[at:], T * C,
-                    end - begin,
+                    cells[k], sums[k * BLOCK * 4 :], place[k], row, count, part,
+                    columns[at:], T * C, end - begin,
                 )  # fmt: skip
 
 
@@ -304,7 +305,8 @@ def cell_slopes(cell, sums, place, row, count, part, columns, apart, size):
     for p in range(count):
         f_y, f_x = cell[0, p], cell[1, p]
         e_y, e_x = T(1) - f_y, T(1) - f_x
-        s_00, s_01, s_10, s_11 = sums[p, 0], sums[p, 1], sums[p, 2], sums[p, 3]
+        s_00, s_01 = sums[4 * p], sums[4 * p + 1]
+        s_10, s_11 = sums[4 * p + 2], sums[4 * p + 3]
         part[1, p] = e_x * (s_10 - s_00) + f_x * (s_11 - s_01)
         part[2, p] = e_y * (s_01 - s_00) + f_y * (s_11 - s_10)
         sample = e_y * (e_x * s_00 + f_x * s_01) + f_y * (e_x * s_10 + f_x * s_11)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refdcn import scratch, threads
-from refdcn.cpu import moves
+from refdcn.cpu import relayout
 from refdcn.cpu.product import DEPTH, PANEL_BYTES, panelled
 from refdcn.jit import compiled
 from refdcn.shapes import Geometry
@@ -136,7 +136,7 @@ def panels(
     shares = count if size >= SERIAL_SIZE else 1
 
     def some(share: int) -> None:
-        compiled(moves.weights_in)(weight, p.weight, runs, (share, shares), w)
+        compiled(relayout.weights_in)(weight, p.weight, runs, (share, shares), w)
 
     threads.run(some, shares, count, team)
     return w
@@ -200,7 +200,7 @@ def padded_image(
     source = plain(x).reshape(-1)
 
     def channels(begin: int, end: int) -> None:
-        compiled(moves.image_in)(source, 0, p.image, begin, end, image)
+        compiled(relayout.image_in)(source, 0, p.image, begin, end, image)
 
     in_runs(channels, C, count, team)
     return image
@@ -210,5 +210,5 @@ def padded_planes(x: Array, p: Plan) -> Array:
     """x [C_in, H, W] in zeros, flat [C_in, (H + 3) * (W + 2)]."""
     C_in, H, W = p.image
     planes: Array = scratch.array("image", (H + 3) * (W + 2) * C_in, x.dtype)
-    compiled(moves.planes_in)(plain(x).reshape(-1), 0, p.image, planes)
+    compiled(relayout.planes_in)(plain(x).reshape(-1), 0, p.image, planes)
     return planes

@@ -124,7 +124,7 @@ def failures(target):
 FORMULA, LOOPS = "formula.py", "loops.py"
 KERNELS, LAYOUT = "cpu/kernels.py", "cpu/layout.py"
 OUTPUT, GRADIENTS = "cpu/output.py", "cpu/gradients.py"
-MOVES = "cpu/moves.py"
+RELAYOUT, VECTORS = "cpu/relayout.py", "cpu/vectors.py"
 DY, DX = "base_y, offset[n, 2 * tap, u, v]", "base_x, offset[n, 2 * tap + 1, u, v]"
 MASK = "mask[n, g * K + k, u, v]"
 WEIGHT = "weight[o, c, k // K_w, k % K_w]"
@@ -215,6 +215,13 @@ MISTAKES = [
      ("q_x < T(W)", "q_x <= T(W - 1)")),
     ("tent not cut off, definition", "formula", FORMULA,
      ("np.maximum(0, 1 - abs(q - r))", "(1 - abs(q - r))")),
+    ("a pixel's weight lost in the vector loops, target", "cpu", VECTORS,
+     ("add_times(w_10, load(source, i + row), total)",
+      "add_times(w_00, load(source, i + row), total)")),
+    ("a pixel's gradient lost in the vector loops, target", "cpu", VECTORS,
+     ("give(target, i + row, w_10, value)", "give(target, i + row, w_01, value)")),
+    ("slopes of the last vector alone, target", "cpu", VECTORS,
+     ("four if fresh else add(load_four(sums, cell), four)", "four")),
     # bias
     ("bias missing", "loops", LOOPS, ("bias[o] + output(", "output(")),
     ("bias by group, target", "cpu", KERNELS,
@@ -275,9 +282,9 @@ MISTAKES = [
      ("for total in totals[1:]:", "for total in totals[:0]:")),
     ("grad_weight of the last tile, target", "cpu", GRADIENTS,
      ("self.sums[share][t], False", "self.sums[share][t], True")),
-    ("weights of the first group, target", "cpu", MOVES,
+    ("weights of the first group, target", "cpu", RELAYOUT,
      ("((b * O + o) * C + begin - b * C) * K", "(o * C + begin - b * C) * K")),
-    ("weights of the first run, target", "cpu", MOVES,
+    ("weights of the first run, target", "cpu", RELAYOUT,
      ("((b * O + o) * C + begin - b * C) * K", "(b * O + o) * C * K")),
     ("weights of the first tap, target", "cpu", KERNELS,
      ("* K * C + k * C * size", "* K * C")),
