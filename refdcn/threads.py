@@ -17,10 +17,11 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import time
 from _thread import get_ident, start_new_thread
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -30,6 +31,8 @@ Team: TypeAlias = Callable[[Callable[[], None], int], None]
 
 # What OpenMP takes: a number, or one for each level of nesting.
 NUMBERS = re.compile(r"\s*(\d{1,9})\s*(,\s*\d{1,9}\s*)*", re.ASCII)
+
+SHORT = 1e-4  # seconds: of the sleep of a thread that waits for another
 
 _count: int | None = None
 
@@ -56,80 +59,126 @@ def set_num_threads(threads: int) -> None:
     _count = threads
 
 
-def run(
-    task: Callable[[int], None], count: int, threads: int, team: Team | None = None
-) -> None:
-    """task(i) for every i < count, on this thread and threads - 1 others.
+class Work(Protocol):
+    """What threads can share."""
 
-    `team(work, n)` calls work() up to n times at once, one of them on this thread.
+    def visit(self, is_caller: bool) -> Callable[[int], int]:
+        """For one thread: takes the turn in hand, or -1, and comes back with one.
+
+        With the same where it has to wait, and with -1 at the end: of all turns for the
+        caller, of those that are left for others.
+        """
+
+    def close(self) -> None:
+        """Lets all visits end soon."""
+
+
+def run(work: Work, threads: int, team: Team | None = None) -> None:
+    """All of the work, on this thread and up to threads - 1 others.
+
+    `team(help, n)` calls help() up to n times at once, one of them on this thread.
     """
-    job = _Job(task, count)
-    if min(threads, count) < 2:
-        job.work()
+    job = _Job(work)
+    if threads < 2:
+        job.do(True)
     else:
-        job.share(team or pool, min(threads, count))
+        job.share(team or pool, threads)
 
 
 class _Job:
-    """Turns that threads take until none is left, or one of them has failed."""
+    """Work that threads do together until it is done, or one of them has failed."""
 
-    def __init__(self, task: Callable[[int], None], count: int) -> None:
-        self.task, self.count = task, count
-        self.turns = itertools.count()  # next() is atomic: each i is taken once
-        self.closed = False
+    def __init__(self, work: Work) -> None:
+        self.work = work
         self.caller = get_ident()
+        self.closed = False
         self.inside: list[None] = []  # helpers that have come; append() is atomic
-        self.left: SimpleQueue[None] = SimpleQueue()
+        self.outside: list[None] = []  # and have gone
         self.errors: list[BaseException] = []
 
     def share(self, team: Team, n: int) -> None:
         """Done by n threads, or as many as come."""
         try:
             team(self.help, n)
-            self.work()  # what is left where no team came
+            self.do(True)  # what is left where no team came
         except BaseException as error:
-            self.errors.append(error)
+            self.fail(error)
+        # Who comes from here on does nothing. An interrupt, too, waits for the others:
+        # they may write where the caller's arrays are.
         self.closed = True
-        # From here on nobody begins. An interrupt, too, waits for those who have.
-        waits = iter(range(len(self.inside)))
-        more: int | None = 0
-        while more is not None:
+        while self.errors and len(self.outside) < len(self.inside):
             try:
-                if (more := next(waits, None)) is not None:
-                    self.left.get()
+                time.sleep(SHORT)
             except BaseException as error:
-                self.errors.append(error)
+                self.fail(error)
         if self.errors:
             raise self.errors[0]
 
     def help(self) -> None:
-        """Some of the turns, on any thread; raises nothing."""
+        """Some of it, on any thread; raises nothing."""
+        is_caller = get_ident() == self.caller
         try:
-            if get_ident() == self.caller:
-                self.work()
-                return
-            self.inside.append(None)
-            with scratch.lent():
-                self.work()
+            if is_caller:
+                self.do(True)
+            else:
+                self.inside.append(None)
+                with scratch.lent():
+                    self.do(False)
         except BaseException as error:
-            self.closed = True
-            self.errors.append(error)
+            self.fail(error)
         finally:
-            if get_ident() != self.caller:
-                self.left.put(None)
+            if not is_caller:
+                self.outside.append(None)
 
-    def work(self) -> None:
+    def do(self, is_caller: bool) -> None:
+        if self.closed:
+            return
+        visit, turn, pause = self.work.visit(is_caller), -1, 0.0
         # NaN and infinity are answers here; the warning state is each thread's own.
         with np.errstate(invalid="ignore", over="ignore"):
-            while not self.closed and (i := next(self.turns)) < self.count:
+            while (after := visit(turn)) >= 0 and not self.closed:
+                if after == turn:  # others are busy with what it needs
+                    time.sleep(pause)
+                    pause = min(pause + SHORT / 10, 10 * SHORT)
+                else:
+                    turn, pause = after, 0.0
+        self.closed = self.closed or is_caller
+
+    def fail(self, error: BaseException) -> None:
+        self.errors.append(error)
+        self.closed = True
+        self.work.close()
+
+
+class Tasks:
+    """task(i) for every i < count, as work."""
+
+    def __init__(self, task: Callable[[int], None], count: int) -> None:
+        self.task, self.count, self.closed = task, count, False
+        self.turns = itertools.count()  # next() is atomic: each i is taken once
+        self.done: list[None] = []
+
+    def visit(self, is_caller: bool) -> Callable[[int], int]:
+        def one(turn: int) -> int:
+            i = turn if turn >= self.count else next(self.turns)
+            if i < self.count:
                 self.task(i)
+                self.done.append(None)
+                return i
+            waits = is_caller and not self.closed and len(self.done) < self.count
+            return self.count if waits else -1
+
+        return one
+
+    def close(self) -> None:
+        self.closed = True
 
 
-def pool(work: Callable[[], None], n: int) -> None:
+def pool(help: Callable[[], None], n: int) -> None:
     """A team of this thread and Python's own threads."""
     for _ in range(_start(n - 1)):
-        _asked.put(work)
-    work()
+        _asked.put(help)
+    help()
 
 
 def _start(wanted: int) -> int:

@@ -11,12 +11,13 @@ So the bits are the same for any number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from refdcn import scratch, threads
-from refdcn.cpu import kernels, layout, relayout
+from refdcn.cpu import depthwise, kernels, layout, relayout
 from refdcn.cpu.layout import Array, Plan
 from refdcn.jit import compiled
 from refdcn.shapes import Geometry
@@ -55,9 +56,23 @@ def backward(
             grad_bias = grad_y.sum((0, 2, 3), dtype=x.dtype)
         if not any(needs[:4]):
             return Gradients(None, None, None, None, grad_bias)
+        if 1 < geometry.groups == geometry.C_in == geometry.C_out and x.size:
+            work = _depthwise(grad_y, x, offset, weight, mask, geometry)
+            threads.run(work, layout.thread_count(geometry, thread_count), team)
+            c = work.call
+            grad_mask = None
+            if mask is not None and needs[3]:
+                grad_mask = c.grad_mask.reshape(mask.shape)
+            return Gradients(
+                c.grad_x.reshape(x.shape) if needs[0] else None,
+                c.grad_offset.reshape(offset.shape) if needs[1] else None,
+                c.grad_weight.reshape(weight.shape) if needs[2] else None,
+                grad_mask,
+                grad_bias,
+            )
         weight, g = layout.filled(weight, geometry)
         task = _Backward(grad_y, x, offset, weight, mask, g, needs)
-        task.run(layout.thread_count(task.plan, thread_count), team)
+        task.run(layout.thread_count(g, thread_count), team)
     return Gradients(
         task.grad_x if needs[0] else None,
         task.grad_offset.reshape(offset.shape) if needs[1] else None,
@@ -65,6 +80,31 @@ def backward(
         task.grad_mask.reshape(mask.shape) if mask is not None and needs[3] else None,
         grad_bias,
     )
+
+
+def share(
+    task: Callable[[int], None], tasks: int, count: int, team: threads.Team | None
+) -> None:
+    """task(i) for every i < tasks, on up to `count` threads."""
+    threads.run(threads.Tasks(task, tasks), min(count, tasks), team)
+
+
+def _depthwise(
+    grad_y: Array,
+    x: Array,
+    offset: Array,
+    weight: Array,
+    mask: Array | None,
+    g: Geometry,
+) -> depthwise.Depthwise:
+    flat, last = layout.flat_image(x)
+    offset, plain_mask = layout.plain_pixels(offset), layout.plain_mask(mask, x.dtype)
+    shapes = (x.size,), offset.shape, (weight.size,), plain_mask.shape
+    call = depthwise.Call(
+        layout.plain_pixels(grad_y), flat, offset, layout.plain(weight).reshape(-1),
+        plain_mask, *(np.empty(shape, x.dtype) for shape in shapes),
+    )  # fmt: skip
+    return depthwise.Depthwise(call, depthwise.laid_out(g, g.C_in, last))
 
 
 class _Run(NamedTuple):
@@ -103,7 +143,7 @@ class _Backward:
         self.needs = needs
         by_mask = needs[3] and mask is not None
         self.wanted = needs[2], needs[0] or needs[1] or by_mask
-        self.x, self.offset = x, layout.plain_pixels(offset, p)
+        self.x, self.offset = x, layout.plain_pixels(offset)
         self.mask = layout.plain_mask(mask, x.dtype)
         self.weight = layout.plain(weight).reshape(-1)
         self.grad_y = grad_y.reshape(g.N, g.C_out, p.pixels)
@@ -134,14 +174,26 @@ class _Backward:
     def run(self, count: int, team: threads.Team | None) -> None:
         """All of it, on `count` threads."""
         if not self.once:
-            threads.run(self.turn, len(self.runs), count, team)
+            threads.run(
+                threads.Tasks(self.turn, len(self.runs)),
+                min(count, len(self.runs)),
+                team,
+            )
         if self.images > 1:
-            threads.run(self.some_images, self.images, count, team)
+            threads.run(
+                threads.Tasks(self.some_images, self.images),
+                min(count, self.images),
+                team,
+            )
         else:
             for n in range(self.plan.g.N):
                 self.one_image(n, count, team)
         if self.needs[2] and not self.once:
-            threads.run(self.add_sums, len(self.runs), count, team)
+            threads.run(
+                threads.Tasks(self.add_sums, len(self.runs)),
+                min(count, len(self.runs)),
+                team,
+            )
 
     def some_images(self, share: int) -> None:
         """Every so many of the batch."""
@@ -165,14 +217,14 @@ class _Backward:
                 tiles = self.tiles[h :: self.halves]
                 self.sweep(h, n, image, grad_images[h], tiles)
 
-            threads.run(half, self.halves, count, team)
+            share(half, self.halves, count, team)
             cuts = [t * image.size // count for t in range(count + 1)]
 
             def add(t: int) -> None:
                 a, b = grad_images[:, cuts[t] : cuts[t + 1]]
                 np.add(a, b, out=a)
 
-            threads.run(add, count, count, team)
+            share(add, count, count, team)
         else:
             grad_images[0] = 0
             for first in self.tiles:
@@ -181,7 +233,9 @@ class _Backward:
                 def one(t: int, tile: _Tile = tile) -> None:
                     self.add(0, t, tile)
 
-                threads.run(one, len(self.runs), count, team)
+                threads.run(
+                    threads.Tasks(one, len(self.runs)), min(count, len(self.runs)), team
+                )
                 self.gather(tile)
         self.store(n, grad_images[0], count, team)
 
@@ -269,7 +323,7 @@ class _Backward:
         if self.needs[1] or self.needs[3]:
             compiled(kernels.gather_parts)(
                 tile.parts, self.parts_group, self.mask, tile.n, tile.first,
-                self.grad_offset, self.grad_mask,
+                self.grad_offset, self.grad_mask, (0, self.plan.K),
             )  # fmt: skip
 
     def store(

@@ -145,6 +145,56 @@ def blend(target, at, steps, source, begin, places, weights, counts, size, pixel
             c += 1
 
 
+def _weighted(load: Any) -> Any:
+    """`weighted_blend` for whole vectors of channels at one tap of one output."""
+
+    @jitable
+    def weighted(target, to, source, i, w, at, c, end, lanes, pixel, row, tents):
+        t_00, t_01, t_10, t_11 = tents
+        while c + lanes <= end:
+            sample = times(t_00, load(source, i + c))
+            sample = add_times(t_01, load(source, i + c + pixel), sample)
+            sample = add_times(t_10, load(source, i + c + row), sample)
+            sample = add_times(t_11, load(source, i + c + row + pixel), sample)
+            total = add_times(load(w, at + c), sample, load(target, to + c))
+            store(total, target, to + c)
+            c += lanes
+        return c
+
+    return weighted
+
+
+_weighted_whole, _weighted_four = _weighted(load), _weighted(load_four)
+_weighted_one = _weighted(load_one)
+
+
+@jitable
+def weighted_blend(target, to, source, begin, end, bias, w, cells):
+    """The samples of `blend`, times w[k, c], summed over k: for begin <= c < end
+
+    target[to + p * pixel + c] = bias[c] + sum_k w[k, c] * sum_t weights[k, t, p] * ...
+
+    All channels of a pixel before the next: a vector of each would use 64 bytes of
+    every KB, and these of few lines of the first cache.
+    """
+    places, weights, counts, pixel, row = cells
+    lanes = VECTOR_BYTES // source.itemsize
+    for p in range(counts[0]):
+        out = to + p * pixel
+        for c in range(begin, end):
+            target[out + c] = 0
+        for k in range(counts[1]):
+            i, at = places[k, p] * pixel, k * pixel
+            t = weights[k, 0, p], weights[k, 1, p], weights[k, 2, p], weights[k, 3, p]
+            c = _weighted_whole(
+                target, out, source, i, w, at, begin, end, lanes, pixel, row, t
+            )
+            c = _weighted_four(target, out, source, i, w, at, c, end, 4, pixel, row, t)
+            _weighted_one(target, out, source, i, w, at, c, end, 1, pixel, row, t)
+        for c in range(begin, end):
+            target[out + c] += bias[c]
+
+
 def _exchange(load: Any, vectors: int) -> Any:
     """`exchange` for so many vectors of channels."""
 
@@ -221,6 +271,78 @@ def exchange(new, old, cells, size):
             c += 4
         else:
             _exchange_one(new, old, c, cells, c == 0)
+            c += 1
+
+
+def _weighted_exchange(load: Any) -> Any:
+    """`weighted_exchange` for one vector of channels."""
+
+    @jitable
+    def give(target, i, weight, value):
+        store(add_times(weight, value, load(target, i)), target, i)
+
+    @jitable
+    def weighted(new, old, c, of, cells, fresh):
+        target, grad_w, sums = new
+        source, grads, apart, w = old
+        places, weights, edges, counts, pixel, row = cells
+        for p in range(counts[0]):
+            grad = load(grads, p * apart + of)
+            for k in range(counts[1]):
+                i = c + places[k, p] * pixel
+                w_00, w_01 = weights[k, 0, p], weights[k, 1, p]
+                w_10, w_11 = weights[k, 2, p], weights[k, 3, p]
+                x_00, x_01 = load(source, i), load(source, i + pixel)
+                x_10, x_11 = load(source, i + row), load(source, i + row + pixel)
+                if not edges[k, p]:
+                    sample = add_times(w_01, x_01, times(w_00, x_00))
+                    sample = add_times(w_11, x_11, add_times(w_10, x_10, sample))
+                    at = k * pixel + c
+                    store(add_times(grad, sample, load(grad_w, at)), grad_w, at)
+                value = times(load(w, k * pixel + c), grad)
+                give(target, i, w_00, value)
+                give(target, i + pixel, w_01, value)
+                give(target, i + row, w_10, value)
+                give(target, i + row + pixel, w_11, value)
+                cell = (k * BLOCK + p) * 4
+                four = totals(
+                    times(value, x_00), times(value, x_01),
+                    times(value, x_10), times(value, x_11),
+                )  # fmt: skip
+                store(four if fresh else add(load_four(sums, cell), four), sums, cell)
+
+    return weighted
+
+
+_depthwise_whole, _depthwise_four = (
+    _weighted_exchange(load),
+    _weighted_exchange(load_four),
+)
+_depthwise_one = _weighted_exchange(load_one)
+
+
+@jitable
+def weighted_exchange(new, old, begin, end, first, cells):
+    """The transpose of `weighted_blend` and what pixels give: for begin <= c < end
+
+    grad_w[k, c]        += grads[p, c] * sum_t weights[k, t, p] * source[i_t + c]
+    target[i_t + c]     += weights[k, t, p] * w[k, c] * grads[p, c]
+    sums[(k, p, t)]      = sum_c w[k, c] * grads[p, c] * source[i_t + c]
+
+    new = target, grad_w, sums; old = source, grads, apart, w, where grads begin with
+    channel `first`. At edges the slope alone has a cell, and grad_w has nothing of it.
+    """
+    lanes, c = VECTOR_BYTES // old[0].itemsize, begin
+    while c < end:
+        of = c - first
+        if end - c >= lanes:
+            _depthwise_whole(new, old, c, of, cells, c == begin)
+            c += lanes
+        elif end - c >= 4:
+            _depthwise_four(new, old, c, of, cells, c == begin)
+            c += 4
+        else:
+            _depthwise_one(new, old, c, of, cells, c == begin)
             c += 1
 
 

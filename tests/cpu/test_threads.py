@@ -64,7 +64,7 @@ def test_the_environment_says_how_many(value, wanted):
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_each_task_runs_once(count, workers):
     done = []
-    threads.run(done.append, count, workers)
+    threads.run(threads.Tasks(done.append, count), workers)
     assert sorted(done) == list(range(count))
 
 
@@ -78,7 +78,7 @@ def test_a_scratch_buffer_is_one_thread_s_own():
         wrong.extend(mine[mine != i])
 
     with scratch.lent():
-        threads.run(task, 60, 4)
+        threads.run(threads.Tasks(task, 60), 4)
     assert wrong == []
 
 
@@ -91,9 +91,9 @@ def test_an_error_in_a_task_is_raised(failing, workers):
             raise RuntimeError(f"task {i}")
 
     with pytest.raises(RuntimeError, match=f"task {failing}"):
-        threads.run(task, 40, workers)
+        threads.run(threads.Tasks(task, 40), workers)
     done = []
-    threads.run(done.append, 40, workers)
+    threads.run(threads.Tasks(done.append, 40), workers)
     assert sorted(done) == list(range(40))
 
 
