@@ -34,6 +34,9 @@ napoleon_use_param = False
 html_theme = "furo"
 html_title = f"refdcn {release}"
 html_theme_options = {"navigation_with_keys": True}
+html_static_path = ["_static"]
+html_css_files = ["explorer.css"]
+html_js_files = [("explorer.js", {"defer": "defer"})]
 
 
 def draw(app):

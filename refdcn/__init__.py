@@ -2,8 +2,8 @@
 
     y(p) = sum_k  w_k * x(p + p_k + dp_k) * dm_k
 
-`refdcn.formula` is the definition. Everything is loaded when first used: importing
-refdcn itself costs nothing beyond NumPy.
+`refdcn.formula` is the definition. Everything is loaded when first used, modules such
+as `refdcn.torch` too: importing refdcn itself costs nothing beyond NumPy.
 """
 
 from __future__ import annotations
@@ -12,6 +12,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from refdcn import columns as columns
+    from refdcn import cuda as cuda
+    from refdcn import formula as formula
+    from refdcn import layouts as layouts
+    from refdcn import loops as loops
+    from refdcn import plot as plot
+    from refdcn import torch as torch
     from refdcn.grading import grade as grade
     from refdcn.ops import Gradients as Gradients
     from refdcn.ops import deform_conv2d as deform_conv2d
@@ -29,6 +36,7 @@ _HOME = {
     "grade": "refdcn.grading",
     "set_num_threads": "refdcn.threads",
 }
+_MODULES = ("columns", "cuda", "formula", "layouts", "loops", "plot", "torch")
 
 __all__ = [
     "Gradients",
@@ -41,9 +49,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'refdcn' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"refdcn.{name}")
+    raise AttributeError(f"module 'refdcn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

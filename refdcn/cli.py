@@ -6,14 +6,39 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from refdcn.bench.options import add_arguments as add_bench
 from refdcn.demo.options import add_arguments as add_rotated_digits
 
+if TYPE_CHECKING:
+    from refdcn.grading.report import Report
+
 DTYPES = ("float64", "float32", "float16")
 LEVELS = ("smoke", "full", "paranoid")
 PRECISIONS = ("fp64", "fp32", "tf32", "bf16", "fp16")
-WRONG = "refdcn.grading.examples:swapped"
+GROUPS = (
+    *("exact", "random", "sizes", "optional", "layout", "repeat", "malformed"),
+    *("hostile", "sweeps"),
+)
+# With --self-test all other arguments must have their defaults; the last three are
+# no arguments.
+SELF_TEST = ("self_test", "seed", "level", "command", "run", "default")
+FLAGS = {
+    "spec": "SPEC",
+    "dtypes": "--dtype",
+    "conventions": "--convention",
+    "gaps": "--gap",
+}
+
+EXIT_CODES = (
+    "Exit code: 0 pass, 1 wrong (or imprecise for a declared precision), 2 usage, "
+    "3 crash or timeout, 4 unsupported and not declared, or nothing computed, 5 "
+    "integrity, 130 interrupted; the worst in the order crash, timeout, integrity, "
+    "wrong, imprecise, unsupported, nothing counts, not the largest number. "
+    "Conventions and declared gaps are named and exit with 0, and so do wrong "
+    "shapes that are computed, but for --strict."
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,19 +56,15 @@ def parser() -> argparse.ArgumentParser:
             "rotated-digits", help="deformable networks on randomly rotated digits"
         )
     )
-    add_bench(commands.add_parser("bench", help="time the operator beside others"))
+    bench = commands.add_parser("bench", help="time the operator beside others")
+    add_bench(bench)
+    bench.set_defaults(run=run_bench)
     return top
 
 
 def add_grade(grade: argparse.ArgumentParser) -> None:
     """The arguments of `refdcn grade`."""
-    grade.epilog = (
-        "Exit code: 0 pass, 1 wrong (or imprecise for a declared precision), 2 usage, "
-        "3 crash or timeout, 4 unsupported and not declared, 5 integrity; the worst "
-        "in the order crash, timeout, integrity, wrong, imprecise, unsupported counts, "
-        "not the largest number. Conventions and declared gaps are named and exit "
-        "with 0."
-    )
+    grade.epilog = EXIT_CODES
     grade.add_argument(
         "spec",
         metavar="SPEC",
@@ -56,42 +77,29 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         action="store_true",
         help="grade every mistake of the catalogue, and correct implementations",
     )
+    add_files(grade)
+    add_asked(grade)
+    add_declarations(grade)
+    add_limits(grade)
+    grade.set_defaults(run=run_grade, default=grade.get_default)
+
+
+def add_asked(grade: argparse.ArgumentParser) -> None:
+    """What is asked, and how the candidate is called."""
     grade.add_argument(
-        "--json", type=output, metavar="FILE", help="write the whole report there"
-    )
-    grade.add_argument(
-        "--script",
-        type=output,
-        metavar="FILE",
-        help="write the smallest failing case as a script",
-    )
-    grade.add_argument(
-        "--strict", action="store_true", help="count non-finite inputs in the exit code"
+        "--strict",
+        action="store_true",
+        help="count non-finite inputs, and shapes computed unchecked, in the exit code",
     )
     grade.add_argument("--level", choices=LEVELS, default="smoke")
+    grade.add_argument("--seed", type=seed, help="repeat a run; default: a fresh one")
     grade.add_argument(
         "--dtype",
+        dest="dtypes",
         nargs="+",
         choices=(*DTYPES, "bfloat16"),
         default=list(DTYPES),
         help="what it is given; bfloat16 with --array torch only",
-    )
-    grade.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        help="the working precision it promises, if not its dtype's own",
-    )
-    grade.add_argument(
-        "--convention",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a choice it declares, as border=inside; an unknown one lists all",
-    )
-    grade.add_argument(
-        "--supports",
-        metavar="FILE",
-        help="gaps it declares, one a line: groups > 1 and dtype == float64",
     )
     grade.add_argument(
         "--array",
@@ -99,13 +107,57 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         default="numpy",
         help="what it takes; torch: its gradients are autograd's",
     )
-    grade.add_argument("--seed", type=seed, help="repeat a run; default: a fresh one")
-    add_limits(grade)
-    grade.set_defaults(run=run_grade)
+    grade.add_argument(
+        "--python",
+        metavar="PATH",
+        help="another interpreter to run it under: Python 3.8, NumPy 1.20 or later; "
+        "nothing of refdcn is needed there",
+    )
+
+
+def add_files(grade: argparse.ArgumentParser) -> None:
+    """What is written beside the text."""
+    grade.add_argument(
+        "--json", type=output, metavar="FILE", help="write the whole report there"
+    )
+    grade.add_argument(
+        "--script",
+        type=output,
+        metavar="FILE",
+        help="write the smallest failing case as a script that was seen to fail",
+    )
+
+
+def add_declarations(grade: argparse.ArgumentParser) -> None:
+    """What it promises, and what it may refuse."""
+    grade.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="the working precision it promises, if not its dtype's own",
+    )
+    grade.add_argument(
+        "--convention",
+        dest="conventions",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a choice it declares, as border=inside; an unknown one lists all",
+    )
+    grade.add_argument(
+        "--gap",
+        dest="gaps",
+        action="append",
+        default=[],
+        metavar="GAP",
+        help="calls that it may refuse, as 'groups > 1 and dtype == float64'",
+    )
+    grade.add_argument(
+        "--supports", metavar="FILE", help="more of them, one a line of FILE"
+    )
 
 
 def add_limits(grade: argparse.ArgumentParser) -> None:
-    """What one call may take, and how many are timed."""
+    """What one call may take, what is asked and how long, and how many are timed."""
     grade.add_argument(
         "--timeout",
         type=positive,
@@ -115,9 +167,9 @@ def add_limits(grade: argparse.ArgumentParser) -> None:
     )
     grade.add_argument(
         "--memory",
-        type=positive,
+        type=gibibytes,
         metavar="GIB",
-        default=4.0,
+        default=4 * 2**30,
         help="that one call may allocate (Linux); default: 4",
     )
     grade.add_argument(
@@ -126,6 +178,20 @@ def add_limits(grade: argparse.ArgumentParser) -> None:
         metavar="N",
         default=0,
         help="time N calls of a larger case, hold them to the machine's roofline",
+    )
+    grade.add_argument(
+        "--only",
+        nargs="+",
+        choices=GROUPS,
+        metavar="GROUP",
+        default=[],
+        help=f"ask only for these calls: {', '.join(GROUPS)}",
+    )
+    grade.add_argument(
+        "--budget",
+        type=positive,
+        metavar="SECONDS",
+        help="after which nothing more is asked; what was found is diagnosed",
     )
 
 
@@ -147,6 +213,11 @@ def positive(text: str) -> float:
     return limit
 
 
+def gibibytes(text: str) -> int:
+    """A limit of memory, in bytes."""
+    return int(positive(text) * 2**30)
+
+
 def output(text: str) -> Path:
     """A file to write when all is done: known before to be in a folder."""
     path = Path(text)
@@ -157,55 +228,75 @@ def output(text: str) -> Path:
 
 def run_grade(options: argparse.Namespace) -> int:
     """Grade and print; the exit code is the worst counted verdict's."""
-    if options.self_test:
-        return run_self_test(options)
-    if options.spec is None:
+    if options.spec is None and not options.self_test:
         print("refdcn grade: SPEC is missing; torchvision is one", file=sys.stderr)
         return 2
-    from refdcn.grading import CannotStartError, grade
-    from refdcn.grading.candidates import SpecError, split
-    from refdcn.grading.declared import DeclarationError, parse_gaps
+    from refdcn.grading import CannotStartError, Interrupted
+    from refdcn.grading.judging.gaps import DeclarationError
+    from refdcn.grading.process.inside.candidates import SpecError
 
     try:
-        split(options.spec)
-        report = grade(
-            options.spec,
-            level=options.level,
-            dtypes=options.dtype,
-            precision=options.precision,
-            conventions=options.convention,
-            gaps=parse_gaps(options.supports) if options.supports else (),
-            seed=options.seed,
-            strict=options.strict,
-            array=options.array,
-            timeout=options.timeout,
-            memory=int(options.memory * 2**30),
-            timed=options.timed,
-            smallest=options.script is not None,
-            progress=True,
-        )
+        if options.self_test:
+            return run_self_test(options)
+        report = graded(options)
     except (CannotStartError, SpecError, DeclarationError, OSError) as e:
         print(f"refdcn grade: {e}", file=sys.stderr)
         return 2
+    except Interrupted as e:
+        report = e.report
+    except KeyboardInterrupt:
+        print("refdcn grade: interrupted before the first call", file=sys.stderr)
+        return 130
     print(report.text())
     if options.json:
         options.json.write_text(report.json() + "\n")
     if options.script:
-        write_script(report.script(), options.script)
+        write_script(report, options.script)
     return report.exit_code
 
 
-def write_script(text: str, path: Path) -> None:
-    """Write it, or say that there is nothing it could show."""
-    if text:
-        path.write_text(text)
+def graded(options: argparse.Namespace) -> Report:
+    """The report on what was typed: arguments are named as the fields of Options."""
+    from refdcn.grading import grade
+    from refdcn.grading.judging.gaps import read
+    from refdcn.grading.options import NAMES
+    from refdcn.grading.process.inside.candidates import split
+
+    split(options.spec)
+    if options.supports:
+        options.gaps = [*options.gaps, *read(options.supports)]
+    options.smallest, options.progress = options.script is not None, True
+    return grade(options.spec, **{name: getattr(options, name) for name in NAMES})
+
+
+def write_script(report: Report, path: Path) -> None:
+    """Write it, or say why there is none."""
+    from refdcn.grading.words.script import why_not
+
+    if report.script:
+        path.write_text(report.script)
     else:
-        print(f"{path} is not written: no failure to show", file=sys.stderr)
+        print(f"{path} is not written: {why_not(report)}", file=sys.stderr)
 
 
 def run_self_test(options: argparse.Namespace) -> int:
     """Mistakes that must be caught, correct implementations that must not."""
-    from refdcn.grading import selftest
+    ignored = [
+        FLAGS.get(name, f"--{name}")
+        for name, value in vars(options).items()
+        if name not in SELF_TEST and value != options.default(name)
+    ]
+    if ignored:
+        print(
+            f"refdcn grade: --self-test grades the grader itself; {ignored[0]} has no "
+            "meaning there (--seed and --level have)",
+            file=sys.stderr,
+        )
+        return 2
+    from refdcn.grading.process.isolation import require_posix
+    from refdcn.grading.selftest import selftest
+
+    require_posix()
 
     seed = 0 if options.seed is None else options.seed
     done = selftest.whole(seed, options.level)
@@ -215,17 +306,31 @@ def run_self_test(options: argparse.Namespace) -> int:
 
 def run_demo(options: argparse.Namespace) -> int:
     """Grade the two shipped kernels; the wrong one must be caught."""
-    from refdcn.grading import grade
+    from refdcn.demo import two_kernels
 
-    codes = []
-    for title, spec in (
-        ("A correct kernel, refdcn.deform_conv2d:", "refdcn:deform_conv2d"),
-        ("A wrong one, which reads its offsets as (x, y):", WRONG),
-    ):
-        report = grade(spec, dtypes=["float32"], seed=0, progress=True)
-        codes.append(report.exit_code)
-        print(f"{title}\n\n{report.text()}\n")
-    return 0 if codes == [0, 1] else 1
+    return two_kernels.run()
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    """Time this machine's processor, or prove the CUDA target on its card."""
+    if options.device == "cuda" or options.check:
+        return run_on_card(options)
+    from refdcn.bench import command
+
+    return command.run(options)
+
+
+def run_on_card(options: argparse.Namespace) -> int:
+    """What there is to run there: the check, with its timings."""
+    if options.device != "cuda" or not options.check:
+        print(
+            "refdcn bench: --device cuda and --check go together, and time as well",
+            file=sys.stderr,
+        )
+        return 2
+    from refdcn.card import check
+
+    return check.run(options.json, options.limit or check.SECONDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

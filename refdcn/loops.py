@@ -5,9 +5,11 @@ over all pixels becomes a floor and four terms. One text, run three ways: as Pyt
 compiled by Numba for the CPU, and inside CUDA kernels. The targets call `position`,
 `corners` and `slope_inside`; compiled directly it is the float64 oracle for real sizes.
 
-Not finite. A sample reads pixels only where -1 < q < size on both axes, its slope
-also at q = -1: those of the cell that lie in the image, at weight 0 too. A NaN
-coordinate makes the sample and its slopes NaN and adds nothing to grad_x.
+Not finite. A sample reads pixels only where -1 < q < H (W) on both axes, its slope
+also at q = -1: those pixels of its cell, floor(q) and floor(q) + 1, that lie in the
+image. If one of them is NaN the sample is NaN, at tent 0 too, since 0 * NaN is NaN;
+formula.py, whose sum visits every pixel, says nothing of them. A NaN coordinate makes
+the sample and its slopes NaN and adds nothing to grad_x.
 
 Literals are wrapped, T(1), since 1 - float32 is float64 in Numba.
 """
@@ -119,8 +121,12 @@ def add_bilinear(grad_x, n, c, q_y, q_x, g):
 
 
 @register_jitable
-def tap_position(offset, n, tap, u, v, k, K_w, stride, padding, dilation):
-    """Eq. (1): q of tap k = (i, j) for output (u, v); `tap` counts offset groups in."""
+def tap_position(offset, at, K_w, windows):
+    """Eq. (1): q of `at` = (n, tap, k, u, v): tap k, offset groups counted in `tap`.
+
+    `windows` are stride, padding, dilation.
+    """
+    (n, tap, k, u, v), (stride, padding, dilation) = at, windows
     T = offset.dtype.type
     base_y = stride[0] * u - padding[0] + dilation[0] * (k // K_w)
     base_x = stride[1] * v - padding[1] + dilation[1] * (k % K_w)
@@ -130,8 +136,9 @@ def tap_position(offset, n, tap, u, v, k, K_w, stride, padding, dilation):
 
 
 @register_jitable
-def output(x, offset, weight, mask, n, o, u, v, stride, padding, dilation):
-    """Eq. (1): y(p) of output channel o, without bias."""
+def output(x, offset, weight, mask, at, windows):
+    """Eq. (5) without bias: y at = (n, o, u, v)."""
+    n, o, u, v = at
     C_in, (C_out, C, K_h, K_w) = x.shape[1], weight.shape
     K = K_h * K_w
     first = o // (C_out // (C_in // C)) * C  # first input channel of o's group
@@ -140,24 +147,22 @@ def output(x, offset, weight, mask, n, o, u, v, stride, padding, dilation):
     for c in range(C):
         g = (first + c) // per_offset_group
         for k in range(K):
-            q_y, q_x = tap_position(
-                offset, n, g * K + k, u, v, k, K_w, stride, padding, dilation
-            )
+            tap = n, g * K + k, k, u, v
+            q_y, q_x = tap_position(offset, tap, K_w, windows)
             sample = bilinear(x, n, first + c, q_y, q_x)
             y += weight[o, c, k // K_w, k % K_w] * sample * mask[n, g * K + k, u, v]
     return y
 
 
 @register_jitable
-def add_gradients(grad_y, x, offset, weight, mask, at, geometry, grads):
-    """Eq. (1) differentiated at one sample `at` = (n, c, k, u, v), c in C_in."""
+def add_gradients(grad_y, x, offset, weight, mask, at, windows, grads):
+    """Eq. (6) and below it, for one sample `at` = (n, c, k, u, v), c in C_in."""
     n, c, k, u, v = at
-    stride, padding, dilation = geometry
     grad_x, grad_offset, grad_weight, grad_mask = grads
     C_out, C, K_h, K_w = weight.shape
     K, group, i, j = K_h * K_w, c // C, k // K_w, k % K_w
     tap = c // (x.shape[1] // (offset.shape[1] // (2 * K))) * K + k
-    q_y, q_x = tap_position(offset, n, tap, u, v, k, K_w, stride, padding, dilation)
+    q_y, q_x = tap_position(offset, (n, tap, k, u, v), K_w, windows)
     sample, dm = bilinear(x, n, c, q_y, q_x), mask[n, tap, u, v]
     g = x.dtype.type(0)
     per_group = C_out // (x.shape[1] // C)
@@ -171,28 +176,26 @@ def add_gradients(grad_y, x, offset, weight, mask, at, geometry, grads):
     add_bilinear(grad_x, n, c, q_y, q_x, g * dm)
 
 
-def forward(x, offset, weight, mask, bias, stride, padding, dilation, y):
-    """Eq. (1) for every output."""
+def forward(x, offset, weight, mask, bias, windows, y):
+    """Eq. (5) for every output."""
     for n in range(y.shape[0]):
         for o in range(y.shape[1]):
             for u in range(y.shape[2]):
                 for v in range(y.shape[3]):
-                    y[n, o, u, v] = bias[o] + output(
-                        x, offset, weight, mask, n, o, u, v, stride, padding, dilation
-                    )
+                    at = n, o, u, v
+                    y[at] = bias[o] + output(x, offset, weight, mask, at, windows)
 
 
-def backward(grad_y, x, offset, weight, mask, stride, padding, dilation, grads):
-    """Eq. (1) differentiated, for every sample; adds to `grads`."""
-    geometry = (stride, padding, dilation)
+def backward(grad_y, x, offset, weight, mask, windows, grads):
+    """Eq. (6) and below it, for every sample; adds to `grads`."""
     for n in range(x.shape[0]):
         for c in range(x.shape[1]):
             for k in range(weight.shape[2] * weight.shape[3]):
                 for u in range(grad_y.shape[2]):
                     for v in range(grad_y.shape[3]):
-                        at = (n, c, k, u, v)
+                        at = n, c, k, u, v
                         add_gradients(
-                            grad_y, x, offset, weight, mask, at, geometry, grads
+                            grad_y, x, offset, weight, mask, at, windows, grads
                         )
 
 
@@ -200,11 +203,12 @@ def deform_conv2d(
     x, offset, weight, mask=None, bias=None,
     stride=(1, 1), padding=(0, 0), dilation=(1, 1), run=compiled,
 ):  # fmt: skip
-    """Eq. (1) on NumPy arrays of one dtype; `run` makes the loop callable."""
+    """Eq. (5) on NumPy arrays of one dtype; `run` makes the loop callable."""
     N, C_out, (H_out, W_out) = len(x), len(weight), offset.shape[2:]
     mask, bias = _filled(x, offset, weight, mask, bias)
     y = np.empty((N, C_out, H_out, W_out), x.dtype)
-    run(forward)(x, offset, weight, mask, bias, stride, padding, dilation, y)
+    windows = stride, padding, dilation
+    run(forward)(x, offset, weight, mask, bias, windows, y)
     return y
 
 
@@ -216,7 +220,8 @@ def deform_conv2d_grad(
     given = mask is not None, bias is not None
     mask, bias = _filled(x, offset, weight, mask, bias)
     grads = tuple(np.zeros(a.shape, x.dtype) for a in (x, offset, weight, mask))
-    run(backward)(grad_y, x, offset, weight, mask, stride, padding, dilation, grads)
+    windows = stride, padding, dilation
+    run(backward)(grad_y, x, offset, weight, mask, windows, grads)
     grad_b = grad_y.sum((0, 2, 3), dtype=x.dtype) if given[1] else None
     return *grads[:3], grads[3] if given[0] else None, grad_b
 

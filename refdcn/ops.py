@@ -1,18 +1,20 @@
-"""The public functions: what comes in is checked here and sent to its target."""
+"""The public functions: each call goes to the target that takes its kind of array.
+
+A target's entry has these two functions with the same arguments; it checks them, and
+gives back what came in: cpu/entry.py, cuda/entry.py, torch/op.py.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from refdcn import cpu, shapes
 from refdcn.cpu import Gradients as Gradients
-from refdcn.shapes import Padding
-
-Five: TypeAlias = tuple[Any, Any, Any, Any, Any]  # x, offset, weight, mask, bias
+from refdcn.cpu import entry as cpu
+from refdcn.shapes import Padding, two_kinds
 
 CUDA = (2, 13)  # DLPack's kDLCUDA, kDLCUDAManaged
 
@@ -78,16 +80,10 @@ def deform_conv2d(
     >>> refdcn.deform_conv2d(x, off, np.ones((1, 1, 1, 1))).ravel()
     array([1.5, 3. , 2. ])
     """
-    arguments = {"x": x, "offset": offset, "weight": weight, "mask": mask, "bias": bias}
-    target = _target(arguments)
-    if target is not None:
-        return target.deform_conv2d(
-            *arguments.values(), stride=stride, padding=padding, dilation=dilation
-        )
-    given = _check_arrays(arguments)
-    g = shapes.geometry(*_shapes(arguments), stride, padding, dilation)
-    y = cpu.forward(*_wide(arguments), g)
-    return _rounded(y, given["x"].dtype)
+    inputs = {"x": x, "offset": offset, "weight": weight, "mask": mask, "bias": bias}
+    return _target(inputs).deform_conv2d(
+        *inputs.values(), stride=stride, padding=padding, dilation=dilation
+    )
 
 
 def deform_conv2d_grad(
@@ -145,100 +141,45 @@ def deform_conv2d_grad(
     >>> refdcn.deform_conv2d_grad(grad_y, x, off, one).offset[0, 0, 0, 0]
     np.float64(2.0)
     """
-    arguments = {"x": x, "offset": offset, "weight": weight, "mask": mask, "bias": bias}
-    target = _target({"grad_y": grad_y} | arguments)
-    if target is not None:
-        return Gradients(
-            *target.deform_conv2d_grad(
-                grad_y,
-                *arguments.values(),
-                stride=stride,
-                padding=padding,
-                dilation=dilation,
-            )
+    inputs = {"x": x, "offset": offset, "weight": weight, "mask": mask, "bias": bias}
+    return Gradients(
+        *_target(inputs | {"grad_y": grad_y}).deform_conv2d_grad(
+            grad_y,
+            *inputs.values(),
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
         )
-    given = _check_arrays(arguments | {"grad_y": grad_y})
-    g = shapes.geometry(*_shapes(arguments), stride, padding, dilation)
-    shapes.check_grad_y(grad_y.shape, g)
-    grads = cpu.backward(_wide_array(grad_y), *_wide(arguments), g)
-    dtype = given["x"].dtype
-    return Gradients(*(a if a is None else _rounded(a, dtype) for a in grads))
+    )
 
 
 def _target(arguments: dict[str, Any]) -> Any:
-    """The package that takes these arguments; None for NumPy arrays."""
-    if _is_torch(arguments):
-        from refdcn import torch as target
-
-        return target
+    """The entry of the target that takes these arguments."""
     x = arguments["x"]
-    if isinstance(x, np.ndarray):
-        return None
-    if hasattr(x, "__cuda_array_interface__") or (
-        hasattr(x, "__dlpack_device__") and int(x.__dlpack_device__()[0]) in CUDA
-    ):
-        from refdcn import cuda
+    if _are_tensors(arguments):
+        from refdcn.torch import op
 
-        return cuda
-    return None
+        return op
+    if not isinstance(x, np.ndarray) and _on_card(x):
+        from refdcn.cuda import entry
+
+        return entry
+    return cpu
 
 
-def _is_torch(arguments: dict[str, Any]) -> bool:
+def _are_tensors(arguments: dict[str, Any]) -> bool:
     torch = sys.modules.get("torch")  # not loaded: then nothing here is a tensor
     if torch is None:
         return False
-    tensors = [name for name, a in arguments.items() if isinstance(a, torch.Tensor)]
-    others = [n for n, a in arguments.items() if a is not None and n not in tensors]
-    if tensors and others:
-        raise TypeError(
-            f"{tensors[0]} is a torch tensor and {others[0]} is "
-            f"{type(arguments[others[0]]).__name__}; all arguments need one kind, "
-            "since the kind that comes in goes out"
-        )
+    tensors = {n: a for n, a in arguments.items() if isinstance(a, torch.Tensor)}
+    for name, a in arguments.items():
+        if tensors and a is not None and name not in tensors:
+            first = next(iter(tensors))
+            raise two_kinds(first, tensors[first], name, a)
     return bool(tensors)
 
 
-def _check_arrays(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The given arguments, all NumPy arrays of one dtype."""
-    optional = ("mask", "bias")
-    given = {n: a for n, a in arguments.items() if a is not None or n not in optional}
-    for name, a in given.items():
-        if isinstance(a, np.ma.MaskedArray):
-            raise TypeError(
-                f"{name} is a masked array, whose mask would be lost; "
-                "pass plain numbers, e.g. a.filled(0)"
-            )
-        if not isinstance(a, np.ndarray):
-            raise TypeError(
-                f"{name} is {type(a).__name__}; wanted a NumPy array or a torch tensor"
-            )
-    shapes.check_dtypes({name: a.dtype.type.__name__ for name, a in given.items()})
-    return given
-
-
-def _shapes(arguments: dict[str, Any]) -> Five:
-    x, offset, weight, mask, bias = (
-        None if a is None else a.shape for a in arguments.values()
-    )
-    return x, offset, weight, mask, bias
-
-
-def _wide(arguments: dict[str, Any]) -> Five:
-    """In this machine's byte order, float16 as float32: sums need more than 11 bits."""
-
-    x, offset, weight, mask, bias = map(_wide_array, arguments.values())
-    return x, offset, weight, mask, bias
-
-
-def _wide_array(a: Any) -> Any:
-    if a is None or (type(a) is np.ndarray and a.dtype.isnative and a.itemsize > 2):
-        return a
-    dtype = np.float32 if a.dtype.itemsize == 2 else a.dtype.newbyteorder("=")
-    return np.asarray(a, dtype)
-
-
-def _rounded(a: Any, dtype: Any) -> Any:
-    if a.dtype == dtype:
-        return a
-    with np.errstate(over="ignore"):  # too large for float16 is inf
-        return a.astype(dtype.newbyteorder("="), copy=False)
+def _on_card(x: Any) -> bool:
+    if hasattr(x, "__cuda_array_interface__"):
+        return True
+    return hasattr(x, "__dlpack_device__") and int(x.__dlpack_device__()[0]) in CUDA

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.figure import Figure
 
 
@@ -64,4 +66,73 @@ def taps(K_h: int = 3, K_w: int = 3, offset_group: int = 0) -> Figure:
                 axes.text(*at, f"{number}", color=color, ha="center", va="center")
     for name, color, at in (("dy", "C0", (0.16, 0.4)), ("dx", "C3", (0.42, 0.14))):
         axes.text(*at, name, color=color, ha="center", va="center", style="italic")
+    return figure
+
+
+def sampling(
+    model: Any, image: Any, unit: tuple[int, int], layers: Sequence[str] | None = None
+) -> Figure:
+    """Where one output unit samples the image, through stacked deformable layers.
+
+        q = p + p_k + dp_k,  and again from each of the units between which q lies
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Whose layers are refdcn's or torchvision's, or call either's operator.
+    image : [C, H, W] or [1, C, H, W]
+        What the model takes.
+    unit : (row, column)
+        Of the output of the last of the layers.
+    layers : names, optional
+        Those to go through, which the model runs one upon the other; all that it calls
+        if None, so branches side by side need to be chosen from.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The image, the unit as a cross, and each point with an area proportional to its
+        share: the product of modulations and bilinear weights on its way.
+
+    Raises
+    ------
+    ImportError
+        Without Matplotlib or torch.
+    ValueError
+        A unit outside the output, several images, or layers that were not called.
+
+    Notes
+    -----
+    Other layers between are taken as keeping the place, edge to edge: exact where they
+    keep the size, and within half their stride where they do not.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from refdcn import plot
+    >>> from refdcn.torch import DeformConv2d
+    >>> model = DeformConv2d(1, 1, kernel_size=3, padding=1)
+    >>> axes, = plot.sampling(model, torch.rand(1, 8, 8), unit=(2, 5)).axes
+    >>> axes.collections[0].get_offsets()[:3].tolist()  # (x, y), still at rest
+    [[4.0, 1.0], [5.0, 1.0], [6.0, 1.0]]
+    """
+    from matplotlib.figure import Figure
+
+    from refdcn.torch.points import sampling_points
+
+    points, shares, (row, column) = sampling_points(model, image, unit, layers)
+    picture = (image if image.ndim == 3 else image[0]).detach().cpu().float()
+    picture = picture[:3] if len(picture) >= 3 else picture[:1]
+    low, high = picture.min(), picture.max()
+    picture = ((picture - low) / (high - low).clamp(min=1e-12)).permute(1, 2, 0)
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1)
+    sizes = shares.abs() / shares.abs().max().clamp(min=1e-300)
+    axes.scatter(
+        points[:, 1].numpy(), points[:, 0].numpy(), 4 + 40 * sizes.numpy(),
+        color="yellow", alpha=0.7, edgecolors="black", linewidths=0.2,
+    )  # fmt: skip
+    axes.plot(column, row, "+", color="C3", markersize=14, markeredgewidth=2)
+    axes.set(xlabel="x", ylabel="y")
     return figure

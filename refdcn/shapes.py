@@ -57,7 +57,7 @@ def geometry(
     dilations = pair("dilation", dilation, least=1)
     pads = paddings(padding, strides, dilations, (K_h, K_w))
     axes = zip(AXES, (H, W), (K_h, K_w), strides, pads, dilations, strict=True)
-    H_out, W_out = (_output_size(*axis) for axis in axes)
+    H_out, W_out = (_y_size(*axis) for axis in axes)
     offset_groups = _offset_groups(offset, C_in, K_h, K_w)
     g = Geometry(
         N, C_in, H, W, C_out, H_out, W_out, K_h, K_w, groups, offset_groups,
@@ -72,6 +72,21 @@ def geometry(
     if bias is not None:
         _matches("bias", bias, (C_out,), "[C_out], the first size of weight")
     return g
+
+
+def kind(a: Any) -> str:
+    """numpy.ndarray, cupy.ndarray, torch.Tensor: libraries share names of classes."""
+    library = type(a).__module__.partition(".")[0]
+    name = type(a).__name__
+    return name if library == "builtins" else f"{library}.{name}"
+
+
+def two_kinds(name: str, a: Any, other: str, b: Any) -> TypeError:
+    """The error that says why arrays of two libraries do not go together."""
+    return TypeError(
+        f"{name} is {kind(a)} and {other} is {kind(b)}; all arguments need one kind, "
+        "since the kind that comes in goes out"
+    )
 
 
 def check_grad_y(grad_y: Shape, g: Geometry) -> None:
@@ -165,7 +180,12 @@ def _named_padding(
     return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
 
 
-def _output_size(
+def output_size(size: int, kernel: int, stride: int, pads: int, dilation: int) -> int:
+    """H_out or W_out, as of nn.Conv2d; `pads` is the padding of both sides."""
+    return (size + pads - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _y_size(
     axis: str, size: int, kernel: int, stride: int, pads: Pair, dilation: int
 ) -> int:
     padded = size + sum(pads)
@@ -175,7 +195,7 @@ def _output_size(
             f"weight has a kernel of {kernel} {axis}, which spans {span} with "
             f"dilation {dilation}; x with its padding has {padded}, so y would be empty"
         )
-    return (padded - span) // stride + 1
+    return output_size(size, kernel, stride, sum(pads), dilation)
 
 
 def _groups(C_in: int, C_out: int, C: int) -> int:

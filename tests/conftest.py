@@ -23,6 +23,9 @@ collect_ignore_glob = [] if has_torch else ["test_torch_*.py"]
 if find_spec("numba_cuda") is None:  # they run in the cuda environment
     collect_ignore_glob.append("test_cuda_*.py")
 
+if find_spec("torch_pruning") is None:  # they run in the tools environment
+    collect_ignore_glob.append("test_others_*.py")
+
 
 def pytest_collection_modifyitems(items):
     for item in items:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from refdcn.bench import growth, report
@@ -18,6 +19,12 @@ from refdcn.bench.workload import parse
 
 def run(given: argparse.Namespace) -> int:
     """The whole command; aims are listed, and change no exit code."""
+    if given.plot and find_spec("matplotlib") is None:  # rather now than after minutes
+        print(
+            'refdcn bench: --plot needs matplotlib: pip install "refdcn[plot]"',
+            file=sys.stderr,
+        )
+        return 2
     progress = Progress()
     try:
         options = wanted(given)

@@ -43,7 +43,7 @@ class Task(NamedTuple):
 
     @property
     def dtype(self) -> str:
-        """Of all arrays."""
+        """The dtype of all arrays."""
         return str(self.arrays["x"].dtype)
 
     @property

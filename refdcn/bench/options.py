@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 TABLE = (
     "1x64x56x56->64",
@@ -14,6 +13,10 @@ TABLE = (
     "32x64x28x28->64",
     "1x256x100x152->256",
     "2x128x28x28->128,g4,og4",
+    "1x256x28x28->256,g256",
+    "1x960x14x14->960,g960",
+    "1x1536x7x7->1536,g1536",
+    "1x512x28x28->512,g32,og8",
     "1x128x56x56->128,s2,d2",
     "8x3x28x28->64",
     "16x3x224x224->32",
@@ -36,7 +39,6 @@ PLOT_HELP = (
 
 def add_arguments(bench: argparse.ArgumentParser) -> None:
     """All of them."""
-    bench.set_defaults(run=run)
     add = bench.add_argument
     add("--shapes", nargs="+", metavar="SHAPE", help=SHAPES_HELP)
     add(
@@ -91,25 +93,3 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; wanted an int of at least 1")
     return int(text)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Loads the rest when it is needed."""
-    if options.device == "cuda" or options.check:
-        return run_on_card(options)
-    from refdcn.bench.command import run
-
-    return run(options)
-
-
-def run_on_card(options: argparse.Namespace) -> int:
-    """What there is to run there: the check, with its timings."""
-    if options.device != "cuda" or not options.check:
-        print(
-            "refdcn bench: --device cuda and --check go together, and time as well",
-            file=sys.stderr,
-        )
-        return 2
-    from refdcn.bench.cuda_check import SECONDS, run
-
-    return run(options.json, options.limit or SECONDS)

@@ -112,7 +112,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Its name, as far as the system tells."""
+    """The processor's name, as far as the system tells."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

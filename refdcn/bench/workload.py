@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from refdcn.shapes import output_size
+
 Arrays: TypeAlias = dict[str, Any]
 OPTIONS = {"k": "K_size", "s": "stride", "d": "dilation", "g": "groups"}
 OPTIONS |= {"og": "offset_groups"}
@@ -50,12 +52,16 @@ class Workload(NamedTuple):
     @property
     def output(self) -> tuple[int, int]:
         """H_out, W_out."""
-        lost = self.dilation * (self.K_size - 1) - 2 * self.padding
-        return tuple((size - lost - 1) // self.stride + 1 for size in (self.H, self.W))  # type: ignore[return-value]
+        kernel, pads = self.K_size, 2 * self.padding
+        rows, columns = (
+            output_size(size, kernel, self.stride, pads, self.dilation)
+            for size in (self.H, self.W)
+        )
+        return rows, columns
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every argument, and of y."""
+        """The shape of every argument, and of y."""
         N, og, K, out = self.N, self.offset_groups, self.K, self.output
         kernel = (self.K_size, self.K_size)
         return {
@@ -109,7 +115,7 @@ def arrays(workload: Workload, dtype: str, seed: int = 0) -> Arrays:
 
 
 def product_flops(w: Workload) -> int:
-    """Of the matrix product in Eq. (1), as in the dense convolution; forward."""
+    """Operations of the product in Eq. (5), as in the dense convolution; forward."""
     return 2 * w.N * math.prod(w.output) * w.C_out * (w.C_in // w.groups) * w.K
 
 

@@ -222,7 +222,7 @@ def product(on: Arrays, a: Any, b: Any, c: Any, s: kernels.Product) -> None:
 
 
 def _view(a: Any) -> Any:
-    """The same memory for Numba, which is not to wait for any stream."""
+    """Numba's view of its memory, which is not to wait for any stream."""
     from numba import cuda
 
     return cuda.as_cuda_array(a, sync=False)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from refdcn import shapes
-from refdcn.cuda import device
+from refdcn.cuda import device, target
 from refdcn.shapes import Padding
 
 KINDS = ("torch", "cupy", "numba")  # whose arrays are taken as they are
@@ -21,10 +21,8 @@ def deform_conv2d(
     named = {"x": x, "offset": offset, "weight": weight, "mask": mask, "bias": bias}
     taken, back = _taken(named)
     g = _geometry(taken, stride, padding, dilation)
-    from refdcn import cuda
-
     x, offset, weight, mask, bias = taken.values()
-    return back(cuda.forward(x, offset, weight, mask, bias, g))
+    return back(target.forward(x, offset, weight, mask, bias, g))
 
 
 def deform_conv2d_grad(
@@ -37,10 +35,8 @@ def deform_conv2d_grad(
     last = taken.pop("grad_y")
     g = _geometry(taken, stride, padding, dilation)
     shapes.check_grad_y(last.shape, g)
-    from refdcn import cuda
-
     x, offset, weight, mask, bias = taken.values()
-    grads = cuda.backward(last, x, offset, weight, mask, bias, g)
+    grads = target.backward(last, x, offset, weight, mask, bias, g)
     return [a if a is None else back(a) for a in grads]
 
 
@@ -56,10 +52,7 @@ def _taken(named: dict[str, Any]) -> tuple[dict[str, Any], Callable[[Any], Any]]
     x = named["x"]
     for name, a in given.items():
         if type(a) is not type(x):
-            raise TypeError(
-                f"{name} is {type(a).__name__} and x is {type(x).__name__}; all "
-                "arguments need one kind, since the kind that comes in goes out"
-            )
+            raise shapes.two_kinds(name, a, "x", x)
     device.require_cuda()
     taken, back = named, _same
     if device.library(x) not in KINDS:
@@ -86,7 +79,7 @@ def _through(x: Any) -> Any:
     """A library that takes x by DLPack and computes on it."""
     if not (hasattr(x, "__dlpack__") and hasattr(x, "__array_namespace__")):
         raise TypeError(
-            f"x is {type(x).__name__}, an array in CUDA memory that can be read but "
+            f"x is {shapes.kind(x)}, an array in CUDA memory that can be read but "
             "not made; wanted a torch, CuPy or Numba array, or one of the array API "
             "with DLPack (__array_namespace__ and __dlpack__)"
         )
@@ -94,7 +87,7 @@ def _through(x: Any) -> Any:
         if find_spec(name) is not None:
             return __import__(name)
     raise ImportError(
-        f"x is {type(x).__name__}; its exchange by DLPack needs torch or CuPy, and "
+        f"x is {shapes.kind(x)}; its exchange by DLPack needs torch or CuPy, and "
         "neither is installed"
     )
 

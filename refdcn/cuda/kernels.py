@@ -23,7 +23,7 @@ from numba import cuda
 from refdcn import loops
 from refdcn.jit import jitable
 
-CALLED = "e5e024c7958d"  # of loops.py and jit.py, for Numba's cache
+CALLED = "410a82d7d334"  # of loops.py and jit.py, for Numba's cache
 SIDE = 32  # of a transposed tile: one warp wide
 PADDED = SIDE + 1  # else the threads of a column would share a bank of memory
 WARP = 0xFFFFFFFF  # all lanes take part in a shuffle
@@ -109,7 +109,9 @@ def divided(a, b):
 def cell(q_y, q_x, n, t, slope, T):
     """Eq. (3): the place of q's first pixel in image n, and e_y, f_y, e_x, f_x.
 
-    With `slope`, q = -1 has a cell too. A NaN coordinate makes all four NaN.
+    With `slope`, q = -1 has a cell too. Outside the image it is four zeros of the
+    frame, found with whole numbers: from 2**24 rows on T(H) may round up in float32.
+    A NaN coordinate makes all four NaN.
     """
     if slope:
         reads = loops.slope_inside(q_y, q_x, t.H, t.W, T)
@@ -119,8 +121,10 @@ def cell(q_y, q_x, n, t, slope, T):
     if q_y != q_y or q_x != q_x:
         nan = T(np.nan)
     if not reads:
-        q_y, q_x = T(t.H), T(-1)
+        q_y, q_x = T(0), T(0)
     r_y, r_x, e_y, f_y, e_x, f_x = loops.corners(q_y, q_x, T)
+    if not reads:
+        r_y, r_x = t.H, -1
     place = (n * (t.H + 3) + r_y + 1) * (t.W + 2) + r_x + 1
     return place, e_y + nan, f_y + nan, e_x + nan, f_x + nan
 
@@ -130,10 +134,9 @@ def tap_at(offset, mask, n, s, tap, t, T):
     """q and dm of a tap for output s."""
     u, v = divided(s, t.W_out)
     stride, padding = (t.stride_y, t.stride_x), (t.top, t.left)
-    q_y, q_x = loops.tap_position(
-        offset, n, tap, u, v, tap % t.K, t.K_w,
-        stride, padding, (t.dilation_y, t.dilation_x),
-    )  # fmt: skip
+    windows = stride, padding, (t.dilation_y, t.dilation_x)
+    at = n, tap, tap % t.K, u, v
+    q_y, q_x = loops.tap_position(offset, at, t.K_w, windows)
     dm = T(1)
     if t.masked:
         dm = mask[n, tap, u, v]
@@ -181,7 +184,7 @@ def cast(source, target):
 
 
 def cast_vector(source, target):
-    """The same for one axis."""
+    """target = source, one axis of any stride, in the target's dtype."""
     T = target.dtype.type
     for i in range(cuda.grid(1), source.size, cuda.gridsize(1)):
         target[i] = T(source[i])

@@ -214,10 +214,9 @@ class Work:
         self.on.product(a, b, c, size)
 
 
-def forward(
-    on: Arrays, x: Any, offset: Any, weight: Any, mask: Any, bias: Any, g: Geometry
-) -> Any:
-    """Eq. (1): y [N, C_out, H_out, W_out], of the kind and dtype of x."""
+def forward(on: Arrays, inputs: Sequence[Any], g: Geometry) -> Any:
+    """Eq. (5): y [N, C_out, H_out, W_out], of the kind and dtype of x."""
+    x, offset, weight, mask, bias = inputs
     dtype = on.dtype(x)
     p = plan(g, dtype)
     y = on.empty((g.N, g.C_out, g.H_out, g.W_out), dtype)
@@ -238,17 +237,15 @@ def forward(
 
 
 def backward(
-    on: Arrays, grad_y: Any, x: Any, offset: Any, weight: Any, mask: Any, bias: Any,
-    g: Geometry, needs: Sequence[bool], deterministic: bool,
+    on: Arrays, grad_y: Any, inputs: Sequence[Any], g: Geometry,
+    needs: Sequence[bool], deterministic: bool,
 ) -> list[Any]:  # fmt: skip
-    """Eq. (1) differentiated, by x, offset, weight, mask, bias; None where not needed.
-
-    `deterministic` gives the same bits at each run, if the library's product does.
-    """
+    """The gradients by x, offset, weight, mask, bias; None where not needed."""
+    x, offset, weight, mask, _ = inputs
     p = plan(g, on.dtype(x))
     grads = [
         on.empty(a.shape, on.dtype(x)) if need and a is not None else None
-        for a, need in zip((x, offset, weight, mask, bias), needs, strict=True)
+        for a, need in zip(inputs, needs, strict=True)
     ]
     grad_x, grad_offset, grad_weight, grad_mask, grad_bias = grads
     work = Work(on, p, weight)

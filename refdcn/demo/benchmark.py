@@ -10,7 +10,7 @@ from torch import Tensor
 
 from refdcn.demo.digits import embedded
 from refdcn.demo.networks import Network, build, deform_layers
-from refdcn.demo.training import Settings, Team, batches, learn
+from refdcn.demo.training import Settings, Team, batches, learn, limited_threads
 from refdcn.torch import DeformConv2d, parameter_groups, torchvision_is_native
 
 ROUNDS, STEPS = 12, 6  # an epoch has 79 batches
@@ -18,7 +18,7 @@ AIM = 2.0
 
 
 class OnTorchvision(DeformConv2d):
-    """The same layer with torchvision's operator at its heart."""
+    """A DeformConv2d with torchvision's operator at its heart."""
 
     def convolve(self, image: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
         from torchvision.ops import deform_conv2d
@@ -69,14 +69,12 @@ def contestants() -> dict[str, Contestant]:
 
 def against_torchvision(threads: int) -> int:
     """Print milliseconds a step of each, interleaved, and the ratio."""
-    from refdcn.demo.command import threads as limited
-
     if not torchvision_is_native():
         raise RuntimeError(
             "torchvision::deform_conv2d runs another kernel than its own"
         )
     teams = contestants()
-    with limited(threads):
+    with limited_threads(threads):
         for _ in range(ROUNDS + 1):
             for contestant in teams.values():
                 contestant.round()

@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import refdcn
 from refdcn.demo import pictures, report
 from refdcn.demo.digits import Digits, embedded, mnist
 from refdcn.demo.measures import measures, receptive_field, taps
 from refdcn.demo.networks import ARMS, Network, build
-from refdcn.demo.training import Run, Settings, Team, test_set, train
+from refdcn.demo.training import (
+    Run,
+    Settings,
+    Team,
+    limited_threads,
+    test_set,
+    train,
+)
 
 DEFAULT = ("plain", "matched", "2sigmoid", "sigmoid", "offsets", "mask", "published",
            "doubled")  # fmt: skip
@@ -43,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         return 2
     settings, digits = plan(options, digits)
     out = Path(options.out)
-    with threads(options.threads):
+    with limited_threads(options.threads):
         team = Team.join(options.device)
         try:
             experiment(options, settings, digits, out, team)
@@ -70,19 +75,6 @@ def plan(options: argparse.Namespace, digits: Digits) -> tuple[Settings, Digits]
         offset_rate=options.offset_rate,
     )
     return settings, digits
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """torch and refdcn on so many threads."""
-    before = torch.get_num_threads(), refdcn.get_num_threads()
-    torch.set_num_threads(count)
-    refdcn.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        refdcn.set_num_threads(before[1])
 
 
 def experiment(

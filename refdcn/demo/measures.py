@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from refdcn.demo.networks import CENTER, STRIDE, Network
-from refdcn.torch import DeformConv2d
-from refdcn.torch.statistics import positions
+from refdcn.torch.calls import Seen, Watch
 
 MIDDLE = 3  # of the 7 x 7 positions
 
@@ -47,21 +46,19 @@ def radius(field: Tensor) -> float:
 
 @torch.no_grad()
 def taps(network: Network, images: Tensor) -> Taps:
-    """Of the layers that are deformable; none in a plain network."""
+    """Where the deformable layers sample; empty for a plain network."""
     found = Taps([], [], [])
 
-    def see(layer: DeformConv2d, inputs: tuple[Tensor], y: Tensor) -> None:
-        offset, mask = layer.sampling(inputs[0])
-        rest = positions(layer, offset)
+    def see(name: str, seen: Seen, y: Tensor) -> None:
+        offset = seen.offset
+        rest = seen.call.grid(offset.shape[2:])
         found.rest.append(rest)
         found.moved.append(rest + offset.unflatten(1, (-1, 2)))
-        found.mask.append(torch.ones_like(offset[:, ::2]) if mask is None else mask)
+        mask = torch.ones_like(offset[:, ::2]) if seen.mask is None else seen.mask
+        found.mask.append(mask)
 
-    layers = [m for m in network.convs if isinstance(m, DeformConv2d)]
-    handles = [layer.register_forward_hook(see) for layer in layers]
-    network.features(images)
-    for handle in handles:
-        handle.remove()
+    with Watch(network, see):
+        network.features(images)
     return found
 
 

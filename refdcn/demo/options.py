@@ -37,20 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("test", "use only the first so many test digits"),
     ):
         parser.add_argument(f"--{name}", type=positive, metavar="N", help=help)
-    parser.add_argument(
-        "--arms", nargs="+", metavar="ARM", help="some of refdcn.demo.networks.ARMS"
-    )
-    parser.add_argument(
-        "--degrees", type=float, default=180.0, metavar="A", help="turn by up to ±A"
-    )
-    parser.add_argument("--lr", type=float, default=1e-3, help="of Adam (0.001)")
-    parser.add_argument(
-        "--offset-rate",
-        type=float,
-        default=1.0,
-        metavar="R",
-        help="the branches learn at R times --lr (1)",
-    )
+    add_training(parser)
     parser.add_argument(
         "--out",
         default="rotated_digits",
@@ -66,6 +53,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead, time a training step on refdcn's operator and on this one",
     )
     parser.set_defaults(run=run)
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Which networks learn, on digits turned how far, at which rates."""
+    parser.add_argument(
+        "--arms", nargs="+", metavar="ARM", help="some of refdcn.demo.networks.ARMS"
+    )
+    parser.add_argument(
+        "--degrees", type=float, default=180.0, metavar="A", help="turn by up to ±A"
+    )
+    parser.add_argument("--lr", type=float, default=1e-3, help="of Adam (0.001)")
+    parser.add_argument(
+        "--offset-rate",
+        type=float,
+        default=1.0,
+        metavar="R",
+        help="the branches learn at R times --lr (1)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

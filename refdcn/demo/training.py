@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import refdcn
 from refdcn.demo.digits import Digits, pixels, rotated
 from refdcn.demo.networks import ARMS, HIDDEN, Network, build, deform_layers, size
 from refdcn.torch import OffsetStatistics, parameter_groups
@@ -196,3 +198,16 @@ def judge(
         last = [*watch.summaries().values()][-1]
         run.offset.append(last.mean)
         run.outside.append(last.outside)
+
+
+@contextmanager
+def limited_threads(count: int) -> Iterator[None]:
+    """torch and refdcn compute on so many threads, meanwhile."""
+    before = torch.get_num_threads(), refdcn.get_num_threads()
+    torch.set_num_threads(count)
+    refdcn.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        refdcn.set_num_threads(before[1])

@@ -1,8 +1,9 @@
 """Grading: is an implementation right, how accurate, and where is it wrong."""
 
-from refdcn.grading.grader import grade
-from refdcn.grading.isolation import CannotStartError
+from refdcn.grading.grader import Interrupted, grade
+from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.options import Options
+from refdcn.grading.process.outcome import CannotStartError
 from refdcn.grading.report import Report
-from refdcn.grading.verdicts import Verdict
 
-__all__ = ["CannotStartError", "Report", "Verdict", "grade"]
+__all__ = ["CannotStartError", "Interrupted", "Options", "Report", "Verdict", "grade"]

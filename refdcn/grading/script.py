@@ -3,97 +3,114 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import Any
 
-from refdcn.grading.candidates import split
-from refdcn.grading.cases import NAMES
-from refdcn.grading.judge import Finding
-from refdcn.grading.verdicts import Verdict
+from refdcn.grading.diagnosis import reduce
+from refdcn.grading.expected.case import NAMES, Case
+from refdcn.grading.expected.expectation import Expected
+from refdcn.grading.expected.precision import standard
+from refdcn.grading.judging.finding import Finding, Kind
+from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.options import Options
+from refdcn.grading.process.forked import Forked
+from refdcn.grading.process.in_process import InProcess
+from refdcn.grading.process.inside.candidates import split
+from refdcn.grading.process.isolation import Process
+from refdcn.grading.record import Record
+from refdcn.grading.words.findings import said
+from refdcn.grading.words.script import (
+    BY_PATH,
+    GRADIENTS,
+    HEAD,
+    NONE,
+    ON_TORCH,
+    REFUSED,
+    TORCHVISION,
+    VALUES,
+)
 
-HEAD = '''"""{title}
-
-Needs NumPy and the candidate only; it fails while the candidate does.
+TRIED = 3  # findings of which a script is made, until one fails as it must
+STARTING = 60.0  # seconds in which a script has imported the candidate
+FAILED, RAISED, UNIMPORTED = 99, 98, 97  # exit codes of a script that is tried
+TRIAL = f"""import sys
+try:
+    exec(sys.stdin.read(), {{"__name__": "__main__"}})
+except AssertionError:
+    sys.exit({FAILED})
+except ImportError:
+    sys.exit({UNIMPORTED})
+except Exception:
+    sys.exit({RAISED})
 """
 
-import sys
 
-import numpy as np
+def smallest(
+    spec: str, runner: Process | InProcess, findings: Sequence[Finding], o: Options
+) -> tuple[Finding | None, str]:
+    """The worst finding on its smallest case, and a script that was seen to fail.
 
-sys.path.insert(0, ".")
-{load}
-
-# [N, C_in, H, W]
-x = {x}
-# [N, 2 offset_groups K_h K_w, H_out, W_out]: dy, dx of every tap in turn
-offset = {offset}
-# [C_out, C_in / groups, K_h, K_w]
-weight = {weight}
-# [N, offset_groups K_h K_w, H_out, W_out]
-mask = {mask}
-# [C_out]
-bias = {bias}
-inputs = x, offset, weight, mask, bias
-windows = {windows}
-'''
-VALUES = """# What the definition gives, and how far from it rounding may lead.
-{range}
-bound = {bound}
-{call}
-assert isinstance(got, np.ndarray), f"it returned {{type(got)}}, no array"
-assert got.shape == low.shape, f"its shape is {{got.shape}}, not {{low.shape}}"
-assert got.dtype == {dtype!r}, f"its dtype is {{got.dtype}}, not {dtype}"
-ok = (low - bound <= got) & (got <= high + bound)
-for at in list(map(tuple, np.argwhere(~ok).tolist()))[:10]:
-    a, b = low[at], high[at]
-    want = f"{{a}}" if a == b else f"{{a}} to {{b}}"
-    print(f"{name}{{list(at)}} = {{got[at]}}, it must be {{want}}", end="")
-    print(f", give or take {{bound[at]:.2g}}")
-assert ok.all(), f"{{np.count_nonzero(~ok)}} of {{ok.size}} values are outside"
-print(f"all {{ok.size}} values are right")
-"""
-REFUSED = """try:
-    got = f(*inputs, **windows)
-except Exception as e:
-    print("it refuses, as it must:", e)
-else:
-    raise AssertionError(f"it accepts in silence: {note}")
-"""
-BY_PATH = """import importlib.util
-import os
-path = {path!r}
-sys.path.insert(0, os.path.dirname(path))
-spec = importlib.util.spec_from_file_location("candidate", path)
-candidate = importlib.util.module_from_spec(spec)
-sys.modules["candidate"] = candidate
-spec.loader.exec_module(candidate)
-f = candidate.{name}"""
-TORCHVISION = """from torchvision.ops import deform_conv2d
+    What needs the calls before it has none: a script is a process of its own.
+    """
+    first: Finding | None = None
+    if isinstance(runner, Forked):
+        return None, ""
+    for f in shown(Record(o, findings).counted):
+        bounds = standard(f.case.dtype, o.precision)
+        f = reduce.reduced_finding(runner, f, bounds, o.border)
+        expected = f.expected or Expected(f.case, bounds, o.border)
+        text = reproduction(spec, o.array, f, expected)
+        if fails(text, f, o.python or sys.executable, o.timeout):
+            return f, text
+        first = first or f
+    return first, ""
 
 
-def f(x, offset, weight, mask, bias, **windows):
-    return deform_conv2d(x, offset, weight, bias, mask=mask, **windows)
-"""
-ON_TORCH = """
-import torch
-
-operator = f
-
-
-def tensors(arrays, grad):
-    made = [None if a is None else torch.from_numpy(a){cast} for a in arrays]
-    return [None if a is None else a.detach().requires_grad_(grad) for a in made]
+def shown(counted: Sequence[Finding]) -> Iterator[Finding]:
+    """The worst ones that a script can show, the smallest of each sort first."""
+    able = [f for f in counted if shows(f)]
+    worst = min((f.verdict for f in able), default=Verdict.PASS)
+    mine = [f for f in able if f.verdict is worst]
+    mine.sort(key=lambda f: (not f.case.x.size, elements(f.case)))
+    sorts = {(f.target, f.case.group): f for f in reversed(mine)}
+    yield from [f for f in mine if sorts[f.target, f.case.group] is f][:TRIED]
 
 
-def f(*arrays, **windows):
-    return operator(*tensors(arrays, False), **windows){back}.numpy()
+def shows(f: Finding) -> bool:
+    """Whether a script can show it: not what only the grader's memory tells."""
+    if f.verdict is Verdict.INTEGRITY or f.verdict > Verdict.UNCHECKED:
+        return False
+    return f.case.kind != "hostile" or f.verdict is not Verdict.WRONG
 
 
-def f_grad(grad_y, *arrays, **windows):
-    leaves = tensors(arrays, True)
-    operator(*leaves, **windows).backward(*tensors([grad_y], False))
-    return [None if a is None else a.grad{back}.numpy() for a in leaves]
-"""
+def elements(case: Case) -> int:
+    """Of all inputs."""
+    return sum(a.size for a in case.inputs if a is not None)
+
+
+def fails(text: str, f: Finding, python: str, timeout: float) -> bool:
+    """Whether a script does, in a process of its own, what the finding says."""
+    try:
+        code = subprocess.run(
+            [python, "-c", TRIAL],
+            input=text,
+            text=True,
+            capture_output=True,
+            timeout=timeout + STARTING,
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return f.verdict is Verdict.TIMEOUT
+    if f.verdict is Verdict.CRASH:
+        return code not in (0, FAILED, RAISED, UNIMPORTED)
+    return code == (RAISED if f.verdict is Verdict.UNSUPPORTED else FAILED)
+
+
+def shapes(case: Case) -> list[tuple[int, ...] | None]:
+    """Those of the five gradients."""
+    return [None if a is None else a.shape for a in case.inputs]
 
 
 def listed(a: Any) -> str:
@@ -122,18 +139,11 @@ def loading(spec: str, array: str, grad: bool, bfloat16: bool) -> str:
     return text
 
 
-def shows(f: Finding) -> bool:
-    """Whether a script can show it: not what only the grader's memory tells."""
-    if f.verdict is Verdict.INTEGRITY or f.verdict > Verdict.UNSUPPORTED:
-        return False
-    return f.case.kind != "hostile" or f.verdict is not Verdict.WRONG
-
-
-def reproduction(spec: str, array: str, f: Finding) -> str:
+def reproduction(spec: str, array: str, f: Finding, expected: Expected) -> str:
     """The script of one finding."""
-    grad, case = f.target.startswith("grad"), f.case
+    grad, case = f.of_gradients, f.case
     inputs = dict(zip(NAMES, map(listed, case.inputs), strict=True))
-    title = f"{spec}: {f.text or f.target} ({case})."
+    title = f"{spec}: {said(f) or f.target} ({case})."
     title = title.replace("\\", "/").replace('"', "'")
     head = HEAD.format(
         title="\n".join(wrap(title, 80, break_long_words=False)),
@@ -148,9 +158,13 @@ def reproduction(spec: str, array: str, f: Finding) -> str:
         at = NAMES.index(f.target[5:]) if f.target != "gradients" else slice(None)
         call = f"# [N, C_out, H_out, W_out]\ngrad_y = {listed(case.grad_y)}\n"
         call += f"got = f(grad_y, *inputs, **windows)[{at}]"
-    if f.expected is None or (grad and f.target == "gradients"):
+    if f.kind is Kind.NOT_NONE:
+        return head + NONE.format(call=call, name=f.target, input=f.target[5:])
+    if f.target == "gradients":
+        return head + GRADIENTS.format(call=call, shapes=shapes(case))
+    if not f.computes:
         return f"{head}{call}\nprint(got)\n"
-    want = f.expected.range(f.target if f.target != "call" else "y")
+    want = expected.range(f.target if f.target != "call" else "y")
     bound = want.bound if f.verdict is not Verdict.IMPRECISE else want.usual
     ends = f"low = high = {listed(want.low)}"
     if (want.low != want.high).any():

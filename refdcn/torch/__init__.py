@@ -1,7 +1,9 @@
 """Deformable convolution as a torch operator, with derivatives of every order."""
 
 from refdcn.torch.accelerate import accelerate_torchvision, torchvision_is_native
+from refdcn.torch.checkpoints import load_checkpoint
 from refdcn.torch.convert import deformable
+from refdcn.torch.folding import PlainLayer, plain
 from refdcn.torch.layer import DeformConv2d
 from refdcn.torch.op import deform_conv2d, deform_conv2d_grad
 from refdcn.torch.statistics import OffsetStatistics, OffsetSummary
@@ -11,10 +13,13 @@ __all__ = [
     "DeformConv2d",
     "OffsetStatistics",
     "OffsetSummary",
+    "PlainLayer",
     "accelerate_torchvision",
     "deform_conv2d",
     "deform_conv2d_grad",
     "deformable",
+    "load_checkpoint",
     "parameter_groups",
+    "plain",
     "torchvision_is_native",
 ]

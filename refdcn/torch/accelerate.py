@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from refdcn.torch import autograd, library
+from refdcn.torch import autograd, flops, library
 from refdcn.torch.library import Conv
 
 _lock = threading.Lock()
@@ -104,6 +106,7 @@ def _cpu_kernel(operator: str) -> str:
 def _enter() -> None:
     global _users, _kernels
     importlib.import_module("torchvision")  # it defines the operators
+    flops.register_torchvision()
     with _lock:
         if _users == 0:
             _kernels = torch.library.Library("torchvision", "IMPL")
@@ -130,13 +133,76 @@ def _arguments(
     *pairs, groups, offset_groups, use_mask = sizes
     stride, (pad_h, pad_w), dilation = pairs[:2], pairs[2:4], pairs[4:]
     conv = Conv(tuple(stride), (pad_h, pad_h, pad_w, pad_w), tuple(dilation))
-    return x, offset, weight, mask if use_mask else None, bias, *conv
+    own = x, offset, weight, mask if use_mask else None, bias
+    if not library.symbolic(*own):  # comparing would specialise a graph
+        g = library.geometry(*own, conv)
+        _check_groups("n_weight_grps", groups, g.groups)
+        _check_groups("n_offset_grps", offset_groups, g.offset_groups)
+    return *own, *conv
 
 
+def _check_groups(name: str, given: int, found: int) -> None:
+    if given != found:
+        raise ValueError(f"{name} is {given}; the shapes are those of {found} groups")
+
+
+def _in_torchvisions_words(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Our errors as what torchvision raises, in words that its users look for."""
+
+    @functools.wraps(kernel)
+    def run(*arguments: Any) -> Any:
+        try:
+            return kernel(*arguments)
+        except (TypeError, ValueError) as error:
+            # A backward has grad_y before, and 14 arguments follow.
+            words = _torchvisions_words(*arguments[-14:])
+            raise RuntimeError(f"{words}{error}") from None
+
+    return run
+
+
+def _torchvisions_words(
+    x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor,
+    *sizes: Any,
+) -> str:  # fmt: skip
+    """Which of the sizes that torchvision compares is wrong; "" if none of them."""
+    *_, offset_groups, use_mask = sizes
+    if any(t.ndim != 4 for t in (x, weight, offset)):
+        return ""
+    K = weight.shape[2] * weight.shape[3]
+    compared = [("offset", offset, 2 * offset_groups * K)]
+    if use_mask:
+        compared.append(("mask", mask, offset_groups * K))
+    for name, tensor, channels in compared:
+        if tensor.ndim != 4:
+            return ""
+        if tensor.shape[1] != channels:
+            got = f"got: {tensor.shape[1]} expected: {channels}"
+            return f"{name}.shape[1] is not valid: {got}; "
+    for name, tensor, _ in compared:
+        if len(tensor) != len(x):
+            return f"invalid batch size of {name}; "
+        if tensor.shape[2:] != (out := _output_size(x, weight, *sizes[:6])):
+            own = tuple(tensor.shape[2:])
+            return f"{name} output dims: {own} - computed output dims: {out}; "
+    return ""
+
+
+def _output_size(x: Tensor, weight: Tensor, *pairs: int) -> tuple[int, ...]:
+    return tuple(
+        (size + 2 * pad - dilation * (kernel - 1) - 1) // max(1, stride) + 1
+        for size, kernel, stride, pad, dilation in zip(
+            x.shape[2:], weight.shape[2:], pairs[:2], pairs[2:4], pairs[4:], strict=True
+        )
+    )
+
+
+@_in_torchvisions_words
 def _forward(*arguments: Any) -> Tensor:
     return library.forward(*_arguments(*arguments))
 
 
+@_in_torchvisions_words
 def _backward(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     x, offset, weight, mask, bias, *conv = _arguments(*arguments)
     needs = (True, True, True, mask is not None, True)
@@ -147,6 +213,13 @@ def _backward(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return grad_x, grad_weight, grad_offset, grad_mask, grad_bias
 
 
+@_in_torchvisions_words
 def _differentiable(*arguments: Any) -> Tensor:
     """With derivatives of every order, which torchvision's own has not."""
-    return autograd.differentiable_operator(*_arguments(*arguments))
+    y: Tensor = autograd.differentiable_operator(*_arguments(*arguments))
+    stand_in, use_mask = arguments[3], arguments[-1]
+    if use_mask or not stand_in.requires_grad:
+        return y
+    # Part of the graph, with a gradient of zeros, whatever its values are.
+    everywhere = torch.ones((), dtype=torch.bool, device=y.device)
+    return y + stand_in.masked_fill(everywhere, 0).sum()

@@ -38,6 +38,8 @@ def deform_conv2d(
     if torch.compiler.is_compiling():
         _refuse_compiled_forward_mode()
         return library.forward(x, offset, weight, mask, bias, *conv)
+    if torch.jit.is_tracing():  # TorchScript saves operators, no autograd.Function
+        return library.forward(x, offset, weight, mask, bias, *conv)
     return differentiable(x, offset, weight, mask, bias, *conv)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from refdcn.torch import rest, states, tracing
+from refdcn.torch.library import under_autocast
 from refdcn.torch.op import deform_conv2d
 
 Modulation: TypeAlias = Literal["sigmoid", "2sigmoid"] | None
@@ -22,13 +25,19 @@ class Branch(nn.Conv2d):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any
-    ) -> None:
-        # A plain convolution has no branch. With neither weight nor bias given,
-        # both stay as they are; with one of the two, the other is missing.
-        if any(prefix + name in state_dict for name in self._parameters):
-            super()._load_from_state_dict(state_dict, prefix, *args)
+    def forward(self, x: Tensor) -> Tensor:
+        # A weight that is no parameter is computed, by a norm for instance.
+        if "weight" not in self._parameters and not torch.compiler.is_compiling():
+            check_normed(self.weight)
+        return super().forward(x)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Branch:
+        # to_empty, and skip_init by it, would leave what the memory held before.
+        meta = any(p.is_meta for p in self.parameters())
+        super()._apply(*args, **kwargs)
+        if meta and not any(p.is_meta for p in self.parameters()):
+            self.reset_parameters()
+        return self
 
 
 class DeformConv2d(nn.Conv2d):
@@ -40,7 +49,11 @@ class DeformConv2d(nn.Conv2d):
     `offset` and `mask` are convolutions with this one's kernel, stride, padding and
     dilation. They start at zero, so dp = 0 and dm = s / 2: half a convolution with
     "sigmoid", as the paper has it, and exactly the convolution with "2sigmoid" or
-    None. A state_dict of nn.Conv2d loads with strict=True and leaves them as they are.
+    None. A state_dict of nn.Conv2d loads with strict=True and sets them to zero.
+
+    Called as `layer(x)`, as `layer(x, feature)`, whose branches read feature, or as
+    `layer(x, offset=dp, mask=dm)`, which computes neither. Of dp and dm, what is not
+    given comes from its branch; without a mask branch dm is 1.
 
     Parameters
     ----------
@@ -52,20 +65,29 @@ padding_mode, device, dtype
         Runs of input channels that share offsets and mask.
     modulation : "sigmoid", "2sigmoid" or None
         dm in (0, 1), dm in (0, 2), or no mask (DCNv1).
+    feature_channels : int, optional
+        C_feature, the channels that the branches read; in_channels if None.
+    branches : bool
+        False makes a layer of weight and bias alone, whose dp and dm are always given.
 
     Shapes
     ------
     x [N, C_in, H, W] or [C_in, H, W]; y [N, C_out, H_out, W_out] or without N.
+    feature [N, C_feature, H, W]; offset [N, 2 * offset_groups * K, H_out, W_out] and
+    mask [N, offset_groups * K, H_out, W_out], K = K_h * K_w; without N where x is.
     weight [C_out, C_in / groups, K_h, K_w]; bias [C_out]. Offsets are in pixels of x,
     in the channel order of `refdcn.formula`. All are float16, bfloat16, float32 or
     float64. Under autocast the branches compute in the dtype of their weights, since
-    an offset of 10 pixels in bfloat16 is 0.06 pixels coarse.
+    an offset of 10 pixels in bfloat16 is 0.06 pixels coarse; so they do in a layer of
+    a half type whose branches are float32, as `layer.offset.float()` makes them.
 
     Raises
     ------
     ValueError
-        offset_groups does not divide in_channels, modulation is unknown, or x has
-        other channels than in_channels.
+        offset_groups does not divide in_channels, modulation is unknown, x or feature
+        has the wrong channels, or there is no branch for what is not given.
+    TypeError
+        x has another dtype than the layer, outside autocast.
 
     References
     ----------
@@ -84,8 +106,10 @@ padding_mode, device, dtype
     True
     """
 
-    offset: Branch
-    mask: Branch | None
+    # A Branch, what a user has put in its place, or None.
+    offset: Any
+    mask: Any
+    _started: rest.Written | None = None  # until it is loaded or trained
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
@@ -93,48 +117,114 @@ padding_mode, device, dtype
         dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True,
         padding_mode: str = "zeros", device: Any = None, dtype: Any = None, *,
         offset_groups: int = 1, modulation: Modulation = "sigmoid",
+        feature_channels: int | None = None, branches: bool = True,
     ) -> None:  # fmt: skip
         check_branches(in_channels, offset_groups, modulation)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
             bias, padding_mode, device, dtype,
         )  # fmt: skip
-        self.add_branches(offset_groups, modulation)
+        self.add_branches(offset_groups, modulation, feature_channels, branches)
 
-    def add_branches(self, offset_groups: int, modulation: Modulation) -> None:
+    def add_branches(
+        self,
+        offset_groups: int,
+        modulation: Modulation,
+        feature_channels: int | None = None,
+        branches: bool = True,
+    ) -> None:
         """What a convolution lacks to be deformable."""
         self.offset_groups, self.modulation = offset_groups, modulation
-        K = self.kernel_size[0] * self.kernel_size[1]
+        if feature_channels is None:
+            feature_channels = self.in_channels
+        if not isinstance(feature_channels, int) or feature_channels < 1:
+            raise ValueError(
+                f"feature_channels is {feature_channels!r}; wanted the number of "
+                "channels that the branches read, an int of at least 1, or None"
+            )
+        self.feature_channels = feature_channels
+        taps = offset_groups * self.kernel_size[0] * self.kernel_size[1]
 
         def branch(channels: int) -> Branch:
             return Branch(
-                self.in_channels, channels, self.kernel_size, self.stride, self.padding,
-                self.dilation, padding_mode=self.padding_mode,
+                self.feature_channels, channels, self.kernel_size, self.stride,
+                self.padding, self.dilation, padding_mode=self.padding_mode,
                 device=self.weight.device, dtype=self.weight.dtype,
             )  # fmt: skip
 
-        self.offset = branch(2 * offset_groups * K)
-        self.mask = None if modulation is None else branch(offset_groups * K)
+        masked = branches and modulation is not None
+        self.offset = branch(2 * taps) if branches else None
+        self.mask = branch(taps) if masked else None
+        self._started = rest.written(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.ndim not in (3, 4) or x.shape[-3] != self.in_channels:
-            raise ValueError(
-                f"x has shape {list(x.shape)}; wanted [N, C_in, H, W] or [C_in, H, W] "
-                f"with C_in = in_channels = {self.in_channels}"
-            )
+    def forward(
+        self,
+        x: Tensor,
+        feature: Tensor | None = None,
+        *,
+        offset: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        given = {"feature": feature, "offset": offset, "mask": mask}
+        if tracing.is_symbol(x):
+            given = {name: t for name, t in given.items() if t is not None}
+            return tracing.leaf(self, x, **given)
+        if not torch.jit.is_tracing():  # it would record the comparisons
+            self.check(x, **given)
+        if self._started and not torch.compiler.is_compiling():
+            self._started = None if rest.check(self, self._started) else self._started
         if x.ndim == 3:
-            return self.forward(x[None])[0]
-        offset, mask = self.sampling(x)
+            x, feature, offset, mask = (
+                t if t is None else t[None] for t in (x, feature, offset, mask)
+            )
+            return self.forward(x, feature, offset=offset, mask=mask)[0]
+        offset, mask = self.sampling(x if feature is None else feature, offset, mask)
         return self.convolve(self.padded(x), offset, mask)
 
-    def sampling(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Offsets (dp) and mask (dm) for x [N, C_in, H, W]."""
-        x = x.to(self.offset.weight.dtype)
-        with torch.autocast(x.device.type, enabled=False):
-            offset = self.offset(x)
-            if self.mask is None or self.modulation is None:
-                return offset, None
-            return offset, SCALE[self.modulation] * torch.sigmoid(self.mask(x))
+    def check(
+        self,
+        x: Tensor,
+        feature: Tensor | None,
+        offset: Tensor | None,
+        mask: Tensor | None,
+    ) -> None:
+        """What the operator, which knows no layer, would blame on an offset."""
+        check_channels("x", x, "in_channels", self.in_channels)
+        if x.dtype != self.weight.dtype and not under_autocast(x):
+            raise TypeError(
+                f"x is {x.dtype} and the layer's weight is {self.weight.dtype}; "
+                "convert one, by x.to(layer.weight.dtype) or layer.to(x.dtype)"
+            )
+        reads = offset is None or (mask is None and self.mask is not None)
+        if self.offset is None and (offset is None or feature is not None):
+            raise ValueError(
+                "this layer was made with branches=False and computes no offsets; call "
+                "layer(x, offset=...), with mask=... where there is one"
+            )
+        if feature is not None:
+            wanted = "feature_channels", self.feature_channels
+            check_channels("feature", feature, *wanted, ndim=x.ndim)
+        elif reads and self.feature_channels != self.in_channels:
+            raise ValueError(
+                f"feature is missing: this layer's branches read "
+                f"{self.feature_channels} channels (feature_channels) and x has "
+                f"{self.in_channels}; call layer(x, feature)"
+            )
+
+    def sampling(
+        self, x: Tensor, offset: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Offsets (dp) and mask (dm): what is not given, as the branches read x."""
+        autocast = under_autocast(x)
+        with (
+            torch.autocast(x.device.type, enabled=False) if autocast else nullcontext()
+        ):
+            if offset is None:
+                offset = self.offset(x.to(dtype_of(self.offset, x)))
+            if mask is None and self.mask is not None and self.modulation is not None:
+                mask = torch.sigmoid(self.mask(x.to(dtype_of(self.mask, x))))
+                mask = SCALE[self.modulation] * mask
+        return offset, mask
 
     def padded(self, x: Tensor) -> Tensor:
         """The image that is sampled; zeros need not be stored."""
@@ -145,15 +235,78 @@ padding_mode, device, dtype
 
     def convolve(self, image: Tensor, offset: Tensor, mask: Tensor | None) -> Tensor:
         """Eq. (1)."""
-        padding = self.padding if self.padding_mode == "zeros" else 0
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        padding = (top, bottom), (left, right)  # numbers, where self.padding is "same"
+        if self.padding_mode != "zeros":
+            padding = (0, 0), (0, 0)
         return deform_conv2d(
             image, offset, self.weight, mask, self.bias,
             stride=self.stride, padding=padding, dilation=self.dilation,
         )  # fmt: skip
 
+    def __prepare_scriptable__(self) -> None:
+        raise TypeError(
+            "torch.jit.script does not know this layer's Python; use "
+            "torch.jit.trace(model, example), whose result saves and loads"
+        )
+
+    def _save_to_state_dict(
+        self, destination: Any, prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.offset is not None and hasattr(destination, "_metadata"):
+            destination._metadata[prefix[:-1]]["modulation"] = self.modulation
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any],
+        strict: bool, missing_keys: list[str], unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        self._started = None
+        names = "offset", "mask"
+        own = {n: b for n in names if isinstance(b := getattr(self, n), Branch)}
+        if own:
+            place = states.Place(state_dict, prefix, local_metadata, unexpected_keys)
+            error_msgs += states.translate(self, own, place)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+            error_msgs,
+        )  # fmt: skip
+
     def extra_repr(self) -> str:
         own = f"offset_groups={self.offset_groups}, modulation={self.modulation!r}"
+        if self.feature_channels != self.in_channels:
+            own += f", feature_channels={self.feature_channels}"
+        if self.offset is None:
+            own += ", branches=False"
         return f"{super().extra_repr()}, {own}"
+
+
+def dtype_of(branch: nn.Module, x: Tensor) -> torch.dtype:
+    """What a branch computes in; one without parameters takes x as it is."""
+    return next((p.dtype for p in branch.parameters()), x.dtype)
+
+
+def check_normed(weight: Tensor) -> None:
+    """weight_norm and spectral_norm divide by a norm, which is 0 for a new branch."""
+    if weight.isnan().all():
+        raise ValueError(
+            "weight of a branch (offset or mask) is NaN: the branches of a "
+            "DeformConv2d start at zero, and weight_norm or spectral_norm divides by "
+            "their norm, 0 / 0; normalise the layer itself, not its branches"
+        )
+
+
+def check_channels(
+    name: str, x: Tensor, argument: str, channels: int, ndim: int | None = None
+) -> None:
+    if x.ndim not in ((3, 4) if ndim is None else (ndim,)) or x.shape[-3] != channels:
+        C = "C_in" if name == "x" else "C_feature"
+        note = "" if name == "x" else "; an offset is given by its name, offset=..."
+        raise ValueError(
+            f"{name} has shape {list(x.shape)}; wanted [N, {C}, H, W] or [{C}, H, W] "
+            f"with {C} = {argument} = {channels}{note}"
+        )
 
 
 def check_branches(in_channels: int, offset_groups: int, modulation: Any) -> None:

@@ -52,6 +52,13 @@ def wide(tensor: Any) -> Any:
     return tensor.float()
 
 
+def under_autocast(x: Tensor) -> bool:
+    """Whether autocast is on for the device of x; meta, say, has none."""
+    kind = x.device.type
+    available = bool(torch.amp.is_autocast_available(kind))
+    return available and bool(torch.is_autocast_enabled(kind))
+
+
 def check_dtypes(**tensors: Tensor | None) -> None:
     """One floating-point dtype for all, or a TypeError that names the argument."""
     names = {k: str(t.dtype) for k, t in tensors.items() if t is not None}
@@ -76,9 +83,10 @@ def _checked(
     x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None,
     bias: Tensor | None, conv: Conv,
 ) -> shapes.Geometry:  # fmt: skip
-    """The sizes of a forward, whose dtypes agree."""
+    """The sizes of a forward, whose dtypes agree; a wrong size is named first."""
+    g = geometry(x, offset, weight, mask, bias, conv)
     check_dtypes(x=x, offset=offset, weight=weight, mask=mask, bias=bias)
-    return geometry(x, offset, weight, mask, bias, conv)
+    return g
 
 
 def _checked_backward(
@@ -86,16 +94,37 @@ def _checked_backward(
     conv: Conv, needs: Needs,
 ) -> tuple[shapes.Geometry, Tensor | None]:  # fmt: skip
     """The sizes of a backward, whose dtypes agree; a bias, whose values are unused."""
-    check_dtypes(x=x, grad_y=grad_y, offset=offset, weight=weight, mask=mask)
     bias = weight.new_empty(len(weight)) if needs[4] else None
     g = geometry(x, offset, weight, mask, bias, conv)
     shapes.check_grad_y(grad_y.shape, g)
+    check_dtypes(x=x, grad_y=grad_y, offset=offset, weight=weight, mask=mask)
     return g, bias
+
+
+class _Memory:
+    """What np.asarray reads in place.
+
+    tensor.numpy() marks the storage as one that cannot be resized, for ever: then
+    FSDP2, which frees and refills the storages of its parameters, fails.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        size = tensor.element_size()
+        self.tensor = tensor  # alive as long as the array is
+        self.__array_interface__ = {
+            "data": (tensor.data_ptr(), False),
+            "shape": tuple(tensor.shape),
+            "strides": tuple(size * stride for stride in tensor.stride()),
+            "typestr": f"=f{size}",
+            "version": 3,
+        }
 
 
 def _array(tensor: Tensor | None) -> Any:
     """The same memory as a NumPy array; half types are widened."""
-    return None if tensor is None else wide(tensor).numpy(force=True)
+    if tensor is None:
+        return None
+    return np.asarray(_Memory(wide(tensor).detach().cpu().resolve_neg()))
 
 
 def _tensor(array: Any, dtype: torch.dtype) -> Tensor:
@@ -170,7 +199,8 @@ def _backward_cuda(
     )
 
 
-def _symbolic(*tensors: Tensor | None) -> bool:
+def symbolic(*tensors: Tensor | None) -> bool:
+    """Whether a size is a symbol of a graph that is being traced."""
     sizes = (n for t in tensors if t is not None for n in t.shape)
     return any(isinstance(n, torch.SymInt) for n in sizes)
 
@@ -180,10 +210,10 @@ def _forward_fake(
     x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None,
     bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
 ) -> Tensor:  # fmt: skip
-    check_dtypes(x=x, offset=offset, weight=weight, mask=mask, bias=bias)
     # Comparing symbolic sizes would specialise the graph; the kernel checks them.
-    if not _symbolic(x, offset, weight, mask, bias):
+    if not symbolic(x, offset, weight, mask, bias):
         geometry(x, offset, weight, mask, bias, Conv(stride, padding, dilation))
+    check_dtypes(x=x, offset=offset, weight=weight, mask=mask, bias=bias)
     return x.new_empty(x.shape[0], weight.shape[0], *offset.shape[2:])
 
 

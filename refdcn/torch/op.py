@@ -33,7 +33,9 @@ def deform_conv2d(
     ----------
     x : [N, C_in, H, W]
         float16, bfloat16, float32 or float64, in any memory layout. All arguments
-        have one dtype; under autocast the half types are widened to float32.
+        have one dtype; beside a half type offset and mask may be float32, since an
+        offset of 20 pixels in bfloat16 is 0.06 pixels coarse. Under autocast half
+        types are widened to float32.
     offset : [N, offset_groups * K_h * K_w * 2, H_out, W_out]
         dp in pixels, channels (offset group, tap row, tap column, (dy, dx)).
     weight : [C_out, C_in / groups, K_h, K_w]
@@ -80,12 +82,11 @@ def deform_conv2d(
     tensors = {"x": x, "offset": offset, "weight": weight, "mask": mask, "bias": bias}
     _check(tensors)
     conv = _conv(weight, stride, padding, dilation)
-    device = x.device.type
-    if not (
-        torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    ):
-        library.check_dtypes(**tensors)
-        return autograd.deform_conv2d(x, offset, weight, mask, bias, conv=conv)
+    if not library.under_autocast(x):
+        finer = _finer(tensors)
+        library.check_dtypes(**{k: t for k, t in tensors.items() if k not in finer})
+        if not finer:
+            return autograd.deform_conv2d(x, offset, weight, mask, bias, conv=conv)
     wide = map(library.wide, tensors.values())
     return autograd.deform_conv2d(*wide, conv=conv).to(x.dtype)
 
@@ -148,6 +149,15 @@ def deform_conv2d_grad(
     if bias is not None:  # the operator below does not take it
         library.geometry(x, offset, weight, mask, bias, conv)
     return autograd.gradients(grad_y, x, offset, weight, mask, conv=conv, needs=needs)
+
+
+def _finer(tensors: dict[str, Tensor | None]) -> list[str]:
+    """Which of offset and mask are float32 beside an x of a half type."""
+    x = tensors["x"]
+    if x is None or x.dtype not in library.HALF_DTYPES:
+        return []
+    found = {name: tensors[name] for name in ("offset", "mask")}
+    return [k for k, t in found.items() if t is not None and t.dtype == torch.float32]
 
 
 def _check(tensors: dict[str, Tensor | None]) -> None:

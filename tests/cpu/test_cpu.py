@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import refdcn
 from refdcn import cpu, formula, loops, scratch, shapes
 from refdcn.cpu import kernels, layout
-from refdcn.grading import bounds as grading_bounds
-from refdcn.grading.cases import Case as GradingCase
+from refdcn.grading.expected import bounds as grading_bounds
+from refdcn.grading.expected.case import Case as GradingCase
 
 from bounds import NAMES, results
 from strategies import Sizes, cases, dyadic, examples, fill

@@ -22,7 +22,7 @@ from numba.cuda import dispatcher as numbas
 from numba.cuda.cudadrv import devicearray, devices, driver
 
 from refdcn import loops
-from refdcn.bench import cuda_watched
+from refdcn.card import watched as card_watched
 from refdcn.cuda import arrays, device, kernels, operator
 
 from bounds import NAMES, results
@@ -80,12 +80,26 @@ def test_one_gradient_alone(needs, deterministic):
     whole = results(target, case)[1:]
     g = target.geometry(case)
     some = operator.backward(
-        target.on, case.grad_y, *case.inputs, g, needs, deterministic
+        target.on, case.grad_y, case.inputs, g, needs, deterministic
     )
     for need, alone, grad in zip(needs, some, whole, strict=True):
         assert (alone is not None) == need
         if need:
             np.testing.assert_allclose(alone, grad, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dy", [1e9, -1e9, np.inf, np.nan])
+@pytest.mark.parametrize("H", [2**24 + 1, 2**24 + 3, 2**25 + 3])
+def test_a_sample_outside_is_placed_in_the_frame(H, dy):
+    """T(H) may round up: then the row of that number is none of the image's."""
+    image, W, T = 1, 1, np.float32  # the second of two images
+    t = kernels.Tile._make([0] * len(kernels.Tile._fields))._replace(H=H, W=W)
+    for slope in (False, True):
+        place, *tents = kernels.cell(T(dy), T(0), image, t, slope, T)
+        last = place + W + 2 + 1  # of the cell's four pixels
+        area = (H + 3) * (W + 2)
+        assert image * area + (H + 1) * (W + 2) <= place and last < 2 * area
+        assert np.isnan(tents).all() == np.isnan(dy)
 
 
 def test_half_precision_has_single_positions_and_sums():
@@ -158,8 +172,8 @@ def test_numba_arrays_in_and_out(monkeypatch, dtype, deterministic):
     assert {arrays.numba_device(a) for a in (*kept, kept[0][:1])} == {3}
     assert {device.library(a) for a in kept} == {"numba"}
     on, g = OnHost(), host.geometry(case)
-    y = operator.forward(on, *given, g)
-    grads = operator.backward(on, grad_y, *given, g, (True,) * 5, deterministic)
+    y = operator.forward(on, given, g)
+    grads = operator.backward(on, grad_y, given, g, (True,) * 5, deterministic)
     got = [host_array(a) for a in (y, *grads)]
     checks.assert_same(got, results(host, case))
 
@@ -182,13 +196,13 @@ def test_the_program_that_sanitizers_watch(monkeypatch, mistake):
     monkeypatch.setattr(devices._runtime, "ensure_context", nullcontext)
     monkeypatch.setattr(devicearray.DeviceNDArray, "copy_to_host", copied)
     monkeypatch.setattr("numba.cuda.to_device", device_array)
-    monkeypatch.setattr("refdcn.cuda.require_cuda", lambda: None)
+    monkeypatch.setattr("refdcn.cuda.target.require_cuda", lambda: None)
     monkeypatch.setattr(arrays, "working_on", lambda x: nullcontext(OnHost()))
     module = cuda_mistakes.mistaken(*WATCHED[mistake])
     monkeypatch.setattr(operator, "kernels", module)
     wrong = f"deterministic={mistake == 'in order'}"
     with pytest.raises(AssertionError, match=wrong):
-        cuda_watched.main()
+        card_watched.main()
 
 
 class OnCupy(arrays.CupyArrays):

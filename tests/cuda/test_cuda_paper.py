@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from refdcn import shapes
-from refdcn.bench import cuda_timing
 from refdcn.bench.workload import moved_bytes, parse, product_flops
+from refdcn.card import timing as card_timing
 from refdcn.cuda import operator
 
 PAGE = Path(__file__).parents[2] / "docs" / "cuda_performance.md"
@@ -51,7 +51,7 @@ def expected(w):
 
 
 def test_shapes_are_those_that_are_measured():
-    assert tuple(shape for shape, _ in ROWS) == cuda_timing.SHAPES
+    assert tuple(shape for shape, _ in ROWS) == card_timing.SHAPES
 
 
 @pytest.mark.parametrize("shape, cells", ROWS)

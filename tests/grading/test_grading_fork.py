@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from refdcn import formula
-from refdcn.grading import Verdict, examples, grade, grader, misbehaving_gradients
-from refdcn.grading.candidates import own
-from refdcn.grading.declared import DeclarationError
-from refdcn.grading.diagnosis import Diagnosis
+from refdcn.grading import Verdict, asking, examples, grade, grader
+from refdcn.grading.catalogue.breaches import misbehaving_gradients
+from refdcn.grading.diagnosis.diagnosis import Diagnosis
+from refdcn.grading.judging.declared import DeclarationError
+from refdcn.grading.process.inside.candidates import own
 
 ONE = {"dtypes": ["float32"], "seed": 1}
 FORK = "(in a fork of the calling process)"
@@ -20,7 +21,7 @@ def few(monkeypatch):
     """A handful of cases and no sweep: this file is about who is called."""
     whole = grader.prepare
     monkeypatch.setattr(grader, "prepare", lambda *a: whole(*a)[:4] + whole(*a)[20:24])
-    monkeypatch.setattr(grader.sweeps, "chosen", lambda _: None)
+    monkeypatch.setattr(asking.sweeps, "chosen", lambda _: None)
     monkeypatch.setattr(grader, "diagnose", lambda *_: Diagnosis())
 
 

@@ -5,24 +5,31 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from refdcn.grading import (
+from refdcn.grading import asking
+from refdcn.grading.catalogue.mistakes import CATALOGUE
+from refdcn.grading.catalogue.steps import functions
+from refdcn.grading.diagnosis import (
     changes,
     hypotheses,
     influence,
-    location,
-    oracle,
+    places,
     probes,
     relations,
     resolution,
+    rules,
     shrink,
-    sweeps,
 )
-from refdcn.grading.diagnosis import answer, five
-from refdcn.grading.isolation import InProcess
-from refdcn.grading.mistakes import CATALOGUE
-from refdcn.grading.operator import functions
-from refdcn.grading.precision import standard
-from refdcn.grading.verdicts import Verdict
+from refdcn.grading.diagnosis.answers import answer_of, gradients_of
+from refdcn.grading.diagnosis.facts import Clause
+from refdcn.grading.expected import oracle
+from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.options import Options
+from refdcn.grading.process.in_process import InProcess
+from refdcn.grading.progress import Progress
+from refdcn.grading.questions import sweeps
+from refdcn.grading.words.diagnosis import partly_text
+from refdcn.grading.words.facts import fact_text
+from refdcn.grading.words.places import needs_text, place_text
 
 BY_NAME = {m.name: m for m in CATALOGUE}
 RIGHT = InProcess(*functions(()))
@@ -33,16 +40,22 @@ def runner(*edits, grad=True):
     return InProcess(forward, backward if grad else None)
 
 
+def swept(one):
+    """The findings of the sweeps alone."""
+    options = Options(dtypes=("float32",), seed=1, only=("sweeps",))
+    return list(asking.ask(one, options, [], Progress(0, False)))
+
+
 def call(one):
-    return lambda case: answer(one, case)
+    return lambda case: answer_of(one, case)
 
 
 def grads(one):
-    return lambda case: five(one, case)
+    return lambda case: gradients_of(one, case)
 
 
 def said(facts):
-    return [f.text for f in facts if not f.right]
+    return [fact_text(f) for f in facts if not f.right]
 
 
 def at(step):
@@ -80,7 +93,7 @@ def squared(s):
 
 
 def test_a_right_operator_fails_no_sweep_and_no_relation():
-    found = list(sweeps.run(RIGHT, standard("float32"), 1, "float32"))
+    found = swept(RIGHT)
     assert {f.verdict for f in found} == {Verdict.PASS}
     assert len({f.case.note for f in found}) > 90
     facts = relations.contradictions(call(RIGHT), grads(RIGHT), "float32")
@@ -88,10 +101,10 @@ def test_a_right_operator_fails_no_sweep_and_no_relation():
     facts += influence.read_sets(call(RIGHT), "float32")
     facts += influence.taint(call(RIGHT), "float32")
     few = sweeps.Plan(N=1, c=1, o=1, groups=1, H_out=1, W_out=2)  # less than EACH
-    plans = (*influence.PLANS, few)
+    plans = (*influence.READ_PLANS, few)
     facts += influence.stencils(grads(RIGHT), "float32", plans)
     facts += influence.read_sets(call(RIGHT), "float32", (few,))
-    facts += resolution.facts(call(RIGHT), "float32")
+    facts += resolution.resolution_facts(call(RIGHT), "float32")
     assert len(facts) > 60 and said(facts) == []
 
 
@@ -112,7 +125,7 @@ def test_every_sweep_is_exact_in_float32():
 
 def test_a_batch_of_33_is_named_by_the_sweep_and_by_its_halves():
     one = runner(neighbour_mask)
-    found = list(sweeps.run(one, standard("float32"), 1, "float32"))
+    found = swept(one)
     wrong = {f.case.note for f in found if f.verdict is Verdict.WRONG}
     assert wrong == {"N = 33", "N = 65"}
     text = " ".join(said(relations.contradictions(call(one), None, "float32")))
@@ -148,12 +161,16 @@ def test_one_unit_of_grad_y_shows_what_a_gradient_reaches():
     ("edit", "text"),
     [
         (eighths, "row positions move in steps of 1/8 pixel, wherever they are"),
-        (halves, "row positions are rounded as floating point: steps of 1/16384"),
+        (
+            halves,
+            "row positions are rounded as floating point: steps of 1/256 at 7, "
+            "1/64 at 31",
+        ),
     ],
 )
 def test_the_step_of_positions_is_measured(edit, text):
-    told = said(resolution.facts(call(runner(edit)), "float32"))
-    assert any(t.startswith(text[:40]) for t in told), told
+    told = said(resolution.resolution_facts(call(runner(edit)), "float32"))
+    assert text in told, told
 
 
 def test_weights_rounded_to_bfloat16_keep_eight_bits():
@@ -161,31 +178,30 @@ def test_weights_rounded_to_bfloat16_keep_eight_bits():
         bits = np.ascontiguousarray(s.w, np.float32).view(np.uint32) + 0x8000
         s.w = (bits & 0xFFFF0000).astype(np.uint32).view(np.float32).astype(float)
 
-    told = said(resolution.facts(call(runner(("read", rounded))), "float32"))
+    told = said(resolution.resolution_facts(call(runner(("read", rounded))), "float32"))
     assert told == ["weight keeps 8 of its 24 bits"]
 
 
 def judged(one, target="y"):
-    found = sweeps.run(one, standard("float32"), 1, "float32")
+    found = swept(one)
     return [f for f in found if f.target == target]
 
 
 def test_a_rule_has_no_exception_or_says_so():
-    place = location.locate(judged(runner(tail, grad=False)))
+    place = rules.locate(judged(runner(tail, grad=False)))
     assert place.exact
-    rule = place.text.removeprefix("it fails exactly where ").split(" and ")
-    assert set(rule) == {"ow is the last", "ow >= 8"}
-    lost = location.locate(judged(runner(*BY_NAME["last tap lost"].edits, grad=False)))
-    assert not lost.exact and "exactly" not in lost.text
+    assert set(place.rule) == {Clause("ow", "last", True), Clause("ow", ">=", 8)}
+    lost = rules.locate(judged(runner(*BY_NAME["last tap lost"].edits, grad=False)))
+    assert not lost.exact and "exactly" not in place_text(lost)
 
 
 def test_a_rule_with_one_exception_is_not_exact():
-    found = [location.judged_of(f) for f in judged(runner(tail, grad=False))]
+    found = [places.judged_of(f) for f in judged(runner(tail, grad=False))]
     k = next(i for i, j in enumerate(found) if j.bad is None)
-    bad = np.zeros(location.shape_of(found[k]), bool)
+    bad = np.zeros(places.result_shape(found[k]), bool)
     bad.flat[0] = True
     found[k] = found[k]._replace(bad=bad)
-    assert not location.locate(found).exact
+    assert not rules.locate(found).exact
 
 
 def test_what_came_instead_is_told():
@@ -194,27 +210,27 @@ def test_what_came_instead_is_told():
         for f in judged(runner(tail, grad=False))
         if f.failing is not None
     ]
-    (fact,) = changes.described("y", wrong)
-    assert fact.text == "each wrong value of y at ow is the right value at ow - 1"
+    (fact,) = changes.law_of_values("y", wrong)
+    assert fact_text(fact) == "each wrong value of y at ow is the right value at ow - 1"
     doubled = [(c, 2 * want, want, want != 0) for c, _, want, _ in wrong]
-    (fact,) = changes.described("y", doubled)
-    assert fact.text == "each wrong value of y is 2 times the right one"
+    (fact,) = changes.law_of_values("y", doubled)
+    assert fact_text(fact) == "each wrong value of y is 2 times the right one"
     (case, _, want, _), *_ = [w for w in wrong if w[0].sizes.out[1] == 33]
     drawn = np.random.default_rng(1).normal(size=want.shape)
     moved = drawn.copy()
     moved[..., 30:] = drawn[..., 29:30]
     one = replace(case, kind="bound"), moved, drawn, moved != drawn
-    (fact,) = changes.described("y", [one])
-    assert fact.text == (
+    (fact,) = changes.law_of_values("y", [one])
+    assert fact_text(fact) == (
         "each wrong value of y is the right one of another element (only ow differs): "
         "y[0, 0, 0, 30] has that of y[0, 0, 0, 29]"
     )
     more = want + np.arange(want.shape[1])[:, None, None] * np.arange(33)
-    (fact,) = changes.described("y", [(case, more, want, more != want)])
-    assert fact.text == "what is added to y depends on o and ow alone"
+    (fact,) = changes.law_of_values("y", [(case, more, want, more != want)])
+    assert fact_text(fact) == "what is added to y depends on o and ow alone"
     noise = np.random.default_rng(0)
     other = [(c, noise.normal(size=w.shape), w, bad) for c, _, w, bad in wrong]
-    assert changes.described("y", other) == []
+    assert changes.law_of_values("y", other) == []
 
 
 def test_the_smallest_failing_call_names_what_it_needs():
@@ -225,8 +241,11 @@ def test_the_smallest_failing_call_names_what_it_needs():
         "float32",
     )
     assert found is not None and found.plan.N == 33
-    assert "N = 33" in found.text and "a mask" in found.text
-    assert "masks other than 1" in found.text
+    assert found.needs == {"N": 33, "mask": True, "masks": "not 1"}
+    assert needs_text(found.needs) == (
+        "a call must have N = 33, a mask, masks other than 1 to fail; with less it is "
+        "right"
+    )
     assert found.plan._replace(N=1, mask=False) == shrink_least()
 
 
@@ -258,7 +277,7 @@ def test_a_state_kept_from_another_call_is_caught():
         return backward(grad_y, *kept.get(inputs[0].shape, inputs), **windows)
 
     one = InProcess(remember, stale)
-    found = sweeps.run(one, standard("float32"), 1, "float32")
+    found = swept(one)
     assert any(f.verdict is Verdict.WRONG and f.target == "grad_x" for f in found)
 
 
@@ -332,7 +351,7 @@ def test_lost_additions_and_memory_order_are_told():
     assert any("some are lost" in t and "grad_x[" in t for t in told), told
     told = said(
         relations.contradictions(
-            call(InProcess(as_it_lies)), None, "float32", relations.PLANS[:1]
+            call(InProcess(as_it_lies)), None, "float32", relations.RELATED_PLANS[:1]
         )
     )
     assert len(told) == 1 and "lie otherwise in memory (channels last), y" in told[0]
@@ -347,7 +366,7 @@ def test_what_cancels_is_read_all_the_same():
         a = getattr(case, name)
         at_last = tuple(n - 1 for n in a.shape)
         right = oracle.forward(case)
-        moves = oracle.forward(influence.changed(case, name, at_last)) != right
+        moves = oracle.forward(influence.one_changed(case, name, at_last)) != right
         may = influence.reached(case, name, at_last)
         assert not (moves & ~may).any() and not may.all(), name
     two = sweeps.drawn(
@@ -361,7 +380,7 @@ def test_what_cancels_is_read_all_the_same():
     ones = np.ones_like(two.weight)
     mask = np.float32([1, -1]).reshape(two.mask.shape)
     two = replace(two, offset=offset, weight=ones, mask=mask)
-    still = oracle.forward(influence.changed(two, "x", (0, 0, 0, 0)))
+    still = oracle.forward(influence.one_changed(two, "x", (0, 0, 0, 0)))
     assert (still == oracle.forward(two)).all()
     assert influence.reached(two, "x", (0, 0, 0, 0)).all()
 
@@ -375,7 +394,9 @@ def test_a_listed_mistake_made_in_some_calls_only_is_named_so():
 
     found = judged(runner((edit[0], of_one_row), grad=False))
     some = hypotheses.clues(found, "y", "float32")
-    text = hypotheses.residual(some, (BY_NAME["weight flipped"],), ())
+    partly = hypotheses.in_part(some, (BY_NAME["weight flipped"],), ())
+    assert partly.limited and Clause("K_h", ">=", 2) in partly.place.rule
+    text = partly_text(partly)
     assert text.startswith(BY_NAME["weight flipped"].text)
     assert ", but not where K_h >= 2" in text, text
 
@@ -399,15 +420,21 @@ def at_most_20(s):
 
 
 def test_what_is_far_and_what_is_faint_is_probed():
-    assert probes.far(call(RIGHT), "float32") == []
-    (fact,) = probes.far(call(runner(eight_bits, grad=False)), "float32")
-    assert fact.text.startswith(
+    assert probes.far_away(call(RIGHT), "float32") == []
+    (fact,) = probes.far_away(call(runner(eight_bits, grad=False)), "float32")
+    assert fact_text(fact).startswith(
         "the column of a sample is wrong from 130 on (right up to 125): outside where"
     )
     (fact,) = probes.late(call(runner(sixteen_bits, grad=False)), "float32")
-    assert "from pixel 32774 of an image of 270x260 on (right up to 32767)" in fact.text
+    assert (
+        "from pixel 32774 of an image of 270x260 on (right up to 32767)"
+        in fact_text(fact)
+    )
     told = said(probes.reach(call(runner(at_most_20, grad=False)), "float32", 48))
-    assert told[0].startswith("dy is clipped to [-20, 20]: -48 as -20, -12 as -12, 1")
+    assert told == [
+        "far offsets are not kept: dy is clipped to [-20, 20]: -48 as -20, -12 as "
+        "-12, 12 as 12, 24 as 20"
+    ]
     assert said(probes.reach(call(runner(at_most_20, grad=False)), "float32")) == []
 
 

@@ -7,12 +7,13 @@ import pytest
 import unlisted_mistakes
 from unlisted_mistakes import KERNEL, MISTAKES, caught, examine, pairs, seeded
 
-from refdcn.grading import grade, grader, sweeps
-from refdcn.grading.diagnosis import Diagnosis
-from refdcn.grading.isolation import InProcess
-from refdcn.grading.mistakes import CATALOGUE
-from refdcn.grading.precision import standard
-from refdcn.grading.verdicts import Verdict
+from refdcn.grading import grade, grader
+from refdcn.grading.catalogue.mistakes import CATALOGUE
+from refdcn.grading.diagnosis.diagnosis import Diagnosis
+from refdcn.grading.expected.precision import standard
+from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.process.in_process import InProcess
+from refdcn.grading.questions import sweeps
 
 # One seed and dtype, so that what is expected is computed once; the command in
 # unlisted_mistakes.py runs them all and reads the diagnosis.

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import refdcn
-from refdcn import formula, loops
+from refdcn import columns, formula, loops
 
-RUNGS = {"formula": formula, "loops": loops, "refdcn": refdcn}
+RUNGS = {"formula": formula, "loops": loops, "columns": columns, "refdcn": refdcn}
 RAMP = np.array([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0], [64.0, 128.0, 256.0]])
 
 
@@ -18,7 +18,7 @@ def rung(request):
     return RUNGS[request.param]
 
 
-@pytest.fixture(params=["loops", "refdcn"])
+@pytest.fixture(params=["loops", "columns", "refdcn"])
 def compiled(request):
     """The rungs that say what a pixel which is not finite does."""
     return RUNGS[request.param]

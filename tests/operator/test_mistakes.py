@@ -22,14 +22,9 @@ from strategies import Sizes, fill
 
 PACKAGE = Path(refdcn.__file__).parent
 PARTS = (
-    "__init__.py",
-    "formula.py",
-    "loops.py",
-    "ops.py",
-    "scratch.py",
-    "shapes.py",
-    "threads.py",
-)
+    "__init__.py", "columns.py", "formula.py", "loops.py", "ops.py", "scratch.py",
+    "shapes.py", "threads.py",
+)  # fmt: skip
 UNCOMPILED = """
 def jitable(function):
     return function
@@ -66,6 +61,7 @@ def copy_with(tmp_path, monkeypatch):
         return {
             "formula": importlib.import_module(f"{name}.formula"),
             "loops": importlib.import_module(f"{name}.loops"),
+            "columns": importlib.import_module(f"{name}.columns"),
             "cpu": package,
         }
 
@@ -125,9 +121,9 @@ def failures(target):
                 break
 
 
-FORMULA, LOOPS = "formula.py", "loops.py"
+FORMULA, LOOPS, COLUMNS = "formula.py", "loops.py", "columns.py"
 KERNELS, LAYOUT = "cpu/kernels.py", "cpu/layout.py"
-FORWARD, GRADIENTS = "cpu/forward.py", "cpu/gradients.py"
+FORWARD, GRADIENTS = "cpu/forward.py", "cpu/backward.py"
 DEPTHWISE, TURNS = "cpu/depthwise.py", "cpu/turns.py"
 RELAYOUT, VECTORS = "cpu/relayout.py", "cpu/vectors.py"
 DY, DX = "base_y, offset[n, 2 * tap, u, v]", "base_x, offset[n, 2 * tap + 1, u, v]"
@@ -141,7 +137,7 @@ MISTAKES = [
      (DY, "base_y, offset[n, 2 * tap + 1, u, v]"),
      (DX, "base_x, offset[n, 2 * tap, u, v]")),
     ("offsets as (x, y), definition", "formula", FORMULA,
-     ("dp[:, :, :, 0]", "dp[:, :, :, -1]"), ("dp[:, :, :, 1]", "dp[:, :, :, 0]")),
+     ("dy, dx = np.moveaxis", "dx, dy = np.moveaxis")),
     ("offsets planar", "loops", LOOPS,
      (DY, "base_y, offset[n, tap, u, v]"),
      (DX, "base_x, offset[n, tap + offset.shape[1] // 2, u, v]")),
@@ -158,7 +154,7 @@ MISTAKES = [
     ("mask of image 0, target", "cpu", KERNELS,
      ("mask[n, tap, first : first", "mask[0, tap, first : first")),
     ("offsets of offset group 0", "loops", LOOPS,
-     ("offset, n, g * K + k, u, v", "offset, n, k, u, v")),
+     ("tap = n, g * K + k, k, u, v", "tap = n, k, k, u, v")),
     ("mask of offset group 0", "loops", LOOPS, (MASK, "mask[n, k, u, v]")),
     ("offset groups interleaved", "loops", LOOPS,
      ("(first + c) // per_offset_group", "(first + c) % (C_in // per_offset_group)")),
@@ -180,7 +176,7 @@ MISTAKES = [
      ("tents[t, p] *= dm[p]", "tents[t, p] *= dm[p] if t != 2 else T(1)")),
     ("mask squared", "loops", LOOPS, (MASK, f"{MASK} ** 2")),
     ("mask squared, definition", "formula", FORMULA,
-     ("sample(xg, t_y, t_x) * dm)", "sample(xg, t_y, t_x) * dm * dm)")),
+     ("sample(x_g, tent_y, tent_x) * dm", "sample(x_g, tent_y, tent_x) * dm * dm")),
     ("mask clipped", "loops", LOOPS, (MASK, f"min(max({MASK}, 0.0), 1.0)")),
     ("mask rectified", "loops", LOOPS, (MASK, f"max({MASK}, 0.0)")),
     ("mask of the next tap", "loops", LOOPS,
@@ -265,14 +261,14 @@ MISTAKES = [
     ("grad_offset without mask", "loops", LOOPS, ("g * dm * d_x", "g * d_x")),
     ("grad_offset without mask, target", "cpu", KERNELS, ("d_y[p] *= dm[p]", "pass")),
     ("grad_offset without mask, definition", "formula", FORMULA,
-     ("(g * dm * sample(xg", "(g * sample(xg")),
+     ("(G * dm * sample(x_g", "(G * sample(x_g")),
     ("grad_offset of one channel", "loops", LOOPS,
      ("grad_offset[n, 2 * tap, u, v] +=", "grad_offset[n, 2 * tap, u, v] =")),
     ("grad_offset of one run, target", "cpu", KERNELS,
      ("total[p] += part[p]", "total[p] = part[p]")),
     ("grad_x without mask", "loops", LOOPS, ("q_y, q_x, g * dm)", "q_y, q_x, g)")),
     ("grad_x without mask, definition", "formula", FORMULA,
-     ('ngkuvw->ngchw", g * dm,', 'ngkuvw->ngchw", g,')),
+     ("einsum(to_x, G * dm,", "einsum(to_x, G,")),
     ("grad_x overwritten", "loops", LOOPS,
      ("grad_x[n, c, r_y, r_x] +=", "grad_x[n, c, r_y, r_x] =")),
     ("grad_x wrapped", "loops", LOOPS, ("if r_y >= 0 and r_x >= 0:", "if r_x >= 0:")),
@@ -283,7 +279,12 @@ MISTAKES = [
     ("grad_weight of the last sample", "loops", LOOPS,
      ("grad_weight[o, c % C, i, j] +=", "grad_weight[o, c % C, i, j] =")),
     ("grad_weight without mask, definition", "formula", FORMULA,
-     ("(xq * dm).reshape(g.shape)", "xq.reshape(g.shape)")),
+     ("(sampled * dm).reshape(G.shape)", "sampled.reshape(G.shape)")),
+    ("grad_mask times mask, definition", "formula", FORMULA,
+     ("(G * sampled).sum(2)", "(G * dm * sampled).sum(2)")),
+    ("channels regrouped out of order, definition", "formula", FORMULA,
+     ("columns.reshape(N, groups, C, K, *outputs)",
+      "columns.reshape(N, C, groups, K, *outputs).swapaxes(1, 2)")),
     ("grad_x of one half, target", "cpu", GRADIENTS,
      ("np.add(a, b, out=a)", "pass")),
     ("grad_weight of the first share, target", "cpu", GRADIENTS,
@@ -304,6 +305,30 @@ MISTAKES = [
      ("value = times(load(w, k * pixel + c), grad)", "value = grad")),
     ("depthwise, one run of channels, target", "cpu", DEPTHWISE,
      ("(runs, RUN, n, 0)", "(1, RUN, n, 0)")),
+    # columns
+    ("offset's sign flipped, columns", "columns", LOOPS,
+     ("T(base) + dp", "T(base) - dp")),
+    ("truncated, columns", "columns", LOOPS, ("math.floor", "math.trunc")),
+    ("mask missing at a corner, columns", "columns", COLUMNS,
+     ("dm * (f_y * f_x)", "f_y * f_x")),
+    ("offset group 0 alone, columns", "columns", COLUMNS,
+     ("g, k, dm = tap // K,", "g, k, dm = 0,")),
+    ("frame of one zero below, columns", "columns", COLUMNS,
+     ("(1, 2), (1, 1)", "(0, 3), (1, 1)")),
+    ("groups interleaved, columns", "columns", COLUMNS,
+     ("K, groups, C_in // groups)\n    return split.transpose(2, 0, 1, 3)",
+      "K, C_in // groups, groups)\n    return split.transpose(3, 0, 1, 2)")),
+    ("slope 0 at -1, columns", "columns", COLUMNS,
+     ("loops.slope_inside", "loops.inside")),
+    ("grad_weight of the last image, columns", "columns", COLUMNS,
+     ("grad_w += by_group", "grad_w[:] = by_group")),
+    ("grad_x without mask, columns", "columns", COLUMNS,
+     ("j, g * D :], dm * (e_y * e_x)", "j, g * D :], (e_y * e_x)")),
+    ("grad_offset as (x, y), columns", "columns", COLUMNS,
+     ("tap, u, v] = dm * d_y", "tap, u, v] = dm * d_x")),
+    ("grad_mask times mask, columns", "columns", COLUMNS,
+     ("= e_y * above", "= dm * e_y * above")),
+    ("bias missing, columns", "columns", COLUMNS, (" + b[:, None, None]", "")),
     ("grad_bias a mean", "loops", LOOPS, ("grad_y.sum(", "grad_y.mean(")),
     ("grad_bias a mean, target", "cpu", GRADIENTS, ("grad_y.sum(", "grad_y.mean(")),
 ]  # fmt: skip

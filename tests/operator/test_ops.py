@@ -446,6 +446,24 @@ def test_autograd_is_deform_conv2d_grad(sizes):
         assert torch.equal(a.grad, torch.from_numpy(b))
 
 
+@pytest.mark.parametrize("name", ARRAYS[:3])
+def test_arrays_of_two_libraries_are_told_apart(name):
+    """CuPy's class has the name of NumPy's."""
+    cupy = type("ndarray", (), {"__module__": "cupy", "shape": (1, 1, 3, 3)})
+    cupy.__cuda_array_interface__ = {}
+    case = draw()
+    inputs = dict(zip(ARRAYS, case.inputs, strict=False)) | {name: cupy()}
+    other = "offset" if name == "x" else "x"
+    told = {name: "cupy.ndarray", other: "numpy.ndarray"}
+    first, second = ("offset", "x") if name == "x" else (name, "x")
+    with pytest.raises(TypeError) as error:
+        refdcn.deform_conv2d(**inputs, **case.windows)
+    assert str(error.value) == (
+        f"{first} is {told[first]} and {second} is {told[second]}; all arguments need "
+        "one kind, since the kind that comes in goes out"
+    )
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("name", ARRAYS[:5])
 def test_arrays_and_tensors_do_not_mix(name):
@@ -456,8 +474,8 @@ def test_arrays_and_tensors_do_not_mix(name):
     with pytest.raises(TypeError) as error:
         refdcn.deform_conv2d(*inputs, **case.windows)
     assert str(error.value) == (
-        f"{first} is a torch tensor and {name} is ndarray; all arguments need one "
-        "kind, since the kind that comes in goes out"
+        f"{first} is torch.Tensor and {name} is numpy.ndarray; all arguments need "
+        "one kind, since the kind that comes in goes out"
     )
 
 

@@ -1,4 +1,4 @@
-"""CI's last line: the sum of both runs of tox, and what failed in either."""
+"""CI's last line: the sum of all runs of tox, and what failed in any."""
 
 import os
 import shutil
@@ -12,6 +12,7 @@ TOX = """#!/bin/sh
 case "$*" in
 "") echo "3 passed, 1 skipped"; {first} ;;
 "-e cuda") {second} ;;
+"-e tools") echo "5 passed, 0 failed" ;;
 esac
 """
 THIRTY = 'echo "30 passed, 0 failed"'
@@ -20,7 +21,7 @@ THIRTY = 'echo "30 passed, 0 failed"'
 @pytest.mark.parametrize(
     "first, second, code, last",
     [
-        (THIRTY, 'echo "12 passed, 0 failed"', 0, "42 passed, 0 failed"),
+        (THIRTY, 'echo "12 passed, 0 failed"', 0, "47 passed, 0 failed"),
         (THIRTY, 'echo "11 passed, 1 failed"; exit 1', 1, "41 passed, 1 failed"),
         (THIRTY, 'echo "ptxas is missing"; exit 1', 1, "30 passed, 1 failed"),
         # Done, but nothing says that a test was run, or which count it is.
@@ -29,7 +30,7 @@ THIRTY = 'echo "30 passed, 0 failed"'
         (f"{THIRTY}; {THIRTY}", "echo OK", 1, "60 passed, 1 failed"),
     ],
 )
-def test_the_counts_of_both_runs_are_added(tmp_path, first, second, code, last):
+def test_the_counts_of_all_runs_are_added(tmp_path, first, second, code, last):
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
     readme = "```sh\necho demo\n```\n```sh\necho grade\ntox\n```\n"

@@ -113,6 +113,166 @@ def test_refusals_leave_the_model_as_it_was():
     assert not any(isinstance(m, DeformConv2d) for m in model.modules())
     with pytest.raises(ValueError, match="model is itself a convolution"):
         deformable(nn.Conv2d(3, 3, 3), 1)
+    with pytest.raises(ValueError, match="none of the model's 0 plain convolutions$"):
+        deformable(nn.Sequential(nn.Linear(2, 2)), "*")
+
+
+def test_what_a_convolution_was_given_goes_with_it():
+    model = small()
+    conv = model[0]
+    conv.register_buffer("scale", torch.ones(2))
+    conv.register_buffer("hidden", torch.ones(1), persistent=False)
+    conv.register_parameter("gain", nn.Parameter(torch.ones(1)))
+    conv.add_module("quantiser", nn.Identity())
+    conv.tag = "mine"
+    state = model.state_dict()
+    deformable(model, "0")
+    for name in ("scale", "hidden", "gain", "quantiser", "tag"):
+        assert getattr(model[0], name) is getattr(conv, name)
+    model.load_state_dict(state)
+    assert "0.hidden" not in model.state_dict()
+    with pytest.raises(ValueError, match="2 was chosen and has 'offset', which is"):
+        model[2].offset = 3
+        deformable(model, "2")
+
+
+def test_subclasses_that_compute_what_a_convolution_does():
+    class Named(nn.Conv2d):
+        """As libraries have them, to set their own defaults."""
+
+        def __init__(self, *args):
+            super().__init__(*args, padding=1)
+
+    class Standardised(nn.Conv2d):
+        def forward(self, x):
+            return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+    class Inner(nn.Conv2d):
+        def _conv_forward(self, *args):
+            return super()._conv_forward(*args).relu()
+
+    model = nn.Sequential(
+        Named(3, 4, 3), Standardised(4, 4, 3), Inner(4, 4, 3), nn.Conv2d(4, 4, 3)
+    )
+    model[3].forward = lambda x: x
+    x, wanted = torch.randn(1, 3, 9, 9), copy.deepcopy(model[0])
+    assert deformable(model, 1) == ["0"]
+    torch.testing.assert_close(model[0](x), wanted(x))
+    for name, kind in (("1", "Standardised"), ("2", "Inner"), ("3", "Conv2d")):
+        text = f"{name} was chosen and is a {kind} with a forward of its own"
+        with pytest.raises(ValueError, match=text):
+            deformable(model, name)
+
+
+def test_a_parametrised_convolution_keeps_its_parametrisation():
+    """Its estimate of the norm, which each look in training mode changes, too."""
+    conv = nn.Conv2d(3, 4, 3)
+    nn.utils.parametrizations.spectral_norm(conv)
+    model, x = nn.Sequential(conv), torch.randn(1, 3, 9, 9)
+    wanted = copy.deepcopy(model).eval()(x)
+    parameters = dict(model.named_parameters())
+    deformable(model, "0")
+    assert model[0].parametrizations.weight[0].training
+    torch.testing.assert_close(model.eval()(x), wanted)
+    found = dict(model.named_parameters())
+    assert all(found[name] is p for name, p in parameters.items())
+    assert "0.parametrizations.weight.original" in found
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)))
+    text = r"0 was chosen and has hooks \(load_state_dict_pre_hooks\).*convert before"
+    with pytest.raises(ValueError, match=text):
+        deformable(model, "0")
+
+
+@pytest.mark.parametrize("container", [list, tuple, lambda m: dict(enumerate(m))])
+def test_a_convolution_in_a_python_list_would_stay(container):
+    model = small()
+    model.order = container([model[0], model[2]])
+    with pytest.raises(ValueError, match="0 was chosen and stands in the model.order"):
+        deformable(model, "0")
+    model.order = None
+    model[1].alias = [model[2]]
+    with pytest.raises(ValueError, match="2 was chosen and stands in 1.alias too"):
+        deformable(model, "2")
+    assert not any(isinstance(m, DeformConv2d) for m in model.modules())
+
+
+def test_convolutions_of_a_branch_are_no_convolutions_of_the_model():
+    model = small()
+    deformable(model, "0")
+    model[0].offset = nn.Sequential(nn.Conv2d(3, 18, 3, padding=1, stride=2))
+    assert "0.offset.0" not in deformable(model, "*")
+
+
+class Pack(nn.Module):
+    """torchvision's layer as models have it, with what computes its offsets."""
+
+    def __init__(self, kind, **settings):
+        super().__init__()
+        self.kind = kind
+        settings = {"stride": 2, "padding": 1, "dilation": 1, **settings}
+        self.conv = torchvision.ops.DeformConv2d(4, 6, 3, groups=2, **settings)
+        channels = 27 if kind in ("one", "tanh", "xy") else 18
+        self.steer = nn.Conv2d(4, 2 * channels, 3, bias=kind != "none", **settings)
+        if kind in ("two", "doubled"):
+            self.modulate = nn.Conv2d(4, 18, 3, **settings)
+
+    def forward(self, x):
+        out = self.steer(x)
+        if self.kind in ("two", "doubled"):
+            scale = 2 if self.kind == "doubled" else 1
+            return self.conv(x, out, scale * self.modulate(x).sigmoid())
+        if self.kind in ("none", "relu"):
+            return (
+                self.conv(x, out).relu() if self.kind == "relu" else self.conv(x, out)
+            )
+        offset, mask = out[:, :36], out[:, 36:]
+        if self.kind == "xy":
+            offset = offset.unflatten(1, (-1, 2)).flip(2).flatten(1, 2)
+        return self.conv(
+            x, offset, mask.tanh() if self.kind == "tanh" else mask.sigmoid()
+        )
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(
+    "kind, modulation",
+    [("none", None), ("one", "sigmoid"), ("two", "sigmoid"), ("doubled", "2sigmoid")],
+)
+def test_torchvision_s_layer_with_the_convolutions_beside_it(kind, modulation, device):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Pack(kind))
+    old, random = copy.deepcopy(model), torch.random.get_rng_state()
+    pack = model.to(device)[1]
+    assert deformable(model, "*.conv") == ["1"]
+    assert torch.equal(random, torch.random.get_rng_state())
+    layer = model[1]
+    assert type(layer) is DeformConv2d and layer.modulation == modulation
+    assert layer.offset_groups == 2 and layer.groups == 2
+    assert layer.weight is pack.conv.weight
+    if kind != "one":  # whose rows are two parameters now
+        assert layer.offset.weight is pack.steer.weight
+    if device == "cpu":
+        x = torch.randn(2, 3, 12, 12)
+        torch.testing.assert_close(model(x), old(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["tanh", "relu", "xy", "dilated", "more", "hooked"])
+def test_packs_that_are_none_are_refused_by_name(kind):
+    model = nn.Sequential(
+        Pack("one" if kind in ("dilated", "more", "hooked") else kind)
+    )
+    if kind == "dilated":
+        model[0].steer = nn.Conv2d(4, 54, 3, stride=2, dilation=2, padding=2)
+    elif kind == "more":
+        model[0].norm = nn.BatchNorm2d(6)
+    elif kind == "hooked":
+        model[0].steer.register_forward_hook(print)
+    before = model[0]
+    text = "0 was chosen and has hooks" if kind == "hooked" else "0 has torchvision's"
+    with pytest.raises(ValueError, match=text):
+        deformable(model, "0.conv")
+    assert model[0] is before
+    with pytest.raises(ValueError, match="conv is torchvision's DeformConv2d and its"):
+        deformable(before, "conv")
 
 
 def test_sigmoid_halves_and_no_mask_keeps():

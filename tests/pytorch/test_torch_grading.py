@@ -1,12 +1,13 @@
 """bfloat16: graded on torch tensors, for NumPy has none."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from refdcn.grading import Verdict, grade
-from refdcn.grading.cases import kept
+from refdcn.grading.expected.case import kept
 
 FILE = Path(__file__).parents[1] / "support" / "candidates" / "bfloat16.py"
 pytestmark = pytest.mark.torch
@@ -38,7 +39,8 @@ def test_positions_in_bfloat16_are_named():
     assert report.exit_code == 0
     said = "Imprecise in bfloat16, not counted: positions are in bfloat16."
     assert said in report.sentence
-    report.precision = "fp32"  # as declared beforehand: the same bounds
+    # as declared beforehand: the same bounds
+    report = replace(report, options=replace(report.options, precision="fp32"))
     assert report.exit_code == 1
     y = [f for f in report.findings if f.target == "y" and f.got is not None]
     assert y and {f.verdict for f in y} <= {Verdict.IMPRECISE, Verdict.CONVENTION}

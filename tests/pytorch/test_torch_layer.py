@@ -1,8 +1,9 @@
 """DeformConv2d, the learning rates of its branches, and what its taps do."""
 
 import copy
-import itertools
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import refdcn.torch
-from refdcn.torch import DeformConv2d, OffsetStatistics, parameter_groups
-from refdcn.torch.statistics import positions
+from refdcn.torch import DeformConv2d, parameter_groups
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +96,7 @@ def test_the_same_seed_gives_a_plain_convolution_s_weights():
     assert torch.equal(layer.bias, plain.bias)
 
 
+@pytest.mark.filterwarnings("ignore:.*random weights")
 def test_state():
     layer = DeformConv2d(2, 3, 3)
     assert list(layer.state_dict()) == [
@@ -111,19 +112,6 @@ def test_state():
     x = torch.randn(2, 2, 6, 6)
     assert torch.equal(layer(x), other(x))
     assert torch.equal(copy.deepcopy(layer)(x), other(x))
-
-
-def test_what_is_absent_keeps_its_values_and_half_a_branch_is_missing():
-    layer = DeformConv2d(2, 3, 3)
-    nn.init.constant_(layer.offset.bias, 0.25)
-    state = nn.Conv2d(2, 3, 3).state_dict()
-    layer.load_state_dict(state)
-    assert bool((layer.offset.bias == 0.25).all())
-    state["offset.bias"] = torch.zeros(18)
-    with pytest.raises(RuntimeError, match=r"Missing.*offset\.weight"):
-        layer.load_state_dict(state)
-    with pytest.raises(RuntimeError, match=r"Unexpected.*mask\.weight"):
-        DeformConv2d(2, 3, 3, modulation=None).load_state_dict(layer.state_dict())
 
 
 def test_reset_parameters_starts_the_branches_at_zero_again():
@@ -166,6 +154,7 @@ def test_a_padded_image_is_what_is_sampled():
     assert bool((y[0, 0, 1:] == 1).all())  # the padding, then the image
 
 
+@pytest.mark.filterwarnings("ignore:.*random weights")
 def test_every_parameter_gets_its_gradient():
     layer = DeformConv2d(2, 3, 3, padding=1, offset_groups=2).double()
     for parameter in layer.parameters():
@@ -208,6 +197,7 @@ def test_under_autocast_offsets_keep_their_digits():
          "in_channels = 4"),
         ({"offset_groups": 0}, ValueError, "offset_groups is 0"),
         ({"offset_groups": 2.0}, TypeError, "offset_groups is 2.0, a float"),
+        ({"feature_channels": 0}, ValueError, "feature_channels is 0; wanted the"),
         ({"groups": 3}, ValueError, "in_channels must be divisible by groups"),
         ({"padding_mode": "ones"}, ValueError, "padding_mode"),
     ],
@@ -222,7 +212,7 @@ def test_bad_input_is_named():
         DeformConv2d(4, 6, 3)(torch.zeros(1, 3, 5, 5))
     with pytest.raises(ValueError, match=r"x has shape \[5, 5\]"):
         DeformConv2d(4, 6, 3)(torch.zeros(5, 5))
-    with pytest.raises(TypeError, match="all arguments need one dtype"):
+    with pytest.raises(TypeError, match="x is torch.float32 and the layer's weight"):
         DeformConv2d(4, 6, 3).double()(torch.zeros(1, 4, 5, 5))
 
 
@@ -312,99 +302,91 @@ def test_every_parameter_is_in_one_group():
     torch.optim.Adam(plain)
 
 
+def names(model, groups):
+    """Of the parameters in each group."""
+    found = {id(p): name for name, p in model.named_parameters()}
+    return {g["name"]: [found[id(p)] for p in g["params"]] for g in groups}
+
+
+def test_norms_and_biases_without_weight_decay():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), DeformConv2d(4, 4, 3),
+        nn.LayerNorm([4, 2, 2]),
+    )  # fmt: skip
+    groups = parameter_groups(model, 0.1, weight_decay=0.05)
+    assert names(model, groups) == {
+        "main": ["0.weight", "2.weight"],
+        "branches": ["2.offset.weight", "2.mask.weight"],
+        "main_no_decay": [
+            "0.bias", "1.weight", "1.bias", "2.bias", "3.weight", "3.bias",
+        ],
+        "branches_no_decay": ["2.offset.bias", "2.mask.bias"],
+    }  # fmt: skip
+    assert [g["weight_decay"] for g in groups] == [0.05, 0.05, 0.0, 0.0]
+    assert [g["lr"] for g in groups] == pytest.approx([0.1, 0.01, 0.1, 0.01])
+    torch.optim.AdamW(groups)
+    assert all("weight_decay" not in g for g in parameter_groups(model, 0.1))
+
+
+def test_other_layers_branches_by_the_names_of_their_parameters():
+    model = nn.ModuleDict({"dcn": nn.ModuleDict({"conv_offset": nn.Conv2d(2, 27, 3)})})
+    model["body"] = DeformConv2d(2, 2, 3, modulation=None)
+    groups = parameter_groups(model, 1.0, branches="*conv_offset.*")
+    assert names(model, groups) == {
+        "main": ["body.weight", "body.bias"],
+        "branches": [
+            "dcn.conv_offset.weight", "dcn.conv_offset.bias", "body.offset.weight",
+            "body.offset.bias",
+        ],
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="pattern 'conv_offset', which fits none of"):
+        parameter_groups(model, 1.0, branches=["*conv_offset.*", "conv_offset"])
+
+
+def test_frozen_parameters_are_left_out_and_a_user_s_branch_is_found():
+    model = network()
+    model[0].requires_grad_(False)
+    model[2].mask.requires_grad_(False)
+    model[2].offset = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 18, 3))
+    found = names(model, parameter_groups(model, 1.0))
+    assert found["main"] == ["2.weight", "2.bias", "4.weight", "4.bias"]
+    assert found["branches"] == [
+        f"2.offset.{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")
+    ]
+    told = DeformConv2d(2, 2, 3, branches=False)
+    assert names(told, parameter_groups(told, 1.0))["branches"] == []
+
+
+def test_one_cycle_with_a_maximum_for_each_group():
+    """A single max_lr would give the branches the rate of the rest."""
+    model = network()
+    groups = parameter_groups(model, 0.1, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(groups)
+    maximal = [group["lr"] for group in groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, maximal, total_steps=5)
+    for _ in range(4):
+        main, branches, *_ = (group["lr"] for group in optimizer.param_groups)
+        assert branches == pytest.approx(0.1 * main)
+        optimizer.step()
+        schedule.step()
+
+
+def test_the_keys_for_mmengine_name_the_branches():
+    """A key there means the parameters whose name, behind a dot, contains it."""
+    page = Path(__file__).parents[2] / "docs" / "layer.md"
+    (block,) = re.findall(r"```python\n(optim_wrapper.*?)```", page.read_text(), re.S)
+    found: dict = {}
+    exec(block, found)
+    keys = found["optim_wrapper"]["paramwise_cfg"]["custom_keys"]
+    assert all(key == {"lr_mult": 0.1} for key in keys.values())
+    model = nn.ModuleDict({"body": network()})
+    groups = names(model, parameter_groups(model, 1.0))
+    fit = [n for n, _ in model.named_parameters() if any(k in f".{n}" for k in keys)]
+    assert fit == groups["branches"]
+
+
 @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
-@pytest.mark.parametrize("name", ["lr", "offset_lr"])
+@pytest.mark.parametrize("name", ["lr", "offset_lr", "weight_decay"])
 def test_rates_are_checked(name, bad):
     with pytest.raises(ValueError, match=f"^{name} is {bad}"):
         parameter_groups(network(), **{"lr": 0.1, "offset_lr": 0.1, name: bad})
-
-
-# OffsetStatistics
-
-
-def expected(layer, x):
-    """The same statistics, tap by tap."""
-    offset = layer.sampling(x)[0].detach()
-    size = layer.padded(x).shape[2:]
-    pads = layer.padding if layer.padding_mode == "zeros" else (0, 0)
-    distances, outside, at_rest = [], [], []
-    N, channels, *out = offset.shape
-    K = layer.kernel_size
-    for n, tap, p in itertools.product(
-        range(N), range(channels // 2), itertools.product(*map(range, out))
-    ):
-        taps = divmod(tap % (K[0] * K[1]), K[1])
-        dp = [float(offset[n, 2 * tap + axis, *p]) for axis in (0, 1)]
-        rest = [
-            layer.stride[a] * p[a] - pads[a] + layer.dilation[a] * taps[a]
-            for a in (0, 1)
-        ]
-        distances.append(math.hypot(*dp))
-        for found, move in ((outside, 1), (at_rest, 0)):
-            q = [r + move * d for r, d in zip(rest, dp, strict=True)]
-            found.append(not all(-1 < c < s for c, s in zip(q, size, strict=True)))
-    n = len(distances)
-    return sum(distances) / n, max(distances), sum(outside) / n, sum(at_rest) / n
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"padding": 1},
-        {"stride": (2, 1), "dilation": (1, 2), "padding": (3, 0), "offset_groups": 2},
-        {"padding": (2, 1), "padding_mode": "reflect"},
-    ],
-    ids=str,
-)
-def test_statistics_are_those_of_the_taps(settings):
-    layer = DeformConv2d(2, 3, (3, 2), **settings)
-    nn.init.normal_(layer.offset.weight)
-    model = nn.ModuleDict({"body": layer})
-    batches = torch.randn(2, 2, 2, 6, 7)
-    with OffsetStatistics(model) as statistics:
-        for x in batches:
-            layer(x)
-    layer(10 * batches[0])  # seen no longer
-    found = statistics.summaries()["body"]
-    assert found == pytest.approx(expected(layer, batches.flatten(0, 1)), rel=1e-5)
-
-
-def test_exploding_offsets_are_seen():
-    layer = DeformConv2d(1, 1, 3, padding=1)
-    with OffsetStatistics(nn.Sequential(layer)) as statistics:
-        layer(torch.rand(1, 1, 8, 8))
-        calm = statistics.summaries()["0"]
-        statistics.reset()
-        assert not statistics.summaries()
-        nn.init.constant_(layer.offset.bias, 1e6)
-        layer(torch.rand(1, 1, 8, 8))
-        exploded = statistics.summaries()["0"]
-        nn.init.constant_(layer.offset.bias, math.nan)
-        layer(torch.rand(1, 1, 8, 8))
-        layer(torch.rand(1, 1, 8, 8))
-        lost = statistics.summaries()["0"]
-    assert calm == (0, 0, calm.outside_at_rest, pytest.approx(1 - (22 / 24) ** 2))
-    assert exploded.outside == 1
-    assert exploded.mean == pytest.approx(math.sqrt(2) * 1e6)
-    assert lost.outside == 1
-    assert math.isnan(lost.mean) and math.isnan(lost.max)
-
-
-def test_statistics_change_nothing():
-    model = network()
-    x = torch.randn(2, 1, 6, 6)
-    y = model(x)
-    with OffsetStatistics(model):
-        watched = model(x)
-    assert torch.equal(y, watched)
-    assert not model[2].offset._forward_hooks
-    with pytest.raises(ValueError, match="model is a Linear with no DeformConv2d"):
-        OffsetStatistics(nn.Linear(1, 1))
-
-
-def test_positions_are_the_formula_s():
-    layer = DeformConv2d(1, 1, (2, 3), stride=(2, 1), padding=(1, 2), dilation=(3, 1))
-    q = positions(layer, torch.empty(1, 12, 4, 5))
-    assert q.shape == (6, 2, 4, 5)
-    # Tap (1, 2) of output (3, 4): stride * p - padding + dilation * (i, j).
-    assert q[5, :, 3, 4].tolist() == [2 * 3 - 1 + 3 * 1, 4 - 2 + 2]

@@ -27,6 +27,7 @@ from torch import nn  # noqa: E402
 from torch.export import Dim  # noqa: E402
 
 from refdcn.torch import (  # noqa: E402
+    DeformConv2d,
     accelerate_torchvision,
     deform_conv2d,
     torchvision_is_native,
@@ -228,3 +229,53 @@ def test_an_exported_program_goes_on_to_onnx(strict):
     proto = export(graph, (), 19)
     assert_standard(proto, 1, 19)
     assert_equal_within(runtime(proto, *arrays), arrays, WINDOWS)
+
+
+# --- The exporter of TorchScript, and opsets that have no such node ------------------
+
+
+def export_torchscript(model, x, opset, path):
+    axes = {0: "N", 2: "H", 3: "W"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model, (x,), path, dynamo=False, opset_version=opset,
+            input_names=["x"], output_names=["y"], dynamic_axes={"x": axes, "y": axes},
+        )  # fmt: skip
+    return onnx.load(path)
+
+
+@pytest.mark.parametrize("opset", [19, 20])
+@pytest.mark.parametrize(
+    "modulation, bias", [("2sigmoid", True), ("sigmoid", False), (None, True)]
+)
+def test_the_torchscript_exporter(tmp_path, opset, modulation, bias):
+    torch.manual_seed(0)
+    layer = DeformConv2d(
+        4, 6, 3, stride=2, padding=1, bias=bias, modulation=modulation, offset_groups=2
+    )
+    nn.init.normal_(layer.offset.weight, std=0.3)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), layer, nn.ReLU()).eval()
+    path = str(tmp_path / "model.onnx")
+    proto = export_torchscript(model, torch.randn(2, 3, 9, 8), opset, path)
+    assert_standard(proto, 1, opset)
+    for size in ((2, 3, 9, 8), (1, 3, 14, 11)):
+        x = torch.randn(size)
+        with torch.no_grad():
+            wanted = model(x)
+        got = torch.from_numpy(runtime(proto, x.numpy()))
+        assert (got - wanted).abs().max() <= 64 * 2 * U * (1 + wanted.abs().max())
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+@pytest.mark.parametrize("opset", [17, 18])
+def test_an_opset_without_the_node_is_refused(tmp_path, dynamo, opset):
+    model = nn.Sequential(DeformConv2d(3, 4, 3)).eval()
+    path, text = tmp_path / "model.onnx", f"opset_version is {opset}; .* needs 19"
+    with pytest.raises(Exception, match=text), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model, (torch.randn(1, 3, 6, 6),), path, dynamo=dynamo, verbose=False,
+            opset_version=opset,
+        )  # fmt: skip
+    assert not path.exists()

@@ -7,8 +7,8 @@ one dtype hold the same q, bit for bit, and only the roundings of their sums dif
 
 in any order of evaluation, with or without fused multiply-adds. The error of a tent is
 absolute, so each tent and slope counts as 1 on its cell. Both sums are the formula's:
-of the magnitudes, and of ones. `refdcn.grading.bounds` is tighter, and holds for
-targets that round positions differently.
+of the magnitudes, and of ones. `refdcn.grading.expected.bounds` is tighter, and holds
+for targets that round positions differently.
 """
 
 from unittest import mock

@@ -61,13 +61,13 @@ class Target:
 
     def deform_conv2d(self, *inputs, stride, padding, dilation):
         g = geometry(inputs, stride, padding, dilation)
-        return operator.forward(self.on, *inputs, g)
+        return operator.forward(self.on, inputs, g)
 
     def deform_conv2d_grad(self, grad_y, *inputs, stride, padding, dilation):
         g = geometry(inputs, stride, padding, dilation)
         return tuple(
             operator.backward(
-                self.on, grad_y, *inputs, g, (True,) * 5, self.deterministic
+                self.on, grad_y, inputs, g, (True,) * 5, self.deterministic
             )
         )
 

@@ -52,7 +52,7 @@ BARRIERS = SOURCE.count("cuda.syncthreads()")
 # Found as an address outside every array.
 OUTSIDE = {
     "rows below the padding": (
-        "q_y, q_x = T(t.H), T(-1)", "q_y, q_x = T(t.H + 1), T(-1)", 1,
+        "r_y, r_x = t.H, -1", "r_y, r_x = t.H + 1, -1", 1,
     ),
     "an output past the last": (
         "p = min(start + cuda.threadIdx.y, rows - 1)",

@@ -41,13 +41,15 @@ class Target:
     @classmethod
     def deform_conv2d(cls, *inputs, **windows):
         g = geometry(inputs, **windows)
-        return operator.forward(Simulated(), *cls.tensors(*inputs), g).numpy()
+        return operator.forward(Simulated(), cls.tensors(*inputs), g).numpy()
 
     @classmethod
     def deform_conv2d_grad(cls, grad_y, *inputs, **windows):
         g, needs = geometry(inputs, **windows), (True,) * 5
         given = cls.tensors(grad_y, *inputs)
-        grads = operator.backward(Simulated(), *given, g, needs, cls.deterministic)
+        grads = operator.backward(
+            Simulated(), given[0], given[1:], g, needs, cls.deterministic
+        )
         return tuple(a if a is None else a.numpy() for a in grads)
 
 
@@ -82,9 +84,9 @@ def test_half_types_are_single_precision_rounded_once(dtype):
 
     def both(tensors):
         *inputs, grad_y = tensors
-        y = operator.forward(Simulated(), *inputs, g)
+        y = operator.forward(Simulated(), inputs, g)
         needs = (True,) * 5
-        return [y, *operator.backward(Simulated(), grad_y, *inputs, g, needs, True)]
+        return [y, *operator.backward(Simulated(), grad_y, inputs, g, needs, True)]
 
     for half, single in zip(both(given), both([a.float() for a in given]), strict=True):
         assert half.dtype == dtype and torch.equal(half, single.to(dtype))

@@ -517,6 +517,9 @@ def mixed(op):
         op(x, offset.float(), *rest)
     except (TypeError, ValueError) as error:
         assert "offset" in str(error), error
+    except RuntimeError as error:  # torchvision's type; its own text names no argument
+        if "offset is float32 and x is float64" not in str(error):
+            raise
     else:
         raise AssertionError("accepted")
 

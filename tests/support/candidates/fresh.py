@@ -6,7 +6,7 @@ catalogue must not hold them.
 
 import numpy as np
 
-from refdcn.grading.operator import hat
+from refdcn.grading.catalogue.steps import hat
 
 
 def paired_columns(s):

@@ -43,8 +43,8 @@ def shifted(step_at):
     """d offset with the slope of a cell chosen by `step_at(q)`."""
 
     def change(grads, arguments, windows):
-        from refdcn.grading.cases import Case, offset_shape
-        from refdcn.grading.oracle import one_sided, positions
+        from refdcn.grading.expected.case import Case, offset_shape
+        from refdcn.grading.expected.oracle import one_sided, positions
 
         grad_y, *inputs = arguments
         c = Case("", "", *inputs, **windows, grad_y=grad_y)

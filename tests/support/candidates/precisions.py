@@ -28,8 +28,8 @@ def texture_positions(x, offset, *rest, **windows):
 
 
 def inside_only(x, offset, weight, mask, bias, **windows):
-    from refdcn.grading.cases import Case
-    from refdcn.grading.oracle import border
+    from refdcn.grading.expected.case import Case
+    from refdcn.grading.expected.oracle import border
 
     c = Case("", "", x, offset, weight, mask, bias, **windows)
     return right(*border(c, "inside").inputs, **windows)
@@ -43,7 +43,7 @@ def no_groups(x, offset, weight, mask, bias, **windows):
 
 def evaluated(edits, *inputs, **windows):
     """The operator with some steps rounded."""
-    from refdcn.grading.operator import functions
+    from refdcn.grading.catalogue.steps import functions
 
     return functions(edits)[0](*inputs, **windows)
 

@@ -1,0 +1,1 @@
+"""Implementations of refdcn's own, called as a candidate is called."""

@@ -1,0 +1,1 @@
+"""Mistakes by name, each an edit of one step of the operator."""

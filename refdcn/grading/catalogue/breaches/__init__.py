@@ -1,0 +1,1 @@
+"""Operators that compute what is right and break the contract."""

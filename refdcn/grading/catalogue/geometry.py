@@ -1,0 +1,191 @@
+"""Mistakes in where the taps lie: stride, padding, dilation, shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from refdcn.grading.catalogue.mistake import Mistake, add
+from refdcn.grading.catalogue.steps import State
+from refdcn.grading.expected.case import Array
+
+MISTAKES: list[Mistake] = []
+
+
+def windows(**change: Callable[[Any], tuple[float, float]]) -> Callable[[State], None]:
+    """Taps laid out with other strides, paddings or dilations."""
+
+    def edit(s: State) -> None:
+        z = s.z
+        (sy, sx), (py, px), (dy, dx) = (
+            change[k](z) if k in change else getattr(z, k)
+            for k in ("stride", "padding", "dilation")
+        )
+        u, v = np.indices(s.out)
+        i, j = np.indices((z.K_h, z.K_w)).reshape(2, s.K, 1, 1)
+        s.by, s.bx = sy * u - py + dy * i, sx * v - px + dx * j
+
+    return edit
+
+
+def moved(f: Callable[[State], tuple[Any, Any]]) -> Callable[[State], None]:
+    """Taps moved by (rows, columns)."""
+
+    def edit(s: State) -> None:
+        dy, dx = f(s)
+        s.by, s.bx = s.by + dy, s.bx + dx
+
+    return edit
+
+
+def geometry(name: str, text: str, edit: Callable[[State], None]) -> None:
+    """A mistake in where taps lie."""
+    add(MISTAKES, "geometry", "grid", name, text, edit)
+
+
+for key in ("stride", "padding", "dilation"):
+    geometry(
+        f"{key} swapped",
+        f"the two {key}s are exchanged",
+        windows(**{key: lambda z, k=key: getattr(z, k)[::-1]}),
+    )
+    geometry(
+        f"{key} of rows",
+        f"the {key} of the rows is used for both axes",
+        windows(**{key: lambda z, k=key: (getattr(z, k)[0],) * 2}),
+    )
+    geometry(
+        f"{key} of columns",
+        f"the {key} of the columns is used for both axes",
+        windows(**{key: lambda z, k=key: (getattr(z, k)[1],) * 2}),
+    )
+geometry(
+    "dilation ignored", "the dilation is ignored", windows(dilation=lambda z: (1, 1))
+)
+geometry("padding ignored", "the padding is ignored", windows(padding=lambda z: (0, 0)))
+geometry("stride ignored", "the stride is ignored", windows(stride=lambda z: (1, 1)))
+geometry(
+    "padding doubled",
+    "the padding is applied twice",
+    windows(padding=lambda z: (2 * z.padding[0], 2 * z.padding[1])),
+)
+geometry(
+    "padding added",
+    "the padding is added, not subtracted",
+    windows(padding=lambda z: (-z.padding[0], -z.padding[1])),
+)
+geometry(
+    "same padding",
+    "the padding is half the kernel, whatever is passed",
+    windows(padding=lambda z: (z.K_h // 2, z.K_w // 2)),
+)
+geometry(
+    "stride for dilation",
+    "the stride is used as dilation",
+    windows(dilation=lambda z: z.stride),
+)
+geometry(
+    "dilation for stride",
+    "the dilation is used as stride",
+    windows(stride=lambda z: z.dilation),
+)
+geometry(
+    "padding by stride",
+    "the padding is multiplied by the stride",
+    windows(padding=lambda z: tuple(np.multiply(z.padding, z.stride))),
+)
+geometry(
+    "centred taps",
+    "taps are centred on the kernel",
+    moved(
+        lambda s: (
+            -s.z.dilation[0] * ((s.z.K_h - 1) // 2),
+            -s.z.dilation[1] * ((s.z.K_w - 1) // 2),
+        )
+    ),
+)
+geometry(
+    "half pixel", "positions are shifted by half a pixel", moved(lambda s: (0.5, 0.5))
+)
+geometry(
+    "minus half pixel",
+    "positions are shifted by minus half a pixel",
+    moved(lambda s: (-0.5, -0.5)),
+)
+geometry("one row late", "positions are one row too low", moved(lambda s: (1, 0)))
+geometry(
+    "one column late", "positions are one column too far right", moved(lambda s: (0, 1))
+)
+geometry("one early", "positions are one pixel up and left", moved(lambda s: (-1, -1)))
+
+
+def tap_exchanged(s: State) -> None:
+    """The tap's row steps along columns, and its column along rows."""
+    i, j = np.indices((s.z.K_h, s.z.K_w)).reshape(2, s.K, 1, 1)
+    s.by = s.by + s.z.dilation[0] * (j - i)
+    s.bx = s.bx + s.z.dilation[1] * (i - j)
+
+
+geometry(
+    "taps transposed",
+    "the tap's row and column are exchanged in its position",
+    tap_exchanged,
+)
+
+
+def exchanged(s: State) -> None:
+    """The output's row steps along columns, and its column along rows."""
+    u, v = np.indices(s.out)
+    s.by = s.by + s.z.stride[0] * (v - u)
+    s.bx = s.bx + s.z.stride[1] * (u - v)
+
+
+geometry(
+    "output transposed",
+    "the output's row and column are exchanged in positions",
+    exchanged,
+)
+
+
+def positions(name: str, text: str, f: Callable[[State], tuple[Any, Any]]) -> None:
+    """A mistake in the finished position."""
+
+    def edit(s: State) -> None:
+        s.qy, s.qx = f(s)
+
+    add(MISTAKES, "geometry", "position", name, text, edit)
+
+
+def corners_scale(q: Array, n: int) -> Array:
+    """align_corners mixed up: [0, n - 1] stretched to [0, n]."""
+    return np.asarray(q * n / max(n - 1, 1))
+
+
+positions(
+    "align corners",
+    "positions are scaled as with the wrong align_corners",
+    lambda s: (corners_scale(s.qy, s.z.H), corners_scale(s.qx, s.z.W)),
+)
+positions(
+    "align corners off",
+    "positions are scaled and shifted as align_corners=False",
+    lambda s: (
+        (s.qy * s.z.H / max(s.z.H - 1, 1)) - 0.5,
+        (s.qx * s.z.W / max(s.z.W - 1, 1)) - 0.5,
+    ),
+)
+positions(
+    "position swapped",
+    "the sample is read at (x, y) instead of (y, x)",
+    lambda s: (s.qx, s.qy),
+)
+positions(
+    "dilated offset and tap",
+    "the offset is dilated with the tap, from the corner",
+    lambda s: (
+        s.by + s.dp[:, :, :, 0] * s.z.dilation[0] * s.z.stride[0],
+        s.bx + s.dp[:, :, :, 1] * s.z.dilation[1] * s.z.stride[1],
+    ),
+)

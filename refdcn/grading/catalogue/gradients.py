@@ -1,0 +1,358 @@
+"""Mistakes in one gradient; the forward result is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from refdcn.grading.catalogue.geometry import windows
+from refdcn.grading.catalogue.groups import part
+from refdcn.grading.catalogue.mistake import Mistake, add
+from refdcn.grading.catalogue.steps import State, hat, interpolate
+from refdcn.grading.expected.case import Array
+
+MISTAKES: list[Mistake] = []
+
+
+def gradient(of: str, name: str, text: str, f: Callable[[State], Any]) -> None:
+    """A mistake in one gradient; the forward result is right."""
+
+    def edit(s: State) -> None:
+        s.grads[of] = np.asarray(f(s))
+
+    add(
+        MISTAKES,
+        "gradients",
+        "backward",
+        f"d {of} {name}",
+        f"the gradient of {of} {text}",
+        edit,
+    )
+
+
+def gm(s: State) -> Array:
+    """The gradient of an unmodulated sample."""
+    return np.asarray(s.g * s.m[:, :, None])
+
+
+def over_channels(s: State, g: Array, only: Any = slice(None)) -> Array:
+    """d offset with another upstream gradient."""
+    slopes = interpolate(s, s.sy, s.tx), interpolate(s, s.ty, s.sx)
+    return np.stack([(g * d)[:, :, only].sum(2) for d in slopes], 3)
+
+
+def spread_back(s: State, g: Array, ty: Array, tx: Array) -> Array:
+    """d x with other factors."""
+    factors = "ngckuv,ngkuvh,ngkuvw->ngchw"
+    return np.asarray(np.einsum(factors, g, ty, tx, optimize=True))
+
+
+def times(of: str, factor: float) -> Callable[[State], Any]:
+    """One gradient multiplied by a number."""
+    return lambda s: factor * s.grads[of]
+
+
+def everywhere() -> None:
+    """Mistakes that any gradient can have."""
+    ways = (("zero", "0", 0), ("negated", "negated", -1), ("doubled", "doubled", 2))
+    for of in ("x", "offset", "weight", "mask", "bias"):
+        for name, text, factor in (*ways, ("halved", "halved", 0.5)):
+            gradient(of, name, f"is {text}", times(of, factor))
+
+
+everywhere()
+gradient(
+    "mask",
+    "without weight",
+    "lacks the weight",
+    lambda s: (s.S * s.go.sum((1, 2))[:, None, None, None]).sum(2),
+)
+gradient(
+    "mask",
+    "without grad_y",
+    "lacks grad_y",
+    lambda s: (
+        s.S
+        * np.einsum("bock->bck", s.w).reshape(s.z.offset_groups, -1, s.K)[
+            None, :, :, :, None, None
+        ]
+    ).sum(2),
+)
+gradient(
+    "mask", "times mask", "is multiplied by the mask", lambda s: s.grads["mask"] * s.m
+)
+gradient(
+    "mask",
+    "first channel",
+    "uses the first channel only",
+    lambda s: (s.g * s.S)[:, :, 0],
+)
+gradient(
+    "mask",
+    "of group 0",
+    "is that of offset group 0 in every group",
+    lambda s: np.repeat(s.grads["mask"][:, :1], s.z.offset_groups, 1),
+)
+gradient(
+    "mask",
+    "mean",
+    "is a mean over channels, not a sum",
+    lambda s: s.grads["mask"] / s.S.shape[2],
+)
+gradient(
+    "offset",
+    "swapped",
+    "is written as (x, y); the definition is (y, x)",
+    lambda s: s.grads["offset"][:, :, :, ::-1],
+)
+gradient(
+    "offset",
+    "planar",
+    "is written as all y then all x",
+    lambda s: s.grads["offset"].swapaxes(2, 3).reshape(s.grads["offset"].shape),
+)
+gradient("offset", "without mask", "lacks the mask", lambda s: over_channels(s, s.g))
+gradient(
+    "offset",
+    "mask squared",
+    "has the mask twice",
+    lambda s: over_channels(s, gm(s) * s.m[:, :, None]),
+)
+gradient(
+    "offset",
+    "first channel",
+    "uses the first channel only",
+    lambda s: over_channels(s, gm(s), slice(0, 1)),
+)
+gradient(
+    "offset",
+    "last channel",
+    "keeps only the last channel's term",
+    lambda s: over_channels(s, gm(s), slice(-1, None)),
+)
+gradient(
+    "offset",
+    "by stride",
+    "is multiplied by the stride",
+    lambda s: s.grads["offset"] * np.array(s.z.stride)[:, None, None],
+)
+gradient(
+    "offset",
+    "by dilation",
+    "is multiplied by the dilation",
+    lambda s: s.grads["offset"] * np.array(s.z.dilation)[:, None, None],
+)
+gradient(
+    "offset",
+    "of group 0",
+    "is 0 beyond offset group 0",
+    lambda s: part(s.grads["offset"], 1, 1),
+)
+gradient(
+    "offset",
+    "rows only",
+    "is 0 along columns",
+    lambda s: s.grads["offset"] * np.array([1, 0])[:, None, None],
+)
+gradient(
+    "offset",
+    "columns only",
+    "is 0 along rows",
+    lambda s: s.grads["offset"] * np.array([0, 1])[:, None, None],
+)
+gradient(
+    "offset",
+    "nan at integers",
+    "is NaN at integer positions",
+    lambda s: np.where(
+        np.stack([s.qy == np.floor(s.qy), s.qx == np.floor(s.qx)], 3),
+        np.nan,
+        s.grads["offset"],
+    ),
+)
+
+
+def inside(s: State) -> Array:
+    """Whether all four corners lie in the image: [N, og, K, 1, H_out, W_out]."""
+    ok = (s.qy >= 0) & (s.qy <= s.z.H - 1) & (s.qx >= 0) & (s.qx <= s.z.W - 1)
+    return np.asarray(ok[:, :, :, None])
+
+
+def difference(s: State) -> Array:
+    """Half of S(q + 1) - S(q - 1) along each axis."""
+    found = []
+    for axis in (0, 1):
+        ends = []
+        for step in (-1.0, 1.0):
+            ty = hat(s.qy + step * (axis == 0), s.z.H)[0]
+            tx = hat(s.qx + step * (axis == 1), s.z.W)[0]
+            ends.append(
+                np.einsum("ngchw,ngkuvh,ngkuvw->ngckuv", s.x, ty, tx, optimize=True)
+            )
+        found.append((gm(s) * (ends[1] - ends[0]) / 2).sum(2))
+    return np.stack(found, 3)
+
+
+gradient(
+    "offset",
+    "zero at border",
+    "is 0 where a corner is outside the image",
+    lambda s: s.grads["offset"] * inside(s),
+)
+gradient(
+    "offset", "finite difference", "is a central difference over two pixels", difference
+)
+gradient(
+    "x", "without mask", "lacks the mask", lambda s: spread_back(s, s.g, s.ty, s.tx)
+)
+gradient(
+    "x",
+    "nearest",
+    "goes to the nearest pixel only",
+    lambda s: spread_back(
+        s, gm(s), hat(np.round(s.qy), s.z.H)[0], hat(np.round(s.qx), s.z.W)[0]
+    ),
+)
+gradient(
+    "x",
+    "floor",
+    "goes to the pixel at floor(q) only",
+    lambda s: spread_back(
+        s, gm(s), hat(np.floor(s.qy), s.z.H)[0], hat(np.floor(s.qx), s.z.W)[0]
+    ),
+)
+gradient(
+    "x",
+    "clamped",
+    "is clamped onto the border",
+    lambda s: spread_back(
+        s,
+        gm(s),
+        hat(np.clip(s.qy, 0, s.z.H - 1), s.z.H)[0],
+        hat(np.clip(s.qx, 0, s.z.W - 1), s.z.W)[0],
+    ),
+)
+gradient(
+    "x",
+    "first tap",
+    "has the last tap only: taps overwrite each other",
+    lambda s: spread_back(s, gm(s)[:, :, :, -1:], s.ty[:, :, -1:], s.tx[:, :, -1:]),
+)
+gradient(
+    "x", "of group 0", "is 0 beyond offset group 0", lambda s: part(s.grads["x"], 1, 1)
+)
+gradient(
+    "x",
+    "inside only",
+    "is 0 from samples with a corner outside",
+    lambda s: spread_back(s, gm(s) * inside(s).swapaxes(2, 3), s.ty, s.tx),
+)
+gradient(
+    "x",
+    "transposed",
+    "has rows and columns exchanged",
+    lambda s: s.grads["x"].swapaxes(-1, -2).reshape(s.grads["x"].shape),
+)
+gradient(
+    "x",
+    "batch rolled",
+    "is that of the next image",
+    lambda s: np.roll(s.grads["x"], -1, 0),
+)
+gradient(
+    "weight",
+    "without mask",
+    "lacks the mask",
+    lambda s: np.einsum("nbouv,nbckuv->bock", s.go, s.S.reshape(s.col.shape)),
+)
+gradient(
+    "weight",
+    "mean",
+    "is a mean over the batch, not a sum",
+    lambda s: s.grads["weight"] / max(1, s.z.N),
+)
+gradient(
+    "weight",
+    "mean of places",
+    "is a mean over output pixels",
+    lambda s: s.grads["weight"] / (s.out[0] * s.out[1]),
+)
+gradient(
+    "weight",
+    "column-major",
+    "has its taps column by column",
+    lambda s: (
+        s.grads["weight"]
+        .reshape(*s.w.shape[:3], s.z.K_h, s.z.K_w)
+        .swapaxes(3, 4)
+        .reshape(s.w.shape)
+    ),
+)
+gradient(
+    "weight",
+    "flipped",
+    "has its taps in reverse order",
+    lambda s: s.grads["weight"][..., ::-1],
+)
+gradient(
+    "weight",
+    "last image",
+    "is that of the last image only",
+    lambda s: np.einsum("nbouv,nbckuv->bock", s.go[-1:], s.col[-1:]),
+)
+gradient(
+    "weight",
+    "first image",
+    "is that of the first image only",
+    lambda s: np.einsum("nbouv,nbckuv->bock", s.go[:1], s.col[:1]),
+)
+gradient(
+    "weight",
+    "group 0",
+    "is that of group 0 in every group",
+    lambda s: np.repeat(s.grads["weight"][:1], s.z.groups, 0),
+)
+gradient(
+    "weight",
+    "padding of rows",
+    "uses the padding of the rows for both axes",
+    lambda s: _other_window(s, padding=lambda z: (z.padding[0],) * 2),
+)
+gradient(
+    "weight",
+    "stride of rows",
+    "uses the stride of the rows for both axes",
+    lambda s: _other_window(s, stride=lambda z: (z.stride[0],) * 2),
+)
+gradient(
+    "bias",
+    "mean",
+    "is a mean over the batch",
+    lambda s: s.grads["bias"] / max(1, s.z.N),
+)
+gradient(
+    "bias",
+    "first image",
+    "is that of the first image",
+    lambda s: s.go[:1].sum((0, 3, 4)).reshape(-1),
+)
+gradient(
+    "bias",
+    "one place",
+    "is that of the first output pixel",
+    lambda s: s.go[..., 0, 0].sum(0).reshape(-1),
+)
+
+
+def _other_window(s: State, **change: Any) -> Array:
+    """d weight with the taps laid out otherwise."""
+    t = SimpleNamespace(**vars(s))
+    windows(**change)(t)
+    ty = hat(t.by + s.dp[:, :, :, 0], s.z.H)[0]
+    tx = hat(t.bx + s.dp[:, :, :, 1], s.z.W)[0]
+    S = np.einsum("ngchw,ngkuvh,ngkuvw->ngckuv", s.x, ty, tx, optimize=True)
+    col = (S * s.m[:, :, None]).reshape(s.col.shape)
+    return np.asarray(np.einsum("nbouv,nbckuv->bock", s.go, col))

@@ -1,0 +1,258 @@
+"""Mistakes in the sum over channels and taps, in groups, bias and the ends of axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from refdcn.grading.catalogue.mistake import Mistake, add, put
+from refdcn.grading.catalogue.steps import State
+from refdcn.grading.expected.case import Array
+
+MISTAKES: list[Mistake] = []
+
+
+def result(
+    name: str,
+    text: str,
+    f: Callable[[State], Array],
+    kind: str = "tails",
+    step: str = "finish",
+) -> None:
+    """A mistake in the finished sum."""
+    add(MISTAKES, kind, step, name, text, put("y", f))
+
+
+def part(a: Array, axis: int, first: int) -> Array:
+    """Zero from index `first` on along `axis`."""
+    b = a.copy()
+    b[(slice(None),) * axis + (slice(first, None),)] = 0
+    return b
+
+
+def whole_blocks(n: int, block: int) -> int:
+    """n rounded down to a multiple."""
+    return n - n % block
+
+
+def unwritten(axis: int, block: int) -> Callable[[State], Array]:
+    """The result without what lies beyond whole blocks of an axis."""
+    return lambda s: part(s.y, axis, whole_blocks(s.y.shape[axis], block))
+
+
+def ended(axis: int, first: int) -> Callable[[State], Array]:
+    """The result without what lies from `first` on."""
+    return lambda s: part(s.y, axis, first)
+
+
+def narrowed(block: int) -> Callable[[State], Array]:
+    """The columns without the channels beyond whole blocks."""
+    return lambda s: part(s.col, 2, whole_blocks(s.col.shape[2], block))
+
+
+def tails() -> None:
+    """Ends of axes that a blocked loop forgets."""
+    axes = ("images", "output channels", "output rows", "output columns")
+    for axis, what in enumerate(axes):
+        for block in (4, 8, 16, 32) if axis else ():
+            text = f"{what} beyond the last multiple of {block} are not written"
+            result(f"{what} mod {block}", text, unwritten(axis, block))
+        text = f"{what} from 32 on are not written"
+        result(f"{what} from 32", text, ended(axis, 32))
+    for block in (2, 4, 8):
+        text = f"input channels beyond the last multiple of {block} of a group are lost"
+        name = f"input channels mod {block}"
+        add(MISTAKES, "tails", "columns", name, text, put("col", narrowed(block)))
+
+
+tails()
+add(
+    MISTAKES,
+    "groups",
+    "columns",
+    "first channel only",
+    "only the first channel of a group is used",
+    put("col", lambda s: part(s.col, 2, 1)),
+)
+add(
+    MISTAKES,
+    "groups",
+    "columns",
+    "last tap lost",
+    "the last tap is not summed",
+    put("col", lambda s: part(s.col, 3, s.K - 1)),
+)
+add(
+    MISTAKES,
+    "groups",
+    "columns",
+    "nine taps",
+    "taps beyond the ninth are not summed",
+    put("col", lambda s: part(s.col, 3, 9)),
+)
+add(
+    MISTAKES,
+    "groups",
+    "columns",
+    "first tap only",
+    "only the first tap is summed",
+    put("col", lambda s: part(s.col, 3, 1)),
+)
+
+
+def interleaved(s: State) -> None:
+    """Channel c uses offset group c % og instead of c // (C / og)."""
+    s.x = s.image.reshape(s.z.N, -1, s.z.offset_groups, s.z.H, s.z.W).swapaxes(1, 2)
+
+
+def restore(s: State) -> None:
+    """The samples of interleaved channels, back in channel order."""
+    N, og, C, K, *out = s.S.shape
+    S = (s.S * s.m[:, :, None]).swapaxes(1, 2)
+    s.col = S.reshape(s.col.shape)
+
+
+MISTAKES.append(
+    Mistake(
+        "groups",
+        "offset groups interleaved",
+        "channel c uses offset group c % offset_groups; the definition gives each "
+        "group a run of channels",
+        (("read", interleaved), ("columns", restore)),
+    )
+)
+add(
+    MISTAKES,
+    "groups",
+    "columns",
+    "weight groups interleaved",
+    "weight group b reads channels b, b + groups, ...; the definition gives it a run",
+    put(
+        "col",
+        lambda s: s.col.reshape(s.z.N, -1, s.z.groups, s.K, *s.out).swapaxes(1, 2),
+    ),
+)
+add(
+    MISTAKES,
+    "groups",
+    "columns",
+    "groups ignored",
+    "every output reads the channels of group 0",
+    put("col", lambda s: np.repeat(s.col[:, :1], s.z.groups, 1)),
+)
+add(
+    MISTAKES,
+    "groups",
+    "columns",
+    "groups reversed",
+    "weight groups read channel runs in reverse",
+    put("col", lambda s: s.col[:, ::-1]),
+)
+result(
+    "output groups interleaved",
+    "output channels of groups are interleaved",
+    lambda s: (
+        (s.y - s.b[:, None, None])
+        .reshape(s.z.N, s.z.groups, -1, *s.out)
+        .swapaxes(1, 2)
+        .reshape(s.y.shape)
+        + s.b[:, None, None]
+    ),
+    "groups",
+)
+result(
+    "bias missing",
+    "the bias is not added",
+    lambda s: s.y - s.b[:, None, None],
+    "groups",
+)
+result(
+    "bias doubled",
+    "the bias is added twice",
+    lambda s: s.y + s.b[:, None, None],
+    "groups",
+)
+result(
+    "bias per tap",
+    "the bias is added once a tap",
+    lambda s: s.y + (s.K - 1) * s.b[:, None, None],
+    "groups",
+)
+result(
+    "bias negated",
+    "the bias is subtracted",
+    lambda s: s.y - 2 * s.b[:, None, None],
+    "groups",
+)
+result(
+    "bias first only",
+    "the first channel's bias is added everywhere",
+    lambda s: s.y + (s.b[0] - s.b)[:, None, None],
+    "groups",
+)
+result(
+    "bias reversed",
+    "the bias is read in reverse order",
+    lambda s: s.y + (s.b[::-1] - s.b)[:, None, None],
+    "groups",
+)
+result(
+    "bias per group",
+    "every group uses the bias of group 0",
+    lambda s: (
+        s.y + (np.tile(s.b[: s.z.C_out // s.z.groups], s.z.groups) - s.b)[:, None, None]
+    ),
+    "groups",
+)
+result("relu", "a relu is left in", lambda s: np.maximum(s.y, 0), "groups")
+result(
+    "mean of taps",
+    "the sum over taps is a mean",
+    lambda s: (s.y - s.b[:, None, None]) / s.K + s.b[:, None, None],
+    "groups",
+)
+result(
+    "mean of channels",
+    "the sum over channels is a mean",
+    lambda s: (s.y - s.b[:, None, None]) / s.w.shape[2] + s.b[:, None, None],
+    "groups",
+)
+result("negated result", "the result is negated", lambda s: -s.y, "groups")
+result(
+    "doubled result",
+    "the sum is doubled",
+    lambda s: 2 * s.y - s.b[:, None, None],
+    "groups",
+)
+result("batch reversed", "images are in reverse order", lambda s: s.y[::-1], "groups")
+result(
+    "batch rolled",
+    "image n holds the result of image n + 1",
+    lambda s: np.roll(s.y, -1, 0),
+    "groups",
+)
+result(
+    "columns reversed",
+    "output columns are in reverse order",
+    lambda s: s.y[..., ::-1],
+    "groups",
+)
+result(
+    "rows reversed",
+    "output rows are in reverse order",
+    lambda s: s.y[..., ::-1, :],
+    "groups",
+)
+result(
+    "batch averaged",
+    "every image holds the mean over the batch",
+    lambda s: np.repeat(s.y.sum(0, keepdims=True) / max(1, s.z.N), s.z.N, 0),
+    "groups",
+)
+result(
+    "channels rolled",
+    "output channels are shifted by one",
+    lambda s: np.roll(s.y, 1, 1),
+    "groups",
+)

@@ -1,0 +1,301 @@
+"""Mistakes in reading the inputs: channel orders, taps, groups, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from refdcn.grading.catalogue.mistake import Mistake, add, both, put
+from refdcn.grading.catalogue.steps import State
+from refdcn.grading.expected.case import Array
+
+MISTAKES: list[Mistake] = []
+
+
+def split(s: State, *order: str) -> Array:
+    """The offset's channels read in another order: g group, i, j tap, d axis."""
+    z = s.z
+    sizes = {"g": z.offset_groups, "i": z.K_h, "j": z.K_w, "d": 2}
+    a = s.offset.reshape(z.N, *(sizes[k] for k in order), *s.out)
+    a = a.transpose(0, *(1 + order.index(k) for k in "gijd"), 5, 6)
+    return np.asarray(a.reshape(z.N, z.offset_groups, s.K, 2, *s.out))
+
+
+def tap_major(s: State, a: Array) -> Array:
+    """[N, og, K, H_out, W_out] with taps read column by column."""
+    N, og, K, *out = a.shape
+    return a.reshape(N, og, s.z.K_w, s.z.K_h, *out).swapaxes(2, 3).reshape(a.shape)
+
+
+def pitched(s: State, planes: Array, pitch: int) -> Array:
+    """Planes [..., H_out, W_out] indexed as u * pitch + v in flat memory."""
+    h, w = s.out
+    u, v = np.indices((h, w))
+    flat = np.concatenate([planes.reshape(-1), np.zeros(h * pitch + w)])
+    start = np.arange(planes[..., 0, 0].size) * (h * w)
+    at = start[:, None, None] + u * pitch + v
+    return np.asarray(flat[at].reshape(planes.shape))
+
+
+def axes(dy: float, dx: float) -> Callable[[State], None]:
+    """Offsets multiplied along each axis."""
+    return put("dp", lambda s: s.dp * np.array([dy, dx])[:, None, None])
+
+
+def weight_as(s: State) -> Array:
+    """[b, o, c, K_h, K_w]."""
+    return np.asarray(s.w.reshape(*s.w.shape[:3], s.z.K_h, s.z.K_w))
+
+
+def reweigh(f: Callable[[Array], Array]) -> Callable[[State], None]:
+    """An edit of the weight's taps."""
+    return put("w", lambda s: f(weight_as(s)).reshape(s.w.shape))
+
+
+def layout(name: str, text: str, edit: Callable[[State], Any]) -> None:
+    """A layout mistake: it is made while reading the inputs."""
+    add(MISTAKES, "layout", "read", name, text, edit)
+
+
+layout(
+    "xy",
+    "offsets are read as (x, y); the definition is (y, x)",
+    put("dp", lambda s: s.dp[:, :, :, ::-1]),
+)
+layout(
+    "planar",
+    "offsets are read as all y then all x of a group; the definition "
+    "interleaves (y, x) tap by tap",
+    put("dp", lambda s: split(s, "g", "d", "i", "j")),
+)
+layout(
+    "planar xy",
+    "offsets are read as all x then all y of a group",
+    put("dp", lambda s: split(s, "g", "d", "i", "j")[:, :, :, ::-1]),
+)
+layout(
+    "planar all",
+    "offsets are read as all y of all groups, then all x",
+    put("dp", lambda s: split(s, "d", "g", "i", "j")),
+)
+layout(
+    "planar all xy",
+    "offsets are read as all x of all groups, then all y",
+    put("dp", lambda s: split(s, "d", "g", "i", "j")[:, :, :, ::-1]),
+)
+layout(
+    "tap before group",
+    "offset channels are read as (tap, group, axis); the "
+    "definition is (group, tap, axis)",
+    put("dp", lambda s: split(s, "i", "j", "g", "d")),
+)
+layout(
+    "offset column-major",
+    "offset taps are read column by column; the definition is row-major",
+    put("dp", lambda s: split(s, "g", "j", "i", "d")),
+)
+layout(
+    "mask column-major",
+    "mask taps are read column by column; the definition is row-major",
+    put("m", lambda s: tap_major(s, s.m)),
+)
+layout(
+    "both column-major",
+    "offset and mask taps are read column by column",
+    both(
+        put("dp", lambda s: split(s, "g", "j", "i", "d")),
+        put("m", lambda s: tap_major(s, s.m)),
+    ),
+)
+layout(
+    "weight column-major",
+    "weight taps are read column by column",
+    put(
+        "w",
+        lambda s: (
+            s.w.reshape(*s.w.shape[:3], s.z.K_w, s.z.K_h)
+            .swapaxes(3, 4)
+            .reshape(s.w.shape)
+        ),
+    ),
+)
+layout("negated", "offsets are subtracted; the definition adds them", axes(-1, -1))
+layout("dy negated", "dy is subtracted; the definition adds it", axes(-1, 1))
+layout("dx negated", "dx is subtracted; the definition adds it", axes(1, -1))
+layout("dy only", "dx is ignored", axes(1, 0))
+layout("dx only", "dy is ignored", axes(0, 1))
+layout("no offset", "offsets are ignored: it is a plain convolution", axes(0, 0))
+layout("doubled offset", "offsets are doubled", axes(2, 2))
+layout("halved offset", "offsets are halved", axes(0.5, 0.5))
+layout(
+    "offset by dilation",
+    "offsets are multiplied by the dilation",
+    put("dp", lambda s: s.dp * np.array(s.z.dilation)[:, None, None]),
+)
+layout(
+    "offset by stride",
+    "offsets are multiplied by the stride",
+    put("dp", lambda s: s.dp * np.array(s.z.stride)[:, None, None]),
+)
+layout(
+    "offset over stride",
+    "offsets are divided by the stride",
+    put("dp", lambda s: s.dp / np.array(s.z.stride)[:, None, None]),
+)
+layout(
+    "offset by size",
+    "offsets are taken as fractions of the image size",
+    put("dp", lambda s: s.dp * np.array([s.z.H, s.z.W])[:, None, None]),
+)
+layout(
+    "clipped to 1",
+    "offsets are clipped to [-1, 1]",
+    put("dp", lambda s: np.clip(s.dp, -1, 1)),
+)
+layout(
+    "clipped to kernel",
+    "offsets are clipped to the kernel's size",
+    put(
+        "dp",
+        lambda s: np.clip(
+            s.dp,
+            *(np.array([[-s.z.K_h, -s.z.K_w], [s.z.K_h, s.z.K_w]])[:, :, None, None]),
+        ),
+    ),
+)
+layout("tanh", "offsets pass through tanh", put("dp", lambda s: np.tanh(s.dp)))
+layout("offset absolute", "the sign of offsets is lost", put("dp", lambda s: abs(s.dp)))
+layout(
+    "offset rounded",
+    "offsets are rounded to integers",
+    put("dp", lambda s: np.round(s.dp)),
+)
+layout(
+    "offset of batch 0",
+    "every image uses the offsets of image 0",
+    put("dp", lambda s: np.repeat(s.dp[:1], s.z.N, 0)),
+)
+layout(
+    "mask of batch 0",
+    "every image uses the mask of image 0",
+    put("m", lambda s: np.repeat(s.m[:1], s.z.N, 0)),
+)
+layout(
+    "image of batch 0",
+    "every result samples image 0",
+    put("x", lambda s: np.repeat(s.x[:1], s.z.N, 0)),
+)
+layout(
+    "offset of group 0",
+    "every offset group uses the offsets of group 0",
+    put("dp", lambda s: np.repeat(s.dp[:, :1], s.z.offset_groups, 1)),
+)
+layout(
+    "mask of group 0",
+    "every offset group uses the mask of group 0",
+    put("m", lambda s: np.repeat(s.m[:, :1], s.z.offset_groups, 1)),
+)
+layout(
+    "offset groups reversed",
+    "offset groups are read in reverse order",
+    both(put("dp", lambda s: s.dp[:, ::-1]), put("m", lambda s: s.m[:, ::-1])),
+)
+layout(
+    "offset taps reversed",
+    "offset taps are read in reverse order",
+    put("dp", lambda s: s.dp[:, :, ::-1]),
+)
+layout(
+    "mask taps reversed",
+    "mask taps are read in reverse order",
+    put("m", lambda s: s.m[:, :, ::-1]),
+)
+layout(
+    "offset taps shifted",
+    "each tap uses the offset of the next tap",
+    put("dp", lambda s: np.roll(s.dp, -1, 2)),
+)
+layout(
+    "mask taps shifted",
+    "each tap uses the mask of the next tap",
+    put("m", lambda s: np.roll(s.m, -1, 2)),
+)
+layout(
+    "centre offset",
+    "every tap uses the centre tap's offset",
+    put("dp", lambda s: np.repeat(s.dp[:, :, s.K // 2, None], s.K, 2)),
+)
+layout(
+    "mean offset",
+    "every tap uses the mean offset",
+    put("dp", lambda s: np.repeat(s.dp.mean(2, keepdims=True), s.K, 2)),
+)
+layout(
+    "offset pitch W",
+    "offset planes are indexed with the image's width, not W_out",
+    put("dp", lambda s: pitched(s, s.dp, s.z.W)),
+)
+layout(
+    "mask pitch W",
+    "mask planes are indexed with the image's width, not W_out",
+    put("m", lambda s: pitched(s, s.m, s.z.W)),
+)
+layout(
+    "offset transposed",
+    "offset planes are read column by column",
+    put(
+        "dp",
+        lambda s: (
+            s.dp.reshape(*s.dp.shape[:4], -1)
+            .reshape(*s.dp.shape[:4], *s.out[::-1])
+            .swapaxes(-1, -2)
+        ),
+    ),
+)
+layout(
+    "mask transposed",
+    "mask planes are read column by column",
+    put("m", lambda s: s.m.reshape(*s.m.shape[:3], *s.out[::-1]).swapaxes(-1, -2)),
+)
+layout(
+    "weight flipped",
+    "the weight is flipped in both axes (convolution, not correlation)",
+    reweigh(lambda w: w[..., ::-1, ::-1]),
+)
+layout(
+    "weight rows flipped",
+    "the weight's rows are flipped",
+    reweigh(lambda w: w[..., ::-1, :]),
+)
+layout(
+    "weight columns flipped",
+    "the weight's columns are flipped",
+    reweigh(lambda w: w[..., ::-1]),
+)
+layout(
+    "weight outputs reversed",
+    "output channels are in reverse order within a group",
+    put("w", lambda s: s.w[:, ::-1]),
+)
+layout(
+    "weight inputs reversed",
+    "input channels are in reverse order within a group",
+    put("w", lambda s: s.w[:, :, ::-1]),
+)
+layout(
+    "weight transposed",
+    "the weight's axes are read as (input, output)",
+    put(
+        "w",
+        lambda s: s.w.reshape(s.w.shape[0], s.w.shape[2], s.w.shape[1], s.K).swapaxes(
+            1, 2
+        ),
+    ),
+)
+layout(
+    "image transposed",
+    "the image's rows and columns are exchanged",
+    put("x", lambda s: s.x.reshape(*s.x.shape[:3], s.z.W, s.z.H).swapaxes(-1, -2)),
+)

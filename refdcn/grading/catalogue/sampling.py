@@ -1,0 +1,277 @@
+"""Mistakes in interpolation and at the border."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from refdcn.grading.catalogue.mistake import Mistake, add
+from refdcn.grading.catalogue.steps import State, hat
+from refdcn.grading.expected.case import Array
+
+MISTAKES: list[Mistake] = []
+
+
+def scaled(factors: tuple[Array, Array], by: Array) -> tuple[Array, Array]:
+    """Both factors times a number a sample."""
+    return factors[0] * by[..., None], factors[1] * by[..., None]
+
+
+def rekernel(f: Callable[[Array, int], tuple[Array, Array]]) -> Callable[[State], None]:
+    """Another pair of (tent, slope) along both axes."""
+
+    def edit(s: State) -> None:
+        (s.ty, s.sy), (s.tx, s.sx) = f(s.qy, s.z.H), f(s.qx, s.z.W)
+
+    return edit
+
+
+def sampling(name: str, text: str, edit: Callable[[State], None]) -> None:
+    """A mistake in interpolation or at the border."""
+    add(MISTAKES, "sampling", "kernel", name, text, edit)
+
+
+def with_low(
+    low: Callable[[Array], Array],
+    shape: Callable[[Array], Array] = lambda t: t,
+) -> Callable[[Array, int], tuple[Array, Array]]:
+    """Corners at low(q), low(q) + 1 with weights 1 - shape(t), shape(t)."""
+
+    def factors(q: Array, n: int) -> tuple[Array, Array]:
+        r, at = np.arange(n), low(q)[..., None]
+        t = shape(q - low(q))[..., None]
+        first, second = r == at, r == at + 1
+        return first * (1 - t) + second * t, 1.0 * second - first
+
+    return factors
+
+
+def reflect(q: Array, n: int, edge: float) -> Array:
+    """q folded back into the image about its border; edge 0 or 0.5."""
+    low, high = -edge, n - 1 + edge
+    if high <= low:
+        return np.zeros_like(q)
+    t = np.abs(q - low) % (2 * (high - low))
+    folded = low + np.minimum(t, 2 * (high - low) - t)
+    return np.asarray(np.clip(folded, 0, n - 1))
+
+
+def wrap(q: Array, n: int) -> tuple[Array, Array]:
+    """Corners taken modulo the size."""
+    r, low = np.arange(n), np.floor(q)
+    t, at = (q - low)[..., None], low[..., None]
+    first, second = r == at % n, r == (at + 1) % n
+    return first * (1 - t) + second * t, 1.0 * second - first
+
+
+def whole(low: bool, high: bool) -> Callable[[State], None]:
+    """A sample is 0 when a corner lies below 0 or beyond the last pixel."""
+
+    def edit(s: State) -> None:
+        for q, n in ((s.qy, s.z.H), (s.qx, s.z.W)):
+            s.keep = s.keep * ~((low & (q < 0)) | (high & (q > n - 1)))
+
+    return edit
+
+
+def corner_lost(high_y: bool, high_x: bool) -> Callable[[State], None]:
+    """One of the four corners is never read."""
+
+    def edit(s: State) -> None:
+        full = s.S
+        fy = split_corners(s.qy, s.z.H)[int(high_y)]
+        fx = split_corners(s.qx, s.z.W)[int(high_x)]
+        one = np.einsum("ngchw,ngkuvh,ngkuvw->ngckuv", s.x, fy, fx, optimize=True)
+        s.S = full - one
+        s.col = (s.S * s.m[:, :, None]).reshape(s.col.shape)
+
+    return edit
+
+
+def split_corners(q: Array, n: int) -> tuple[Array, Array]:
+    """The lower and the upper corner's weight, as factors."""
+    r, low = np.arange(n), np.floor(q)[..., None]
+    t = q[..., None] - low
+    return (r == low) * (1 - t), (r == low + 1) * t
+
+
+sampling(
+    "clamp",
+    "positions outside are clamped to the border; the definition reads 0",
+    rekernel(lambda q, n: hat(np.clip(q, 0, n - 1), n)),
+)
+sampling(
+    "clamp low",
+    "positions below 0 are clamped to 0",
+    rekernel(lambda q, n: hat(np.maximum(q, 0), n)),
+)
+sampling(
+    "clamp high",
+    "positions beyond the last pixel are clamped to it",
+    rekernel(lambda q, n: hat(np.minimum(q, n - 1), n)),
+)
+sampling(
+    "replicate one",
+    "the border is replicated for one pixel outside",
+    rekernel(lambda q, n: scaled(hat(np.clip(q, 0, n - 1), n), (q > -1) & (q < n))),
+)
+sampling(
+    "reflect",
+    "positions outside are reflected about the border pixel",
+    rekernel(lambda q, n: hat(reflect(q, n, 0), n)),
+)
+sampling(
+    "reflect edge",
+    "positions outside are reflected about the image's edge",
+    rekernel(lambda q, n: hat(reflect(q, n, 0.5), n)),
+)
+sampling("wrap", "positions outside wrap around", rekernel(wrap))
+sampling(
+    "truncation",
+    "negative positions are truncated towards 0, not rounded down",
+    rekernel(with_low(np.trunc)),
+)
+sampling(
+    "nearest",
+    "the nearest pixel is read",
+    rekernel(lambda q, n: hat(np.floor(q + 0.5), n)),
+)
+sampling(
+    "nearest even",
+    "the nearest pixel is read, halves to even",
+    rekernel(lambda q, n: hat(np.round(q), n)),
+)
+sampling(
+    "floor", "the pixel at floor(q) is read", rekernel(lambda q, n: hat(np.floor(q), n))
+)
+sampling(
+    "ceil", "the pixel at ceil(q) is read", rekernel(lambda q, n: hat(np.ceil(q), n))
+)
+sampling(
+    "smoothstep",
+    "the interpolation is smoothstep, not linear",
+    rekernel(with_low(np.floor, lambda t: t * t * (3 - 2 * t))),
+)
+sampling(
+    "cosine",
+    "the interpolation is a cosine, not linear",
+    rekernel(with_low(np.floor, lambda t: (1 - np.cos(np.pi * t)) / 2)),
+)
+sampling(
+    "squared fraction",
+    "the fraction is squared",
+    rekernel(with_low(np.floor, np.square)),
+)
+sampling(
+    "weights swapped",
+    "the weights of the lower and upper corner are exchanged",
+    rekernel(with_low(np.floor, lambda t: 1 - t)),
+)
+
+
+def one_axis(
+    axis: int,
+    f: Callable[[Array, int], tuple[Array, Array]],
+) -> Callable[[State], None]:
+    """Other factors along one axis only."""
+
+    def edit(s: State) -> None:
+        if axis == 0:
+            s.ty, s.sy = f(s.qy, s.z.H)
+        else:
+            s.tx, s.sx = f(s.qx, s.z.W)
+
+    return edit
+
+
+sampling(
+    "row weights swapped",
+    "the weights of the upper and lower row are exchanged",
+    one_axis(0, with_low(np.floor, lambda t: 1 - t)),
+)
+sampling(
+    "column weights swapped",
+    "the weights of the left and right column are exchanged",
+    one_axis(1, with_low(np.floor, lambda t: 1 - t)),
+)
+sampling(
+    "nearest row",
+    "rows are rounded to the nearest",
+    one_axis(0, lambda q, n: hat(np.floor(q + 0.5), n)),
+)
+sampling(
+    "nearest column",
+    "columns are rounded to the nearest",
+    one_axis(1, lambda q, n: hat(np.floor(q + 0.5), n)),
+)
+sampling(
+    "ceil corner",
+    "samples at integer positions vanish: the upper corner is ceil(q)",
+    rekernel(lambda q, n: scaled(hat(q, n), q != np.floor(q))),
+)
+sampling(
+    "whole sample",
+    "a sample is 0 when any corner is outside the image; the "
+    "definition drops corner by corner",
+    whole(True, True),
+)
+sampling(
+    "whole sample low",
+    "a sample is 0 when its position is negative",
+    whole(True, False),
+)
+sampling("whole sample high", "a sample is 0 beyond the last pixel", whole(False, True))
+
+
+def excluded(low: int, high: int) -> Callable[[State], None]:
+    """The first or last rows and columns are never read."""
+
+    def edit(s: State) -> None:
+        for name, n in (("ty", s.z.H), ("sy", s.z.H), ("tx", s.z.W), ("sx", s.z.W)):
+            r = np.arange(n)
+            setattr(s, name, getattr(s, name) * ((r >= low) & (r < n - high)))
+
+    return edit
+
+
+sampling("last row lost", "the last row and column are never read", excluded(0, 1))
+sampling("first row lost", "the first row and column are never read", excluded(1, 0))
+sampling(
+    "inclusive edge",
+    "samples in the last partial pixel are 0: q >= size - 1",
+    lambda s: setattr(s, "keep", s.keep * (s.qy < s.z.H - 1) * (s.qx < s.z.W - 1)),
+)
+sampling(
+    "exclusive edge",
+    "samples at q <= 0 are 0",
+    lambda s: setattr(s, "keep", s.keep * (s.qy > 0) * (s.qx > 0)),
+)
+for names, (a, b) in {
+    "top left": (False, False),
+    "top right": (False, True),
+    "bottom left": (True, False),
+    "bottom right": (True, True),
+}.items():
+    add(
+        MISTAKES,
+        "sampling",
+        "columns",
+        f"{names} corner lost",
+        f"the {names} corner is not read",
+        corner_lost(a, b),
+    )
+sampling(
+    "row fraction for both",
+    "the row's fraction is used for both axes",
+    lambda s: setattr(
+        s, "tx", with_low(np.floor)(np.floor(s.qx) + s.qy - np.floor(s.qy), s.z.W)[0]
+    ),
+)
+sampling(
+    "column fraction for both",
+    "the column's fraction is used for both axes",
+    lambda s: setattr(
+        s, "ty", with_low(np.floor)(np.floor(s.qy) + s.qx - np.floor(s.qx), s.z.H)[0]
+    ),
+)

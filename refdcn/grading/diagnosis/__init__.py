@@ -1,0 +1,1 @@
+"""Why a result is wrong, and where."""

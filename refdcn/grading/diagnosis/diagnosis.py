@@ -1,0 +1,316 @@
+"""Which mistake is it: probes first, then the catalogue, alone and combined.
+
+Nothing rests on the catalogue: where no listed mistake fits every element, there is
+what the probes recovered, where it fails, and what a call must have to fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from refdcn.grading.catalogue.mistake import Mistake
+from refdcn.grading.diagnosis import (
+    changes,
+    gradient_probes,
+    influence,
+    probes,
+    relations,
+    resolution,
+    rules,
+    shrink,
+)
+from refdcn.grading.diagnosis.answers import calls_of, results_of
+from refdcn.grading.diagnosis.facts import Fact, Place, Rank, distinct
+from refdcn.grading.diagnosis.hypotheses import PREDICTIONS, Explanation, explain
+from refdcn.grading.diagnosis.places import (
+    OF_SAMPLES,
+    Judged,
+    judged_of,
+    takes_one_sample,
+)
+from refdcn.grading.expected.case import Array
+from refdcn.grading.judging.finding import Finding
+from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.questions import sweeps
+from refdcn.grading.questions.sweeps import Runner
+
+WIDEST_FIRST = "float64", "float32", "float16", "bfloat16"
+PROBED = WIDEST_FIRST[:3]  # the probes hand over NumPy's own; else float32
+NO_ACCIDENT = 5  # failures that are no accident of what was drawn
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong, as records; words/diagnosis.py makes sentences of them."""
+
+    parts: tuple[Explanation, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    places: tuple[Place, ...] = ()
+    needs: Mapping[str, Any] | None = None  # what a call must have to fail
+    only: tuple[str, tuple[str, ...]] | None = None  # the dtype that fails, the others
+    dtype: str = ""  # whose results are explained
+    probed: str = ""  # the dtype of the probes
+
+    @property
+    def survivors(self) -> list[tuple[Mistake, ...]]:
+        """What explains every wrong output; empty if one is unexplained."""
+        if not self.parts or not all(p.survivors for p in self.parts):
+            return []
+        combined = product(*(p.survivors[:8] for p in self.parts))
+        return [tuple(m for part in c for m in part) for c in combined]
+
+    @property
+    def names(self) -> list[str]:
+        """The surviving hypotheses by name."""
+        return [" + ".join(m.name for m in s) for s in self.survivors]
+
+    @cached_property
+    def faults(self) -> list[Fact]:
+        """What the probes recovered, the most telling first."""
+        return distinct(self.facts)
+
+    @property
+    def sound(self) -> list[Fact]:
+        """The probes that found what must be."""
+        return [f for f in self.facts if f.right]
+
+    @property
+    def place(self) -> Place:
+        """Of the output whose place says most: y, if there is a rule for it."""
+        some = [p for p in self.places if p.kind]
+        first = [p for p in some if p.target == "y" and p.ruled]
+        some.sort(key=lambda p: (not p.exact, not p.holds))
+        return (first + some + [Place("y")])[0]
+
+    def json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "mistakes": self.names,
+            "explained": [p.json() for p in self.parts],
+            "facts": [f.json() for f in self.faults],
+            "sound": [[f.kind, f.subject] for f in self.sound],
+            "places": [p.json() for p in self.places],
+            "needs": None if self.needs is None else dict(self.needs),
+            "only": None if self.only is None else self.only[0],
+            "dtype": self.dtype,
+            "probed": self.probed,
+        }
+
+
+def diagnose(
+    runner: Runner,
+    findings: Sequence[Finding],
+    known: Sequence[Fact] = (),
+    predictions: int = PREDICTIONS,
+) -> Diagnosis:
+    """Everything that is known of a wrong candidate, beyond what is known already."""
+    if not any(f.verdict is Verdict.WRONG for f in findings):
+        return Diagnosis(facts=tuple(known))
+    facts = [*known, *exchanged_facts(runner, findings)]
+    wrong = [f for f in findings if has_numbers(f) and f.verdict is Verdict.WRONG]
+    if not wrong or any(f.rank is Rank.WHOLE for f in facts):
+        return Diagnosis(facts=tuple(facts))
+    dtype = next(d for d in WIDEST_FIRST if d in {f.case.dtype for f in wrong})
+    probed = dtype if dtype in PROBED else "float32"
+    targets = list(dict.fromkeys(f.target for f in wrong))
+    for target in targets:
+        made = [wrong_values(f) for f in wrong if usable(f, target, dtype)]
+        facts += changes.law_of_values(target, made)
+    parts = explain(findings, targets, dtype, predictions)
+    found = Diagnosis(
+        tuple(parts), only=only_dtype(findings), dtype=dtype, probed=probed
+    )
+    facts += recovered(runner, findings, targets, probed)
+    needs, unjudged = None, list[Judged]()
+    if not found.survivors:
+        needs, more, unjudged = deeper(runner, findings, targets, probed)
+        facts += more
+    places = tuple(
+        place_of(findings, [j for j in unjudged if j.target == target], target, dtype)
+        for target in targets
+    )
+    return replace(found, facts=tuple(facts), needs=needs, places=places)
+
+
+def exchanged_facts(runner: Runner, findings: Sequence[Finding]) -> list[Fact]:
+    """Arguments that the companion takes for one another, where gradients are wrong."""
+    bad = [f for f in findings if f.verdict is Verdict.WRONG and f.of_gradients]
+    if not bad or not runner.has_grad:
+        return []
+    dtype = bad[0].case.x.dtype.name
+    return gradient_probes.exchanged_arguments(lambda c: results_of(runner, c), dtype)
+
+
+# What the findings tell ----------------------------------------------------------
+
+
+def has_numbers(f: Finding) -> bool:
+    """A finding with numbers to compare."""
+    return f.got is not None and f.computes
+
+
+def usable(f: Finding, target: str, dtype: str) -> bool:
+    """A judged wrong output of one target."""
+    same = f.target == target and f.case.dtype == dtype
+    return same and f.expected is not None and f.failing is not None
+
+
+def wrong_values(f: Finding) -> changes.Wrong:
+    """What came, what must come, and where they differ."""
+    assert f.expected is not None and f.got is not None and f.failing is not None
+    return f.case, f.got, f.expected.range(f.target).low, f.failing
+
+
+def only_dtype(findings: Sequence[Finding]) -> tuple[str, tuple[str, ...]] | None:
+    """The one dtype that fails, of several that were given the same sorts of call."""
+    judged = [f for f in findings if f.case.group == "random"]
+    given = {f.case.dtype for f in judged}
+    wrong = [f.case.dtype for f in judged if f.verdict is Verdict.WRONG]
+    if len(given) < 2 or len(set(wrong)) != 1 or len(wrong) < NO_ACCIDENT:
+        return None
+    return wrong[0], tuple(sorted(given - set(wrong)))
+
+
+def place_of(
+    findings: Sequence[Finding], more: Sequence[Judged], target: str, dtype: str
+) -> Place:
+    """Where a target fails: over all calls, or where outputs take one sample."""
+    mine = [
+        judged_of(f)
+        for f in findings
+        if f.target == target
+        and f.expected is not None
+        and f.case.dtype == dtype
+        and f.computes
+    ]
+    mine += more
+    found = rules.locate(mine, target)
+    if target != "y" or found.exact:
+        return found
+    single = rules.locate([j for j in mine if takes_one_sample(j)], target)
+    of_samples = all(c.op == "is" or c.column in OF_SAMPLES for c in single.rule)
+    if single.ruled and of_samples and (single.exact or not found.holds):
+        return replace(single, one_sample=True)
+    return found
+
+
+# What calls tell -----------------------------------------------------------------
+
+
+def recovered(
+    runner: Runner, findings: Sequence[Finding], targets: Sequence[str], dtype: str
+) -> list[Fact]:
+    """What probes read off the candidate."""
+    call, grads = calls_of(runner)
+    if "y" in targets or grads is None:
+        return probes.run_all(call, dtype)
+    found = gradient_probes.gradient_kernels(grads, dtype)
+    return found + list(differences(findings, targets))
+
+
+def differences(findings: Sequence[Finding], targets: Sequence[str]) -> Iterator[Fact]:
+    """How each wrong gradient differs, where the richest failing cases agree."""
+    for target in targets:
+        mine = [
+            f
+            for f in findings
+            if f.target == target
+            and f.got is not None
+            and f.case.kind == "bound"
+            and f.failing is not None
+        ]
+        mine.sort(key=lambda f: -int(f.failing.sum() if f.failing is not None else 0))
+        facts = [
+            gradient_probes.difference_of(target, f.got, f.case)
+            for f in mine[:AGREE]
+            if f.got is not None
+        ]
+        found = [f for f in facts if f is not None]
+        if found and len({law(f) for f in found}) == 1:
+            yield found[0]
+
+
+AGREE = 4  # cases that must differ from the definition in the same way
+
+
+def law(f: Fact) -> tuple[str, str]:
+    """What two facts have in common that tell of one mistake."""
+    names = ("factor", "power", "times", "value")
+    m = {k: f.measured[k] for k in names if k in f.measured}
+    rounded = {k: round(v, 2) if isinstance(v, float) else v for k, v in m.items()}
+    return f.kind, str(rounded)
+
+
+Deeper = tuple[dict[str, Any] | None, list[Fact], list[Judged]]
+
+
+def deeper(
+    runner: Runner, findings: Sequence[Finding], targets: Sequence[str], dtype: str
+) -> Deeper:
+    """What no listed mistake explains: sweeps, relations, the smallest call."""
+    smallest, unjudged = smallest_failing(runner, findings, targets, dtype)
+    own = (smallest.plan,) if smallest is not None else ()
+    plans = (influence.READ_PLANS[0], *own, *influence.READ_PLANS[1:])
+    related = (relations.RELATED_PLANS[0], *own, *relations.RELATED_PLANS[1:])
+    call, grads = calls_of(runner)
+    facts = []
+    with np.errstate(all="ignore"):
+        facts += influence.remembered(call, grads, dtype)
+        if "y" in targets:
+            if smallest is not None:
+                plan = smallest.plan
+                facts += probes.as_in_call(call, dtype, plan.N, plan.K_h, plan.K_w)
+            facts += probes.far_away(call, dtype)
+            facts += resolution.resolution_facts(call, dtype)
+            facts += influence.read_sets(call, dtype, plans)
+            facts += influence.taint(call, dtype)
+        if grads is not None and targets != ["y"]:
+            facts += relations.adjoint(call, grads, dtype)
+            facts += influence.stencils(grads, dtype, plans)
+        facts += relations.contradictions(call, grads, dtype, related)
+    return None if smallest is None else smallest.needs, facts, unjudged
+
+
+def smallest_failing(
+    runner: Runner, findings: Sequence[Finding], targets: Sequence[str], dtype: str
+) -> tuple[shrink.Smallest | None, list[Judged]]:
+    """The smallest failing call; what is tried on the way serves the location."""
+    tried: list[Judged] = []
+    if dtype == "float16":
+        return None, tried
+    known = [f for f in findings if f.case.dtype == dtype]
+    starts: dict[sweeps.Plan, None] = {}
+    for row in sweeps.differing(runner, dtype, known, targets):
+        tried.append(judged_sweep(row))
+        if tried[-1].bad is not None and row[0].plan is not None:
+            starts[row[0].plan] = None
+    smallest = shrink.shrink(fails_of(runner, targets), iter([*starts][:3]), dtype)
+    if smallest is None:
+        return None, tried
+    for sweep in shrink.around(smallest, dtype):
+        tried += [judged_sweep(row) for row in sweeps.compared(runner, sweep, targets)]
+    return smallest, tried
+
+
+def judged_sweep(row: tuple[sweeps.Sweep, str, Array, Array]) -> Judged:
+    """What came of a call that no bound judges, for the location."""
+    sweep, target, got, want = row
+    bad = sweeps.unequal(got, want)
+    return Judged(sweep.case, target, bad if bad.any() else None, want)
+
+
+def fails_of(runner: Runner, targets: Sequence[str]) -> shrink.SweepFails:
+    """Whether a call fails in one of the targets."""
+
+    def fails(sweep: sweeps.Sweep) -> bool:
+        if "y" in targets:
+            return not sweep.right(runner.call(sweep.case))
+        return not sweep.right_gradients(runner.call(sweep.case, "grad"))
+
+    return fails

@@ -1,0 +1,1 @@
+"""What must come, and how far from it is still right."""

@@ -1,0 +1,120 @@
+"""What a grade may be asked for: the keywords of `grade`."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from refdcn.grading.judging.declared import parse_conventions
+from refdcn.grading.judging.gaps import DeclarationError, parse
+from refdcn.grading.process.isolation import MEMORY, SECONDS
+from refdcn.grading.questions.suite import LEVELS
+
+DTYPES = ("float64", "float32", "float16")
+CHOICES = {
+    "level": tuple(LEVELS),
+    "dtypes": (*DTYPES, "bfloat16"),
+    "precision": ("fp64", "fp32", "tf32", "bf16", "fp16"),
+    "array": ("numpy", "torch"),
+    "only": (
+        *("exact", "random", "sizes", "optional", "layout", "repeat"),
+        *("malformed", "hostile", "sweeps"),
+    ),
+}
+
+
+def drawn_seed() -> int:
+    """A seed that no candidate can know."""
+    return secrets.randbelow(2**32)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The keywords of a grade.
+
+    level: how much is tried: "smoke", "full" or "paranoid".
+    dtypes: what it is given; "bfloat16" with array "torch" only.
+    precision: the working precision it promises, "fp64", "fp32", "tf32", "bf16" or
+        "fp16", when it is another than the dtype's own.
+    conventions: choices that it keeps, such as "border=inside".
+    gaps: calls that it may refuse, such as "groups > 1".
+    seed: of everything that is drawn; None draws a fresh one, which the report names.
+        A second grade with the same one computes no expectation anew.
+    strict: count inputs that are not finite, and shapes computed unchecked.
+    array: "torch" for a candidate on torch tensors, whose gradients are autograd's.
+    python: the path of another interpreter, under which the candidate runs: Python 3.8
+        or later, with NumPy 1.20 or later and nothing of refdcn; None is this one.
+    timeout: seconds for one call.
+    memory: bytes that one call may allocate (Linux).
+    timed: calls of a larger case that are timed and held to the machine's roofline.
+    only: groups of calls to ask for, such as "exact"; none asks for all.
+    budget: seconds after which no further call is asked for; None sets no limit. What
+        was found until then is diagnosed all the same.
+    smallest: reduce the worst failing case and try it as a script.
+    progress: show a bar on standard error.
+    """
+
+    level: str = "smoke"
+    dtypes: tuple[str, ...] = DTYPES
+    precision: str | None = None
+    conventions: tuple[str, ...] = ()
+    gaps: tuple[str, ...] = ()
+    seed: int = field(default_factory=drawn_seed)
+    strict: bool = False
+    array: str = "numpy"
+    python: str | None = None
+    timeout: float = SECONDS
+    memory: int = MEMORY
+    timed: int = 0
+    only: tuple[str, ...] = ()
+    budget: float | None = None
+    smallest: bool = False
+    progress: bool = False
+
+    @property
+    def kept(self) -> Mapping[str, str]:
+        """The declared conventions, each with its value."""
+        return parse_conventions(self.conventions)
+
+    @property
+    def border(self) -> str:
+        """The declared border rule."""
+        return self.kept.get("border", "corners")
+
+    def wants(self, group: str) -> bool:
+        """Whether a group of calls is asked for."""
+        return not self.only or group in self.only
+
+
+NAMES = tuple(f.name for f in fields(Options))
+SEVERAL = "dtypes", "conventions", "gaps", "only"
+
+
+def chosen(given: Mapping[str, Any]) -> Options:
+    """Options from keywords; an error says what a wrong one may be."""
+    for name in given:
+        if name not in NAMES:
+            raise TypeError(f"grade() has no option {name}; it has {', '.join(NAMES)}")
+    values = {name: v for name, v in given.items() if (name, v) != ("seed", None)}
+    for name in SEVERAL:
+        if isinstance(values.get(name), str):
+            raise DeclarationError(
+                f"{name} is {values[name]!r}; it must be a list of such, as "
+                f"[{values[name]!r}]"
+            )
+        if name in values:
+            values[name] = tuple(values[name])
+    for name, known in CHOICES.items():
+        value = values.get(name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if one is not None and one not in known:
+                raise DeclarationError(
+                    f"{name} is {one!r}; it must be one of {', '.join(known)}"
+                )
+    options = Options(**values)
+    parse_conventions(options.conventions)
+    for gap in options.gaps:
+        parse(gap)
+    return options

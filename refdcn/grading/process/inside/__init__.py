@@ -1,0 +1,1 @@
+"""All that a candidate's process loads; nothing else of refdcn."""

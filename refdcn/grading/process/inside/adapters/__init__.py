@@ -1,0 +1,1 @@
+"""Functions on another library's tensors, made functions on NumPy arrays."""

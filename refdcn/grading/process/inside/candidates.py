@@ -1,0 +1,126 @@
+"""How a candidate is attached: by a known name, `module:f` or `path/file.py:f`.
+
+It is called as f(x, offset, weight, mask, bias, stride=(..), padding=(..),
+dilation=(..)). A companion f_grad(grad_y, x, ...) beside it returns the five
+gradients; a candidate on torch tensors (array torch) has them by autograd.
+
+The candidate's process loads this file by its path, without the package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ADAPTERS = os.path.join(os.path.dirname(os.path.dirname(HERE)), "adapters")
+ON_TORCH = "torchvision"  # the one of these that takes tensors
+# Ours are graded like any other: against formula.py, in a process of their own.
+BUILT_IN = {
+    "torchvision": f"{HERE}{os.sep}adapters{os.sep}torchvision.py:torchvision",
+    "formula": "refdcn.formula:deform_conv2d",
+    "loops": f"{ADAPTERS}{os.sep}loops.py:deform_conv2d",
+    "refdcn": "refdcn:deform_conv2d",
+}
+
+
+INPUTS = "x", "offset", "weight", "mask", "bias"
+WINDOWS = "stride", "padding", "dilation"
+
+
+class SpecError(ValueError):
+    """The SPEC names nothing that can be called."""
+
+
+class Target(NamedTuple):
+    """The candidate's functions."""
+
+    name: str
+    forward: Callable[..., Any]
+    grad: Callable[..., Any] | None
+
+
+def split(spec: str) -> tuple[str, str]:
+    """Module or file, and function, of a SPEC."""
+    place, colon, name = BUILT_IN.get(spec, spec).rpartition(":")
+    if not colon or not place or not name:
+        raise SpecError(
+            f"SPEC is {spec!r}; it must be {', '.join(BUILT_IN)}, module:function or "
+            "path/to/file.py:function, so that the grader knows what to call"
+        )
+    return place, name
+
+
+def from_file(path: str, name: str) -> ModuleType:
+    """The module in a file, outside of any package."""
+    if not os.path.exists(path):
+        raise SpecError(f"SPEC names the file {path}, which does not exist")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def load(spec: str, array: str = "numpy") -> Target:
+    """Import the candidate; only ever called in the candidate's process."""
+    place, name = split(spec)
+    if place.endswith(".py"):
+        if spec not in BUILT_IN:  # beside those lie modules with common names
+            sys.path.insert(0, os.path.dirname(os.path.abspath(place)))
+        module = from_file(place, "candidate")
+    else:
+        sys.path.insert(0, os.getcwd())
+        module = importlib.import_module(place)
+    array = "torch" if spec == ON_TORCH else array
+    f = getattr(module, name, None)
+    if not callable(f):
+        raise SpecError(f"{place} has no function {name}")
+    return adapted(spec, f, getattr(module, f"{name}_grad", None), array)
+
+
+def check_signature(name: str, f: Callable[..., Any], *inputs: str) -> None:
+    """Raise SpecError where a function cannot be called as candidates are."""
+    try:
+        given = inspect.signature(f)
+    except (TypeError, ValueError):
+        return  # compiled without one: the calls will tell
+    try:
+        given.bind(*inputs, **dict.fromkeys(WINDOWS))
+    except TypeError as e:
+        windows = [f"{window}=(.., ..)" for window in WINDOWS]
+        raise SpecError(
+            f"{name} has the signature {given}; it must be callable as "
+            f"({', '.join([*inputs, *windows])}): {e}"
+        ) from None
+
+
+def adapted(
+    name: str,
+    f: Callable[..., Any],
+    grad: Callable[..., Any] | None,
+    array: str = "numpy",
+) -> Target:
+    """Functions on NumPy arrays; those on torch tensors have autograd's gradients."""
+    check_signature(name, f, *INPUTS)
+    if grad is not None and array != "torch":
+        check_signature(f"{name}_grad", grad, "grad_y", *INPUTS)
+    if array != "torch":
+        return Target(name, f, grad)
+    path = os.path.join(HERE, "adapters", "torch_arrays.py")
+    adapter = from_file(path, "torch_arrays")
+    return Target(name, adapter.forward_of(f), adapter.grad_of(f))
+
+
+def own(spec: str, package: str) -> bool:
+    """Whether a SPEC names a package that holds the operator, or a part of it."""
+    if spec in BUILT_IN:
+        return package == (spec if spec == "torchvision" else "refdcn")
+    return split(spec)[0].partition(".")[0] == package

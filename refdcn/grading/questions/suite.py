@@ -1,0 +1,173 @@
+"""Which cases a level holds, in the order in which they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refdcn.grading.expected.case import Case, Sizes, kept, named
+from refdcn.grading.questions.draw import draw_case, drawn, exact_case, large_case
+
+# drawn geometries of each kind at each level
+LEVELS = {"smoke": 8, "full": 60, "paranoid": 600}
+
+THREE = {"K_h": 3, "K_w": 3, "dilation": (1, 1)}
+
+
+def corners() -> list[dict[str, Any]]:
+    """Sizes where kernels go wrong: tails, large batches, thin images."""
+    return [
+        {"N": 33, "C_in": 2, "groups": 1, "offset_groups": 1, "H": 4, "W": 3},
+        {"N": 65, "C_in": 1, "C_out": 1, "groups": 1, "offset_groups": 1, "H": 3},
+        {"C_in": 33, "C_out": 5, "groups": 1, "offset_groups": 3, "N": 1},
+        {"C_in": 6, "C_out": 51, "groups": 3, "offset_groups": 2, "N": 1},
+        {
+            "H": 5,
+            "W": 53,
+            "stride": (2, 1),
+            "padding": (1, 1),
+            "N": 1,
+            "K_w": 3,
+            "dilation": (1, 1),
+        },
+        {
+            "H": 53,
+            "W": 4,
+            "stride": (1, 1),
+            "padding": (0, 2),
+            "N": 1,
+            "K_h": 3,
+            "dilation": (1, 1),
+        },
+        {"H": 11, "W": 13, "stride": (1, 1), "padding": (1, 1), **THREE},
+        {"H": 1, "W": 9, "padding": (3, 1), "K_h": 3},
+        {"H": 8, "W": 1, "padding": (1, 3), "K_w": 3},
+        {"H": 2, "W": 2, "K_h": 5, "K_w": 7, "padding": (3, 4), "dilation": (1, 1)},
+        {
+            "K_h": 1,
+            "K_w": 1,
+            "padding": (0, 0),
+            "C_in": 8,
+            "groups": 2,
+            "offset_groups": 4,
+        },
+        {"C_in": 4, "C_out": 4, "groups": 4, "offset_groups": 2, "N": 2},
+        {"H": 1, "W": 1, "K_h": 1, "K_w": 1, "padding": (0, 0), "N": 2},
+        {"N": 0},
+        {"H": 1, "K_h": 1, "padding": (0, 2)},
+        {"H": 1, "K_h": 3, "padding": (2, 0), "dilation": (1, 1)},
+        {"W": 1, "K_w": 1, "padding": (1, 0)},
+        {"W": 1, "K_w": 3, "padding": (0, 2), "dilation": (1, 1)},
+        {"padding": (0, 0)},
+        {"padding": (0, 3)},
+        {"padding": (3, 0)},
+        {"K_h": 5, "K_w": 6},
+        {"K_h": 6, "K_w": 1, "padding": (0, 0)},
+        {"K_h": 2, "K_w": 7},
+    ]
+
+
+def repeats(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
+    """Two cases of the same shapes, for calls in the order A, B, A."""
+    sizes = drawn(rng, N=2)
+    for _ in range(2):
+        yield draw_case(rng, sizes, dtype, "repeat")
+
+
+HOSTILE = Sizes(2, 2, 3, 1, 1, 3, 3, 6, 5, padding=(1, 1))
+PLACES = {
+    "dy": [(1, 8, 2, 1)],
+    "dx": [(1, 9, 2, 1)],
+    "dy and dx": [(1, 8, 2, 1), (1, 9, 2, 1)],
+    "five offsets": [
+        (0, 0, 0, 0),
+        (0, 5, 3, 4),
+        (1, 10, 5, 0),
+        (1, 9, 2, 1),
+        (1, 17, 5, 4),
+    ],
+}
+
+
+def hostile(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
+    """Far and non-finite numbers in an input; what kills most kernels comes last."""
+    top = float(np.finfo("float32" if named(dtype) == "bfloat16" else dtype).max)
+    far = [min(a, top) for a in (1e9, 2.0**31, 1e30)]
+    asked = [(a, "dy") for a in sorted({a for v in far for a in (v, -v)})]
+    asked += [(a, name) for a in (np.inf, -np.inf) for name in ("dy", "dx")]
+    asked += [(np.nan, name) for name in PLACES]
+    for value in (np.nan, np.inf):
+        case = draw_case(rng, HOSTILE, dtype, "hostile", "integer")
+        x = case.x.copy()
+        x[0, 1, 3, 2] = value
+        yield replace(case, kind="hostile", x=x, note=f"pixel {value:g}")
+    for value, name in asked:
+        case = draw_case(rng, HOSTILE, dtype, "hostile", "normal")
+        offset = case.offset.copy()
+        offset[tuple(np.transpose(PLACES[name]))] = value
+        offset = kept(offset, dtype)
+        yield replace(case, kind="hostile", offset=offset, note=f"{name} {value:g}")
+    case = draw_case(rng, HOSTILE, dtype, "hostile", "normal")
+    yield replace(case, kind="malformed", stride=(0, 1), note="a stride of 0")
+
+
+def malformed(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
+    """Shapes that fit nothing and must be refused."""
+    sizes = Sizes(2, 4, 2, 1, 1, 3, 3, 6, 6)
+    good = draw_case(rng, sizes, dtype, "malformed", "normal")
+    assert good.mask is not None
+    wrong: dict[str, dict[str, Any]] = {
+        "offset of one image for two": {"offset": good.offset[:1]},
+        "offset with 16 of 18 channels": {"offset": good.offset[:, :16]},
+        "mask with 8 of 9 channels": {"mask": good.mask[:, :8]},
+        "mask of one image for two": {"mask": good.mask[:1]},
+        "weight for 3 of 4 channels": {"weight": good.weight[:, :3]},
+        "offset and mask of one image for two": {
+            "offset": good.offset[:1],
+            "mask": good.mask[:1],
+        },
+        "3 offset groups for 4 channels": {
+            "offset": np.tile(good.offset, (1, 3, 1, 1)),
+            "mask": np.tile(good.mask, (1, 3, 1, 1)),
+        },
+    }
+    for note, change in wrong.items():
+        yield replace(good, kind="malformed", note=note, **change)
+
+
+SEEDS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 1}
+# Few bits hold only small sums exactly: at most 64 terms in bfloat16.
+NARROW: dict[str, dict[str, Any]] = {
+    "float16": {"K_h": 2, "K_w": 2},
+    "bfloat16": {
+        "N": 2, "C_in": 2, "C_out": 2, "K_h": 2, "K_w": 2, "most": 4
+    },
+}  # fmt: skip
+
+
+def cases(seed: int, dtype: npt.DTypeLike, level: str) -> Iterator[Case]:
+    """Every case of a level, in the order they are run."""
+    name = named(dtype)
+    rng = np.random.default_rng([seed, SEEDS[name]])
+    n = LEVELS[level]
+    for i in range(n):
+        sizes = drawn(rng, **NARROW.get(name, {}))
+        yield exact_case(rng, sizes, dtype, mask=i % 4 != 3, bias=i % 3 != 2)
+    for kind in ("border", "normal", "integer", "zero"):
+        for _ in range(n if kind == "border" else max(2, n // 3)):
+            yield draw_case(rng, drawn(rng), dtype, "random", kind)
+    for fixed in corners():
+        yield draw_case(rng, drawn(rng, **fixed), dtype, "sizes")
+    if level != "smoke" and name != "bfloat16":  # whose positions end at 256
+        yield large_case(rng, dtype)
+    for mask, bias in ((False, True), (True, False), (False, False)):
+        yield draw_case(rng, drawn(rng), dtype, "optional", "border", mask, bias)
+    for layout in ("channels last", "every second column"):
+        yield replace(draw_case(rng, drawn(rng), dtype, "layout"), layout=layout)
+    yield from repeats(rng, dtype)
+    yield from malformed(rng, dtype)
+    yield from hostile(rng, dtype)

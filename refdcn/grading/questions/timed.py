@@ -1,0 +1,189 @@
+"""Timed calls: fresh values each time, the clock on this side, answers checked.
+
+A program that is rewarded for speed may answer without the work. So the
+geometry is drawn, no two calls share their values, one call chosen afterwards
+is judged, and no time may lie under what this machine can do at best.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from refdcn.grading.expected.case import Array, Case, Sizes, kept
+from refdcn.grading.expected.expectation import Expected
+from refdcn.grading.expected.precision import Standard
+from refdcn.grading.judging import judge
+from refdcn.grading.judging.finding import Finding, Kind
+from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.process import watch
+from refdcn.grading.process.isolation import Process
+from refdcn.grading.process.outcome import Outcome
+from refdcn.grading.questions.draw import draw_case
+
+WORK = 1.2e9  # floating-point operations of a timed call
+SLACK = 2.0  # a measured peak may be another load's, or spare a multiplication
+STRIDES = 5, 7, 8, 9, 11, 13  # between the pixels that are judged
+JUDGED = 4  # output channels
+
+
+class Roofline(NamedTuple):
+    """What this machine does at best."""
+
+    flops: float  # per second
+    bytes: float  # per second, read from the nearest cache
+
+    def floor(self, case: Case, compute: bool) -> float:
+        """Seconds that no implementation can stay below."""
+        inputs = sum(a.nbytes for a in case.inputs if a is not None)
+        seconds = inputs / self.bytes
+        if compute:
+            seconds = max(seconds, work(case.sizes) / self.flops)
+        return seconds / SLACK
+
+
+class Timing(NamedTuple):
+    """The times of the calls after the first, and their floor."""
+
+    case: str
+    seconds: tuple[float, ...]
+    floor: float
+
+
+def work(s: Sizes) -> float:
+    """Operations of the weighted sum alone."""
+    P = s.out[0] * s.out[1]
+    return 2.0 * s.N * P * s.K_h * s.K_w * s.C_out * (s.C_in // s.groups)
+
+
+def fastest(call: Callable[[], object], calls: int) -> float:
+    """The shortest time of one call, on the clock of this thread.
+
+    That clock stops while others have the processor: a busy machine must not
+    look slow here and let an honest candidate look impossibly fast later.
+    """
+    times = []
+    for _ in range(calls):
+        began = time.thread_time()
+        call()
+        times.append(time.thread_time() - began)
+    return min(times)
+
+
+@lru_cache(maxsize=1)
+def roofline() -> Roofline:
+    """A float32 product and a copy in cache on one core, times the cores."""
+    n, cores = 512, os.cpu_count() or 1
+    a, near = np.ones((n, n), np.float32), np.ones(2**20, np.uint8)
+    out, copy = np.empty_like(a), np.empty_like(near)
+    with threadpool_limits(1):
+        product = fastest(lambda: np.matmul(a, a, out=out), 20)
+    moved = fastest(lambda: np.copyto(copy, near), 50)
+    return Roofline(cores * 2 * n**3 / product, cores * near.nbytes / moved)
+
+
+def geometry(rng: np.random.Generator) -> Sizes:
+    """A layer's size that nobody can know beforehand.
+
+    Many channels are read and few written: the sum takes longer than the copy
+    of the result, so that an answer without it is seen.
+    """
+    C_in, C_out = 8 * int(rng.integers(24, 41)), 8 * int(rng.integers(4, 9))
+    H, W = (int(rng.integers(24, 57)) for _ in range(2))
+    one = Sizes(1, C_in, C_out, 1, 1, 3, 3, H, W, padding=(1, 1))
+    return one._replace(N=int(np.ceil(WORK / work(one))))
+
+
+def fresh(rng: np.random.Generator, case: Case, dtype: str) -> Case:
+    """The same sizes with other values."""
+    fields: dict[str, Any] = {
+        name: kept(scale * rng.standard_normal(a.shape, np.float32), dtype)
+        for name, scale, a in (("x", 1, case.x), ("offset", 2, case.offset))
+    }
+    weight = kept(rng.permutation(case.weight.reshape(-1)), dtype)
+    return replace(case, weight=weight.reshape(case.weight.shape), **fields)
+
+
+def thinned(rng: np.random.Generator, case: Case, y: Array) -> tuple[Case, Array]:
+    """One image, a few channels and a grid of pixels: a case of its own."""
+    n = int(rng.integers(len(case.x)))
+    o = rng.choice(len(case.weight), JUDGED, replace=False)
+    s, t = (int(k) for k in rng.choice(STRIDES, 2))
+    assert case.mask is not None and case.bias is not None
+    one = replace(
+        case,
+        x=case.x[n : n + 1],
+        offset=case.offset[n : n + 1, :, ::s, ::t],
+        mask=case.mask[n : n + 1, :, ::s, ::t],
+        weight=case.weight[o],
+        bias=case.bias[o],
+        stride=(case.stride[0] * s, case.stride[1] * t),
+        grad_y=None,
+        note="one timed call, thinned",
+    )
+    return one, y[n : n + 1, o, ::s, ::t]
+
+
+def judged(
+    rng: np.random.Generator,
+    case: Case,
+    outcome: Outcome,
+    standard: Standard,
+    border: str,
+) -> Finding:
+    """The verdict on one timed call."""
+    found = judge.unanswered(case, outcome)
+    y = outcome.results[0] if outcome.results else None
+    found = found or judge.misshapen(case, y, "y", case.x, case.y_shape)
+    if found is not None:
+        return found
+    one, part = thinned(rng, case, np.asarray(y))
+    return judge.compare(Expected(one, standard, border), "y", one.numbers(part))
+
+
+def run(
+    runner: Process,
+    seed: int,
+    dtype: str,
+    standard: Standard,
+    border: str,
+    calls: int,
+) -> tuple[list[Finding], Timing | None]:
+    """Time `calls` calls after a first one; judge the first and one of them."""
+    rng = np.random.default_rng([seed, 1])
+    case = draw_case(rng, geometry(rng), dtype, "timed", "normal")
+    case = replace(case, note="timed", grad_y=None)
+    chosen = int(rng.integers(1, calls + 1))
+    compute = standard.wrong.product <= 2.0**-24  # else units of lower precision
+    findings: list[Finding] = []
+    seconds: list[float] = []
+    for k in range(calls + 1):
+        now = fresh(rng, case, dtype)
+        outcome = runner.call(now)
+        if k in (0, chosen) or outcome.status != "ok" or outcome.faults:
+            findings.append(judged(rng, now, outcome, standard, border))
+        if outcome.status != "ok":
+            return findings, None
+        seconds.append(outcome.seconds)
+    # Looked up after the calls: a candidate may open a device late.
+    compute = compute and not watch.accelerated(runner.session)
+    floor = roofline().floor(case, compute)
+    timing = Timing(str(case.sizes), tuple(seconds[1:]), floor)
+    findings.append(too_fast(case, timing))
+    return findings, timing
+
+
+def too_fast(case: Case, timing: Timing) -> Finding:
+    """Integrity, when a time lies under the floor."""
+    low = min(timing.seconds)
+    if low >= timing.floor:
+        return Finding(case, "time", Verdict.PASS)
+    told: dict[str, Any] = {"measured": low, "defined": timing.floor}
+    return Finding(case, "time", Verdict.INTEGRITY, Kind.TOO_FAST, **told)

@@ -1,0 +1,1 @@
+"""Every English sentence of a grade: records become words here and nowhere else."""
