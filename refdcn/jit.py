@@ -1,15 +1,32 @@
-"""Compiling with Numba: cached on disk where that is possible."""
+"""Compiling with Numba: cached on disk where that is possible.
 
+Numba's cache looks for changes in the file of the compiled function alone, and takes
+what it finds for whole. This one also knows the files that a kernel calls, and checks
+what it reads: a damaged file is compiled anew, and named.
+"""
+
+# mypy: disable-error-code="misc"
 from __future__ import annotations
 
+import os
+import pickle
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-from numba import njit
+from numba import config, njit
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import register_jitable as jitable
 
 __all__ = ["compiled", "jitable"]
+
+HERE = Path(__file__).parent
+CHECKED = sha256().digest_size  # bytes after those that they vouch for
 
 
 @cache
@@ -17,10 +34,72 @@ def compiled(function: Callable[..., Any], *fastmath: str) -> Callable[..., Any]
     """`function` under njit, without the GIL; `fastmath` names LLVM's flags.
 
     A read-only installation without a writable home has no place for a cache: Numba
-    raises when it decorates, and then the function is compiled in each process.
+    raises when it is made, and then the function is compiled in each process.
     """
-    options = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
-    try:
-        return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
-    except RuntimeError:
-        return njit(**options)(function)  # type: ignore[no-any-return]
+    made: Any = njit(nogil=True, error_model="numpy", fastmath={*fastmath})(function)
+    if not config.DISABLE_JIT:
+        with suppress(RuntimeError, OSError):
+            made._cache = _Cache(function)
+    return made  # type: ignore[no-any-return]
+
+
+@cache
+def digest(folder: Path) -> str:
+    """Of all that a kernel in `folder` may call: beside it, in loops.py and here."""
+    files = {HERE / "loops.py", HERE / "jit.py", *folder.glob("*.py")}
+    return sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
+
+
+class _Files(IndexDataCacheFile):
+    """Data with a digest after it: unchecked, a flipped bit would be run."""
+
+    def _dump(self, obj: Any) -> bytes:
+        data: bytes = super()._dump(obj)
+        return data + sha256(data).digest()
+
+    def _load_data(self, name: str) -> Any:
+        data = Path(self._data_path(name)).read_bytes()
+        if sha256(data[:-CHECKED]).digest() != data[-CHECKED:]:
+            raise ValueError(f"{self._data_path(name)} is not what was written")
+        return pickle.loads(data)
+
+
+class _Cache(FunctionCache):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        locator = self._impl.locator
+        stamp = locator.get_source_stamp(), digest(Path(locator._py_file).parent)
+        self._cache_file = _Files(self._cache_path, self._impl.filename_base, stamp)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # bytes that are none of ours may raise anything
+            self._warn("is damaged", error)
+            with suppress(OSError):
+                self._cache_file.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:  # no room, or the index is damaged, too
+            self._warn("takes nothing", error)
+
+    def _warn(self, what: str, error: Exception) -> None:
+        warnings.warn(
+            f"the cache of compiled kernels {self._cache_file._index_path} {what} "
+            f"({type(error).__name__}: {error}); this process compiles anew",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+# A child that is forked while another thread compiles would wait for ever for a lock
+# that nobody holds: so a fork waits until what is being compiled is done.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )

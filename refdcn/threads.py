@@ -1,34 +1,39 @@
 """One team of threads for all that a call does.
 
 Numba's own layers either die in a forked child (OpenMP) or abort the process when two
-Python threads call at once (workqueue). So the team is a pool of Python's, and the
+Python threads call at once (workqueue). So the team are threads of Python's, and the
 kernels release the GIL. No other library's threads compute beside it: two pools spin
 against each other as soon as the machine has something else to do. Where another
 library's threads are at hand, its own can be the team.
+
+The others help, and nothing waits for one that has not come: the calling thread takes
+turns as they do, and all of them where no thread can be started. They are started
+bare, since threading's cannot be once the main thread has ended, and are asked through
+a queue that a signal handler may use while this thread does.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from typing import Any, TypeAlias
+import re
+import time
+from _thread import get_ident, start_new_thread
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from refdcn import scratch
+
 Team: TypeAlias = Callable[[Callable[[], None], int], None]
 
-KEPT_BYTES = 5 << 20  # of one array; a tile is of 4 MB at most, before rounding
-LINE_BYTES = 64  # of a cache; also of the longest vectors
+# What OpenMP takes: a number, or one for each level of nesting.
+NUMBERS = re.compile(r"\s*(\d{1,9})\s*(,\s*\d{1,9}\s*)*", re.ASCII)
 
-_lock = threading.Lock()
-_local = threading.local()
-_spare_scratch: list[dict[str, Any]] = []
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
+SHORT = 1e-4  # seconds: of the sleep of a thread that waits for another
+
 _count: int | None = None
 
 
@@ -36,9 +41,9 @@ def get_num_threads() -> int:
     """The number of threads that a call on NumPy arrays uses."""
     if _count is not None:
         return _count
-    set_by_user = os.environ.get("OMP_NUM_THREADS", "")
-    if set_by_user.isdigit() and int(set_by_user) > 0:
-        return int(set_by_user)
+    set_by_user = NUMBERS.fullmatch(os.environ.get("OMP_NUM_THREADS", ""))
+    if set_by_user and int(set_by_user[1]) > 0:
+        return int(set_by_user[1])
     return (
         len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
@@ -54,86 +59,152 @@ def set_num_threads(threads: int) -> None:
     _count = threads
 
 
-def run(
-    task: Callable[[int], None], count: int, threads: int, team: Team | None = None
-) -> None:
-    """task(i) for every i < count, on this thread and threads - 1 others.
+class Work(Protocol):
+    """What threads can share."""
 
-    `team(work, n)` calls work() n times at once, one of them on this thread.
+    def visit(self, is_caller: bool) -> Callable[[int], int]:
+        """For one thread: takes the turn in hand, or -1, and comes back with one.
+
+        With the same where it has to wait, and with -1 at the end: of all turns for the
+        caller, of those that are left for others.
+        """
+
+    def close(self) -> None:
+        """Lets all visits end soon."""
+
+
+def run(work: Work, threads: int, team: Team | None = None) -> None:
+    """All of the work, on this thread and up to threads - 1 others.
+
+    `team(help, n)` calls help() up to n times at once, one of them on this thread.
     """
-    turns = itertools.count()  # next() is atomic: each i is taken once
+    job = _Job(work)
+    if threads < 2:
+        job.do(True)
+    else:
+        job.share(team or pool, threads)
 
-    def work() -> None:
+
+class _Job:
+    """Work that threads do together until it is done, or one of them has failed."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.caller = get_ident()
+        self.closed = False
+        self.inside: list[None] = []  # helpers that have come; append() is atomic
+        self.outside: list[None] = []  # and have gone
+        self.errors: list[BaseException] = []
+
+    def share(self, team: Team, n: int) -> None:
+        """Done by n threads, or as many as come."""
+        try:
+            team(self.help, n)
+            self.do(True)  # what is left where no team came
+        except BaseException as error:
+            self.fail(error)
+        # Who comes from here on does nothing. An interrupt, too, waits for the others:
+        # they may write where the caller's arrays are.
+        self.closed = True
+        while self.errors and len(self.outside) < len(self.inside):
+            try:
+                time.sleep(SHORT)
+            except BaseException as error:
+                self.fail(error)
+        if self.errors:
+            raise self.errors[0]
+
+    def help(self) -> None:
+        """Some of it, on any thread; raises nothing."""
+        is_caller = get_ident() == self.caller
+        try:
+            if is_caller:
+                self.do(True)
+            else:
+                self.inside.append(None)
+                with scratch.lent():
+                    self.do(False)
+        except BaseException as error:
+            self.fail(error)
+        finally:
+            if not is_caller:
+                self.outside.append(None)
+
+    def do(self, is_caller: bool) -> None:
+        if self.closed:
+            return
+        visit, turn, pause = self.work.visit(is_caller), -1, 0.0
         # NaN and infinity are answers here; the warning state is each thread's own.
         with np.errstate(invalid="ignore", over="ignore"):
-            while (i := next(turns)) < count:
-                task(i)
+            while (after := visit(turn)) >= 0 and not self.closed:
+                if after == turn:  # others are busy with what it needs
+                    time.sleep(pause)
+                    pause = min(pause + SHORT / 10, 10 * SHORT)
+                else:
+                    turn, pause = after, 0.0
+        self.closed = self.closed or is_caller
 
-    if min(threads, count) < 2:
-        work()
-    else:
-        (team or pool)(work, min(threads, count))
+    def fail(self, error: BaseException) -> None:
+        self.errors.append(error)
+        self.closed = True
+        self.work.close()
 
 
-def pool(work: Callable[[], None], n: int) -> None:
+class Tasks:
+    """task(i) for every i < count, as work."""
+
+    def __init__(self, task: Callable[[int], None], count: int) -> None:
+        self.task, self.count, self.closed = task, count, False
+        self.turns = itertools.count()  # next() is atomic: each i is taken once
+        self.done: list[None] = []
+
+    def visit(self, is_caller: bool) -> Callable[[int], int]:
+        def one(turn: int) -> int:
+            i = turn if turn >= self.count else next(self.turns)
+            if i < self.count:
+                self.task(i)
+                self.done.append(None)
+                return i
+            waits = is_caller and not self.closed and len(self.done) < self.count
+            return self.count if waits else -1
+
+        return one
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def pool(help: Callable[[], None], n: int) -> None:
     """A team of this thread and Python's own threads."""
-    executor = _executor(n - 1)
-    futures = [executor.submit(work) for _ in range(n - 1)]
-    try:
-        work()
-    finally:
-        errors = [future.exception() for future in futures]  # waits for all
-    for error in errors:
-        if error is not None:
-            raise error
+    for _ in range(_start(n - 1)):
+        _asked.put(help)
+    help()
 
 
-def scratch(use: str, size: int, dtype: Any) -> Any:
-    """A flat array of this thread, kept for its next call unless it is large.
-
-    The system zeroes fresh pages, which takes as long as to sample into them. It begins
-    at a cache line: else every vector lies in two, and sampling takes 1.2 times longer.
-    """
-    wanted = size * np.dtype(dtype).itemsize
-    kept = getattr(_local, use, None)
-    if kept is None or kept.nbytes < wanted:
-        kept = np.empty(wanted + LINE_BYTES, np.uint8)
-        begin = -kept.ctypes.data % LINE_BYTES
-        kept = kept[begin : begin + wanted]
-        if wanted <= KEPT_BYTES:
-            setattr(_local, use, kept)
-    return kept[:wanted].view(dtype)
+def _start(wanted: int) -> int:
+    """How many threads there are to ask, up to `wanted`."""
+    while len(_helpers) < wanted:
+        try:
+            start_new_thread(_help, (_asked,))
+        except RuntimeError:  # no more of them, or Python ends: fewer share the work
+            break
+        _helpers.append(None)
+    return min(wanted, len(_helpers))
 
 
-@contextmanager
-def borrowed_scratch() -> Iterator[None]:
-    """For a thread that is new to Python in each call: what another one has kept."""
-    kept = _local.__dict__
-    if kept:  # no such thread
-        yield
-        return
-    with suppress(IndexError):
-        kept.update(_spare_scratch.pop())
-    try:
-        yield
-    finally:
-        _spare_scratch.append(dict(kept))
-        kept.clear()
+def _help(asked: SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        asked.get()()
 
 
-def _executor(size: int) -> ThreadPoolExecutor:
-    global _pool, _pool_size
-    with _lock:
-        if _pool is None or _pool_size < size:
-            _pool, _pool_size = ThreadPoolExecutor(size, "refdcn"), size
-        return _pool
+def _forget() -> None:
+    """A forked child has the queue but not the threads."""
+    global _asked, _helpers
+    _asked, _helpers = SimpleQueue(), []
 
 
-def _forget_pool() -> None:
-    """A forked child has the pool's object but not its threads."""
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
-
-
+_asked: SimpleQueue[Callable[[], None]]
+_helpers: list[None]
+_forget()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_forget)

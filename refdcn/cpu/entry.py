@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from refdcn import shapes
-from refdcn.cpu.gradients import backward
-from refdcn.cpu.output import forward
+from refdcn.cpu.backward import backward
+from refdcn.cpu.forward import forward
 from refdcn.shapes import Padding
 
 Five: TypeAlias = tuple[Any, Any, Any, Any, Any]  # x, offset, weight, mask, bias

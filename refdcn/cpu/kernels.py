@@ -10,26 +10,21 @@ Images and columns are flat here; `sizes` is Plan.sizes; `first` counts outputs.
 import numpy as np
 
 from refdcn import loops
-from refdcn.cpu.moves import fill_up, grad_y_in, product_out, rows
 from refdcn.cpu.product import PANEL_BYTES, multiply, panelled
-from refdcn.cpu.vectors import BLOCK, blend, exchange, transpose
+from refdcn.cpu.relayout import fill_up, grad_y_in, rows
+from refdcn.cpu.vectors import BLOCK, blend, exchange, transpose, weighted_blend
 from refdcn.jit import jitable
-
-# Of the files it calls. Numba's cache looks for changes in the file of the
-# compiled function alone, so what it calls must be named here; a test compares.
-CALLED = "faf484746d39"
 
 
 @jitable
 def find_bases(first, count, sizes, bases):
     """Eq. (1): stride * p - padding of outputs first ... first + count - 1."""
-    W_out, stride, padding = sizes[2], sizes[4], sizes[5]
-    u, v = first // W_out, first % W_out
+    u, v = first // sizes.W_out, first % sizes.W_out
     for p in range(count):
-        bases[0, p] = stride[0] * u - padding[0]
-        bases[1, p] = stride[1] * v - padding[1]
+        bases[0, p] = sizes.stride[0] * u - sizes.padding[0]
+        bases[1, p] = sizes.stride[1] * v - sizes.padding[1]
         v += 1
-        if v == W_out:
+        if v == sizes.W_out:
             u, v = u + 1, 0
 
 
@@ -42,7 +37,7 @@ def find_cells(offset, n, tap, k, first, count, sizes, bases, slope, place, cell
     Without a branch, since then LLVM vectorises it. Outside the image it is four zeros
     of the frame.
     """
-    H, W, _, K_w, _, _, dilation = sizes
+    H, W, K_w, dilation = sizes.H, sizes.W, sizes.K_w, sizes.dilation
     T = cell.dtype.type
     i, j = dilation[0] * (k // K_w), dilation[1] * (k % K_w)
     dy = offset[n, 2 * tap, first : first + count]
@@ -110,45 +105,11 @@ def sample(
                     weigh(cell, mask, n, tap, start, count, tents[k])
             blend(
                 columns, (b * P + block) * apart + c, (apart, C), image, begin, place,
-                tents, (count, T), end - begin, C_in, (sizes[1] + 2) * C_in,
+                tents, (count, T), end - begin, C_in, (sizes.W + 2) * C_in,
             )  # fmt: skip
 
 
-def tile(
-    image, offset, mask, w, bias, n, first, P, sizes, segments, shape, columns,
-    product, y,
-):  # fmt: skip
-    """Eq. (1) for P outputs from `first` on: T taps at a time, y += columns @ w_k.
-
-    So columns are multiplied while they are in the cache.
-    """
-    C_in, K, C, O, T = shape
-    panel, width = PANEL_BYTES // y.itemsize, panelled(O, y.itemsize)
-    for b in range(C_in // C):
-        for o in range(0, O, panel):
-            size = min(panel, width - o)
-            begin = (b * width + o) * P
-            for p in range(P):
-                for i in range(size):
-                    product[begin + p * size + i] = bias[b * width + o + i]
-    for k in range(0, K, T):
-        depth = min(T, K - k) * C
-        sample(
-            image, offset, mask, n, first, P, sizes, segments, (k, min(k + T, K)),
-            (C_in, K, C), columns, depth,
-        )  # fmt: skip
-        for b in range(C_in // C):
-            for o in range(0, O, panel):
-                size = min(panel, width - o)
-                multiply(
-                    columns, b * P * depth, depth, 1, P,
-                    w, (b * width + o) * K * C + k * C * size, depth, size,
-                    product, (b * width + o) * P, size, False,
-                )  # fmt: skip
-    for b in range(C_in // C):
-        product_out(product[b * width * P :], P, O, y, n, first, b * O)
-
-
+@jitable
 def sample_planes(
     planes, offset, mask, n, first, P, sizes, segments, shape, columns
 ):  # fmt: skip
@@ -158,7 +119,7 @@ def sample_planes(
     """
     C_in, K, C = shape
     panel = PANEL_BYTES // planes.itemsize
-    area, row = len(planes) // C_in, sizes[1] + 2
+    area, row = len(planes) // C_in, sizes.W + 2
     bases = np.empty((2, panel), np.int64)
     place = np.empty(panel, np.int64)
     cell = np.empty((2, panel), planes.dtype)
@@ -193,60 +154,56 @@ def sample_planes(
                     column[count:] = 0
 
 
-def sample_turned(
-    image, offset, mask, n, first, P, sizes, segments, shape, upright, columns
-):  # fmt: skip
-    """As `sample_planes`, of the image of `sample`: one tap `upright`, then turned."""
-    C_in, K, C = shape
+@jitable
+def sample_turned(image, offset, mask, n, sizes, segments, taps, upright, columns):
+    """As `sample_planes` for all outputs, of the image of `sample`: each tap is turned.
+
+    `upright` is room for the columns of one tap and panel.
+    """
+    C_in, K, C, P = sizes.C_in, sizes.K, sizes.C, sizes.P
     panel = PANEL_BYTES // image.itemsize
     for block in range(0, P, panel):
         count = min(panel, P - block)
         size = panelled(count, image.itemsize)
-        for k in range(K):
+        for k in range(taps[0], taps[1]):
             sample(
-                image, offset, mask, n, first + block, count, sizes, segments,
-                (k, k + 1), shape, upright, C,
+                image, offset, mask, n, block, count, sizes, segments, (k, k + 1),
+                (C_in, K, C), upright, C,
             )  # fmt: skip
-            for b in range(C_in // C):
+            for b in range(sizes.groups):
                 begin = block * C_in * K + (b * C * K + k) * size
                 target = rows(begin, K * size, C)
                 transpose(upright, rows(b * count * C, C, count), columns, target)
                 fill_up(columns, target, count, size)
 
 
-def multiply_turned(
-    weight, columns, bias, n, first, P, outputs, shape, product, y
-):  # fmt: skip
-    """Eq. (1) with the factors exchanged: weight [C_out, (C, K)], as it is, @ columns.
-
-    For some of the outputs of each group.
-    """
-    C_in, K, C, O = shape
-    panel, pixels = PANEL_BYTES // y.itemsize, y.shape[2]
-    begin, end = outputs
-    flat = y.reshape(-1)
-    for block in range(0, P, panel):
-        count = min(panel, P - block)
-        size = panelled(count, y.itemsize)
-        for b in range(C_in // C):
-            channel = b * O + begin
-            out = (n * y.shape[1] + channel) * pixels + first + block
-            if count == size:  # straight into y
-                target, to, apart = flat, out, pixels
-            else:
-                target, to, apart = product, 0, size
-            for o in range(end - begin):
-                for p in range(count):
-                    target[to + o * apart + p] = bias[channel + o]
-            multiply(
-                weight, channel * C * K, C * K, 1, end - begin,
-                columns, block * C_in * K + b * C * K * size, C * K, size,
-                target, to, apart, False,
+@jitable
+def filter_depthwise(call, sizes, segments, room, n, first, P):
+    """Eq. (1) of P outputs from `first` on, depthwise, into [P, C_in]."""
+    image, C_in, K = room.image, sizes.C_in, sizes.K
+    bases = np.empty((2, BLOCK), np.int64)
+    place = np.empty((K, BLOCK), np.int64)
+    cell = np.empty((2, BLOCK), image.dtype)
+    tents = np.empty((K, 4, BLOCK), image.dtype)
+    for block in range(0, P, BLOCK):
+        count, start = min(BLOCK, P - block), first + block
+        find_bases(start, count, sizes, bases)
+        known = -1
+        for s in range(len(segments)):
+            g, begin, end, _, _ = segments[s]
+            if g != known:
+                known = g
+                for k in range(K):
+                    tap = g * K + k
+                    find_cells(
+                        call.offset, n, tap, k, start, count, sizes, bases, False,
+                        place[k], cell,
+                    )  # fmt: skip
+                    weigh(cell, call.mask, n, tap, start, count, tents[k])
+            weighted_blend(
+                room.product, block * C_in, image, begin, end, call.bias, room.w,
+                (place, tents, (count, K), C_in, (sizes.W + 2) * C_in),
             )  # fmt: skip
-            if count < size:
-                for o in range(end - begin):
-                    for p in range(count):
-                        flat[out + o * pixels + p] = product[o * size + p]
 
 
 @jitable
@@ -263,12 +220,12 @@ def spread(
     are `apart` in memory.
     """
     C_in, K, C = shape
-    T, row = taps[1] - taps[0], sizes[1] + 2
+    T, row = taps[1] - taps[0], sizes.W + 2
     bases = np.empty((2, BLOCK), np.int64)
     place = np.empty((T, BLOCK), np.int64)
     cells = np.empty((T, 2, BLOCK), image.dtype)
     tents = np.empty((T, 4, BLOCK), image.dtype)
-    sums = np.empty((T, BLOCK, 4), image.dtype)
+    sums = np.empty(T * BLOCK * 4, image.dtype)
     for block in range(0, P, BLOCK):
         count, start = min(BLOCK, P - block), first + block
         find_bases(start, count, sizes, bases)
@@ -285,16 +242,17 @@ def spread(
                     )  # fmt: skip
                     weigh(cells[k], mask, n, tap, start, count, tents[k])
             exchange(
-                grad_image, image, begin, place, tents, grad_columns,
-                block * apart[0] + c, apart, (count, T), end - begin, C_in, row * C_in,
-                sums, columns, block * T * C + c, (T * C, C),
-            )  # fmt: skip
+                (grad_image, columns, sums, block * T * C + c, (T * C, C)),
+                (image, begin, grad_columns, block * apart[0] + c, apart),
+                (place, tents, (count, T), C_in, row * C_in),
+                end - begin,
+            )
             for k in range(T):
                 part = parts[s, taps[0] + k, :, block : block + count]
                 at = (block * T + k) * C + c
                 cell_slopes(
-                    cells[k], sums[k], place[k], row, count, part, columns[at:], T * C,
-                    end - begin,
+                    cells[k], sums[k * BLOCK * 4 :], place[k], row, count, part,
+                    columns[at:], T * C, end - begin,
                 )  # fmt: skip
 
 
@@ -308,7 +266,8 @@ def cell_slopes(cell, sums, place, row, count, part, columns, apart, size):
     for p in range(count):
         f_y, f_x = cell[0, p], cell[1, p]
         e_y, e_x = T(1) - f_y, T(1) - f_x
-        s_00, s_01, s_10, s_11 = sums[p, 0], sums[p, 1], sums[p, 2], sums[p, 3]
+        s_00, s_01 = sums[4 * p], sums[4 * p + 1]
+        s_10, s_11 = sums[4 * p + 2], sums[4 * p + 3]
         part[1, p] = e_x * (s_10 - s_00) + f_x * (s_11 - s_01)
         part[2, p] = e_y * (s_01 - s_00) + f_y * (s_11 - s_10)
         sample = e_y * (e_x * s_00 + f_x * s_01) + f_y * (e_x * s_10 + f_x * s_11)
@@ -363,13 +322,16 @@ def tile_gradients(
                 )  # fmt: skip
 
 
-def gather_parts(parts, groups, mask, n, first, grad_offset, grad_mask):
+@jitable
+def gather_parts(parts, groups, mask, n, first, grad_offset, grad_mask, taps):
     """The channel sums of every segment, added in order: grad_offset, grad_mask.
+
+    Of some taps.
 
     Both [N, offset_groups * K (* 2), H_out * W_out].
     """
     S, K, _, P = parts.shape
-    for k in range(K):
+    for k in range(taps[0], taps[1]):
         s = 0
         while s < S:
             tap = groups[s] * K + k

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from refdcn import threads
-from refdcn.cpu import moves
+from refdcn import scratch, threads
+from refdcn.cpu import relayout
 from refdcn.cpu.product import DEPTH, PANEL_BYTES, panelled
 from refdcn.jit import compiled
 from refdcn.shapes import Geometry
@@ -22,7 +22,76 @@ IMAGE_BYTES = 4 << 20  # of an image that one thread may have to itself
 TILES = 8  # of an image, where it can fill them: so that threads end together
 SERIAL_FLOPS = 4_000_000  # below this, waking a thread costs more than it saves
 SERIAL_CHANNELS = 32  # that one task lays out
-SERIAL_SIZE = 1 << 17  # weights laid out by one thread
+
+
+class Sizes(NamedTuple):
+    """Of a call, as kernels take them."""
+
+    C_in: int  # of the image as it is laid out
+    C_x: int  # of x, which may have fewer
+    last: bool  # whether the channels of x are contiguous
+    H: int
+    W: int
+    W_out: int
+    pixels: int  # outputs a channel
+    K: int
+    K_w: int
+    groups: int
+    offset_groups: int
+    C: int  # input channels a group
+    O: int  # output channels a group
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    P: int  # outputs a tile, the same for any number of threads, and so are the sums
+    T: int  # taps whose columns are multiplied at once
+
+
+def sizes(g: Geometry, channels: int, last: bool) -> Sizes:
+    """The sizes of a geometry whose x has so many channels; tiles are of one output."""
+    K, C = g.K_h * g.K_w, g.C_in // g.groups
+    return Sizes(
+        g.C_in, channels, last, g.H, g.W, g.W_out, g.H_out * g.W_out, K, g.K_w,
+        g.groups, g.offset_groups, C, g.C_out // g.groups, g.stride, g.padding,
+        g.dilation, 1, taps(K, C),
+    )  # fmt: skip
+
+
+def width(s: Sizes, itemsize: int) -> int:
+    """Output channels of a group, rounded up to whole vectors."""
+    return padded(s.O, itemsize)
+
+
+def padded(C: int, itemsize: int) -> int:
+    """C rounded up to whole vectors."""
+    lanes = PANEL_BYTES // itemsize // 4
+    return -(-C // lanes) * lanes
+
+
+def image_size(s: Sizes) -> int:
+    """Numbers of an image in its frame."""
+    return (s.H + 3) * (s.W + 2) * s.C_in
+
+
+def segments_of(g: Any, step: int | None = None) -> Array:
+    """Runs of channels in one offset group, one group and one run of `step`.
+
+    See kernels.sample. Their columns are counted by group.
+    """
+    per_offset, C = g.C_in // g.offset_groups, g.C_in // g.groups
+    sizes = per_offset, C, step or g.C_in
+    cuts = sorted({c for size in sizes for c in (*range(0, g.C_in, size), g.C_in)})
+    first = np.array(cuts[:-1])
+    rows = first // per_offset, first, cuts[1:], first // C, first % C
+    return np.stack(rows, 1).astype(np.int64)
+
+
+def flat_image(x: Array) -> tuple[Array, bool]:
+    """x as it lies, flat, and whether its channels are contiguous."""
+    last = x.transpose(0, 2, 3, 1)
+    if not x.flags.carray and last.flags.carray:
+        return last.reshape(-1), True
+    return plain(x).reshape(-1), False
 
 
 class Plan(NamedTuple):
@@ -34,7 +103,7 @@ class Plan(NamedTuple):
     O: int  # output channels a group
     P: int  # outputs a tile, the same for any number of threads, and so are the sums
     pixels: int  # outputs a channel
-    sizes: tuple[Any, ...]  # what kernels.find_cells takes
+    sizes: Sizes
     image: tuple[int, int, int]  # C_in, H, W
     weight: tuple[int, int, int]  # C, K, O
     flops: int
@@ -58,11 +127,11 @@ def plan(g: Geometry, itemsize: int) -> Plan:
     row_bytes = (T * g.C_in + g.groups * width) * itemsize  # of columns, of the product
     P = tile(pixels, row_bytes, 2 * pixels * g.C_out * C * K)
     flops = 2 * g.N * pixels * g.C_out * C * K
-    sizes = (g.H, g.W, g.W_out, g.K_w, g.stride, g.padding, g.dilation)
     image, weight = (g.C_in, g.H, g.W), (C, K, O)
     panel = PANEL_BYTES // itemsize
+    made = sizes(g, g.C_in, False)
     return Plan(
-        g, K, C, O, P, pixels, sizes, image, weight, flops, T, width, panel
+        g, K, C, O, P, pixels, made, image, weight, flops, T, width, panel
     )  # fmt: skip
 
 
@@ -87,9 +156,10 @@ def equal(pixels: int, row_bytes: int, tile_bytes: int, least: int) -> int:
     return min(pixels, -(-pixels // (8 * tiles)) * 8)
 
 
-def thread_count(p: Plan, wanted: int | None) -> int:
+def thread_count(g: Geometry, wanted: int | None) -> int:
     """How many threads to use, of those that are wanted or set."""
-    if p.flops < SERIAL_FLOPS:
+    product = g.C_in // g.groups * g.C_out + 4 * g.C_in
+    if 2 * g.N * g.H_out * g.W_out * g.K_h * g.K_w * product < SERIAL_FLOPS:
         return 1
     return wanted or threads.get_num_threads()
 
@@ -115,30 +185,23 @@ def plain_mask(mask: Array | None, dtype: Any) -> Array:
     """[N, offset_groups * K, H_out * W_out], empty for None."""
     if mask is None:
         return np.empty((0, 0, 0), dtype)
-    return plain(mask).reshape(*mask.shape[:2], mask.shape[2] * mask.shape[3])
+    return plain_pixels(mask)
 
 
-def plain_pixels(offset: Array, p: Plan) -> Array:
-    """[N, 2 * offset_groups * K, H_out * W_out]."""
-    return plain(offset).reshape(*offset.shape[:2], p.pixels)
+def plain_pixels(a: Array) -> Array:
+    """[N, channels, H_out * W_out]."""
+    return plain(a).reshape(*a.shape[:2], a.shape[2] * a.shape[3])
 
 
 def panels(
     weight: Array,
     runs: Array,
     p: Plan,
-    count: int = 1,
-    team: threads.Team | None = None,
 ) -> Array:
     """The flat weight as panels [K, C, O] of each run, one after another."""
     size = p.K * p.width * int((runs[:, 2] - runs[:, 1]).sum())
-    w: Array = threads.scratch("w", size, weight.dtype)
-    shares = count if size >= SERIAL_SIZE else 1
-
-    def some(share: int) -> None:
-        compiled(moves.weights_in)(weight, p.weight, runs, (share, shares), w)
-
-    threads.run(some, shares, count, team)
+    w: Array = scratch.array("w", size, weight.dtype)
+    compiled(relayout.weights_in)(weight, p.weight, runs, (0, 1), w)
     return w
 
 
@@ -151,7 +214,7 @@ def in_runs(
     def run(t: int) -> None:
         task(t * step, min((t + 1) * step, C))
 
-    threads.run(run, -(-C // step), count, team)
+    threads.run(threads.Tasks(run, -(-C // step)), min(count, -(-C // step)), team)
 
 
 @lru_cache(256)
@@ -161,7 +224,9 @@ def segments(g: Geometry, begin: int, end: int, first: int | None = None) -> Arr
     Their columns are counted from channel `first`, by group if that is None.
     """
     per_offset, C = g.C_in // g.offset_groups, g.C_in // g.groups
-    inner = {*range(0, g.C_in, per_offset), *range(0, g.C_in, C)}
+    inner = [
+        c for size in (per_offset, C) for c in range(begin - begin % size, end, size)
+    ]
     cuts = sorted({begin, end} | {c for c in inner if begin < c < end})
     rows = [
         (c // per_offset, c, d, *(divmod(c, C) if first is None else (0, c - first)))
@@ -189,7 +254,7 @@ def padded_image(
     """x in zeros, flat [(H + 3) * (W + 2), C_in]."""
     C_in, H, W = p.image
     C = len(x)
-    image: Array = threads.scratch("image", (H + 3) * (W + 2) * C_in, x.dtype)
+    image: Array = scratch.array("image", (H + 3) * (W + 2) * C_in, x.dtype)
     if C < C_in:
         image.fill(0)
     if x.transpose(1, 2, 0).flags.c_contiguous:  # channels last already
@@ -200,15 +265,7 @@ def padded_image(
     source = plain(x).reshape(-1)
 
     def channels(begin: int, end: int) -> None:
-        compiled(moves.image_in)(source, 0, p.image, begin, end, image)
+        compiled(relayout.image_in)(source, 0, p.image, begin, end, image)
 
     in_runs(channels, C, count, team)
     return image
-
-
-def padded_planes(x: Array, p: Plan) -> Array:
-    """x [C_in, H, W] in zeros, flat [C_in, (H + 3) * (W + 2)]."""
-    C_in, H, W = p.image
-    planes: Array = threads.scratch("image", (H + 3) * (W + 2) * C_in, x.dtype)
-    compiled(moves.planes_in)(plain(x).reshape(-1), 0, p.image, planes)
-    return planes

@@ -21,7 +21,8 @@ from numba.core import cgutils, config
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, overload
 
-from refdcn.cpu.vectors import VECTOR_BYTES, Vectors, pointers
+from refdcn.cpu import vectors
+from refdcn.cpu.vectors import VECTOR_BYTES
 from refdcn.jit import jitable
 
 PANEL_BYTES = 4 * VECTOR_BYTES  # of a row
@@ -110,9 +111,9 @@ def _compiled_multiply(
     return strips if width == 4 else slim
 
 
-def _strip(height: int, vectors: int) -> Any:
+def _strip(height: int, wide: int) -> Any:
     """`multiply` for so many vectors: blocks of rows and terms."""
-    block = _block(height, vectors)
+    block = _block(height, wide)
 
     @jitable
     def strip(
@@ -130,24 +131,27 @@ def _strip(height: int, vectors: int) -> Any:
     return strip
 
 
-def _block(rows: int, vectors: int) -> Any:
+def _block(rows: int, wide: int) -> Any:
     """`multiply` for rows x vectors sums, all in registers."""
 
     @intrinsic
     def block(
         typing, a, at, row, step, last, b, begin, depth, n, target, to, apart, fresh
     ):  # fmt: skip
+        target_kind = target
+
         def emit(context, builder, signature, arguments):
             kinds = signature.args
             (
                 a, at, row, step, last, b, begin, depth, n, target, to, apart, fresh
             ) = arguments  # fmt: skip
-            of, by, out = pointers(
+            of, by, out = vectors.pointers(
                 context, builder, (kinds[0], kinds[5], kinds[9]), (a, b, target)
             )
-            v = Vectors(context, builder, out.type.pointee)
-            places = [(r, c) for r in range(rows) for c in range(vectors)]
-            sums = {p: cgutils.alloca_once(builder, v.of(v.lanes)) for p in places}
+            lanes = vectors.lanes_of(target_kind)
+            kind = ir.VectorType(out.type.pointee, lanes)
+            places = [(r, c) for r in range(rows) for c in range(wide)]
+            sums = {p: cgutils.alloca_once(builder, kind) for p in places}
 
             def number(i: int) -> Any:
                 return ir.Constant(at.type, i)
@@ -160,36 +164,42 @@ def _block(rows: int, vectors: int) -> Any:
             starts = [builder.add(at, builder.mul(r, row)) for r in row_of]
             ends = {
                 (r, c): builder.add(
-                    builder.add(to, builder.mul(row_of[r], apart)), number(c * v.lanes)
+                    builder.add(to, builder.mul(row_of[r], apart)), number(c * lanes)
                 )
                 for r, c in places
             }
             for p in places:
-                builder.store(ir.Constant(v.of(v.lanes), None), sums[p])
+                builder.store(ir.Constant(kind, None), sums[p])
             with cgutils.for_range(builder, depth, intp=at.type) as loop:
                 d = loop.index
                 here = builder.add(begin, builder.mul(d, n))
                 right = [
-                    v.load(by, builder.add(here, number(c * v.lanes)), v.lanes)
-                    for c in range(vectors)
+                    vectors.emit_load(
+                        builder, by, builder.add(here, number(c * lanes)), kind
+                    )
+                    for c in range(wide)
                 ]
                 ahead = builder.mul(d, step)
                 for r in range(rows):
-                    left = v.load(of, builder.add(starts[r], ahead), 1)
-                    left = v.all(left, v.lanes)
-                    for c in range(vectors):
+                    left = builder.load(
+                        builder.gep(of, [builder.add(starts[r], ahead)])
+                    )
+                    left = vectors.spread_out(builder, left, kind)
+                    for c in range(wide):
                         now = builder.load(sums[r, c])
-                        now = v.multiply_add(left, right[c], now)
+                        now = vectors.multiply_add(builder, left, right[c], now)
                         builder.store(now, sums[r, c])
             with builder.if_else(fresh) as (then, otherwise):
                 with then:
                     for p in places:
-                        v.store(builder.load(sums[p]), out, ends[p], v.lanes)
+                        vectors.emit_store(builder, builder.load(sums[p]), out, ends[p])
                 with otherwise:
-                    before = [v.load(out, ends[p], v.lanes) for p in places]
+                    before = [
+                        vectors.emit_load(builder, out, ends[p], kind) for p in places
+                    ]
                     for p, value in zip(places, before, strict=True):
                         now = builder.fadd(value, builder.load(sums[p]))
-                        v.store(now, out, ends[p], v.lanes)
+                        vectors.emit_store(builder, now, out, ends[p])
             return context.get_dummy_value()
 
         kinds = a, at, row, step, last, b, begin, depth, n, target, to, apart, fresh

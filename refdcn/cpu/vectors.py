@@ -1,178 +1,392 @@
-"""The loops over channels and the transpositions, as explicit vectors.
+"""A vector of 64 bytes as a value of compiled code, and the loops made of it.
 
-Each function is said in Python, which is what it means and what runs without a
-compiler; compiled, the same loop is emitted as vectors of 64 bytes. LLVM alone guards
-each short loop by overlap checks and leaves transpositions scalar. Measured on 64
-channels of 56 x 56, float32: sampling 0.50 -> 0.35 ms, a transposition 0.17 -> 0.02 ms,
-beside a matrix product of 2.3 ms; then, with the loops over outputs and taps inside,
-too, a sample of 64 channels 9.8 -> 5.0 ns where its pixels are in the first cache.
+In Python a vector is a copy of a slice, so every loop here and above is said once: it
+runs as it stands, and compiles to vectors. LLVM alone guards each short loop by overlap
+checks and leaves transpositions scalar. Measured on 64 channels of 56 x 56, float32:
+sampling 0.50 -> 0.35 ms, a transposition 0.17 -> 0.02 ms, beside a matrix product of
+2.3 ms; then, with the loops over outputs and taps inside, too, a sample of 64 channels
+9.8 -> 5.0 ns where its pixels are in the first cache.
 
 Arrays are flat; positions in them are counted in elements.
 """
 
-# mypy: allow-untyped-defs
-# Numba wants overloads with the very signature of what they compile, bare of types.
+# mypy: allow-untyped-defs, disable-error-code="misc"
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.datamodel import models
+from numba.core.datamodel.registry import register_default
 from numba.extending import intrinsic, overload
+
+from refdcn.jit import jitable
 
 VECTOR_BYTES = 64
 BLOCK = 64  # outputs whose cells are found together
 
 
-def blend(
-    target: Any, at: int, steps: Any, source: Any, begin: int, places: Any,
-    weights: Any, counts: Any, size: int, pixel: int, row: int,
-) -> None:  # fmt: skip
+# --- What a vector can do, in Python -------------------------------------------------
+
+
+def load(array: Any, i: int) -> Any:
+    """A whole vector from array[i] on."""
+    return array[i : i + VECTOR_BYTES // array.itemsize].copy()
+
+
+def load_four(array: Any, i: int) -> Any:
+    """Four numbers: what is left of few channels."""
+    return array[i : i + 4].copy()
+
+
+def load_one(array: Any, i: int) -> Any:
+    """One number, as a vector."""
+    return array[i : i + 1].copy()
+
+
+def store(vector: Any, array: Any, i: int) -> None:
+    """array[i], array[i + 1], ... = vector."""
+    array[i : i + len(vector)] = vector
+
+
+def zero(vector: Any) -> Any:
+    """As many zeros."""
+    return np.zeros_like(vector)
+
+
+def times(a: Any, vector: Any) -> Any:
+    """A number or a vector times a vector."""
+    return a * vector
+
+
+def add_times(a: Any, vector: Any, total: Any) -> Any:
+    """a * vector + total; compiled, with one rounding where the processor can."""
+    return a * vector + total
+
+
+def add(a: Any, b: Any) -> Any:
+    """a + b."""
+    return a + b
+
+
+def totals(a: Any, b: Any, c: Any, d: Any) -> Any:
+    """The sums of four vectors, as a vector of four."""
+    return np.array([a.sum(), b.sum(), c.sum(), d.sum()], a.dtype)
+
+
+def turn_block(
+    source: Any, rows: Any, i: int, target: Any, columns: Any, j: int
+) -> Any:
+    """A block, as wide as a vector, of `transpose`."""
+    n = VECTOR_BYTES // source.itemsize
+    for c in range(n):
+        here = [source[row + j + c] for row in rows[i : i + n]]
+        target[columns[j + c] + i : columns[j + c] + i + n] = here
+
+
+# --- The loops -----------------------------------------------------------------------
+
+
+def _blend(load: Any, vectors: int) -> Any:
+    """`blend` for so many vectors of channels, a number that the compiler knows."""
+
+    @jitable
+    def blend(target, at, steps, source, begin, places, weights, counts, pixel, row):
+        for p in range(counts[0]):
+            for k in range(counts[1]):
+                i = begin + places[k, p] * pixel
+                to = at + p * steps[0] + k * steps[1]
+                w_00, w_01 = weights[k, 0, p], weights[k, 1, p]
+                w_10, w_11 = weights[k, 2, p], weights[k, 3, p]
+                for _ in range(vectors):
+                    total = times(w_00, load(source, i))
+                    total = add_times(w_01, load(source, i + pixel), total)
+                    total = add_times(w_10, load(source, i + row), total)
+                    total = add_times(w_11, load(source, i + row + pixel), total)
+                    store(total, target, to)
+                    i += len(total)
+                    to += len(total)
+
+    return blend
+
+
+_blend_4, _blend_2, _blend_1 = _blend(load, 4), _blend(load, 2), _blend(load, 1)
+_blend_four, _blend_one = _blend(load_four, 1), _blend(load_one, 1)
+
+
+@jitable
+def blend(target, at, steps, source, begin, places, weights, counts, size, pixel, row):
     """Each tap k of each output p < counts from its four pixels: for c < size
 
     target[at + (p, k) . steps + c] = sum_t weights[k, t, p] * source[i_t + c] ,
     i_t = begin + places[k, p] * pixel + (0, pixel, row, row + pixel)[t].
     """
+    lanes, c = VECTOR_BYTES // source.itemsize, 0
+    cells = places, weights, counts, pixel, row
+    while c < size:
+        i, j, left = at + c, begin + c, size - c
+        if left >= 4 * lanes:
+            _blend_4(target, i, steps, source, j, *cells)
+            c += 4 * lanes
+        elif left >= 2 * lanes:
+            _blend_2(target, i, steps, source, j, *cells)
+            c += 2 * lanes
+        elif left >= lanes:
+            _blend_1(target, i, steps, source, j, *cells)
+            c += lanes
+        elif left >= 4:
+            _blend_four(target, i, steps, source, j, *cells)
+            c += 4
+        else:
+            _blend_one(target, i, steps, source, j, *cells)
+            c += 1
+
+
+def _weighted(load: Any) -> Any:
+    """`weighted_blend` for whole vectors of channels at one tap of one output."""
+
+    @jitable
+    def weighted(target, to, source, i, w, at, c, end, lanes, pixel, row, tents):
+        t_00, t_01, t_10, t_11 = tents
+        while c + lanes <= end:
+            sample = times(t_00, load(source, i + c))
+            sample = add_times(t_01, load(source, i + c + pixel), sample)
+            sample = add_times(t_10, load(source, i + c + row), sample)
+            sample = add_times(t_11, load(source, i + c + row + pixel), sample)
+            total = add_times(load(w, at + c), sample, load(target, to + c))
+            store(total, target, to + c)
+            c += lanes
+        return c
+
+    return weighted
+
+
+_weighted_whole, _weighted_four = _weighted(load), _weighted(load_four)
+_weighted_one = _weighted(load_one)
+
+
+@jitable
+def weighted_blend(target, to, source, begin, end, bias, w, cells):
+    """The samples of `blend`, times w[k, c], summed over k: for begin <= c < end
+
+    target[to + p * pixel + c] = bias[c] + sum_k w[k, c] * sum_t weights[k, t, p] * ...
+
+    All channels of a pixel before the next: a vector of each would use 64 bytes of
+    every KB, and these of few lines of the first cache.
+    """
+    places, weights, counts, pixel, row = cells
+    lanes = VECTOR_BYTES // source.itemsize
     for p in range(counts[0]):
+        out = to + p * pixel
+        for c in range(begin, end):
+            target[out + c] = 0
         for k in range(counts[1]):
-            i = begin + places[k, p] * pixel
-            corners = i, i + pixel, i + row, i + row + pixel
-            to = at + p * steps[0] + k * steps[1]
-            for c in range(size):
-                total = weights[k, 0, p] * source[corners[0] + c]
-                for t in range(1, 4):
-                    total += weights[k, t, p] * source[corners[t] + c]
-                target[to + c] = total
+            i, at = places[k, p] * pixel, k * pixel
+            t = weights[k, 0, p], weights[k, 1, p], weights[k, 2, p], weights[k, 3, p]
+            c = _weighted_whole(
+                target, out, source, i, w, at, begin, end, lanes, pixel, row, t
+            )
+            c = _weighted_four(target, out, source, i, w, at, c, end, 4, pixel, row, t)
+            _weighted_one(target, out, source, i, w, at, c, end, 1, pixel, row, t)
+        for c in range(begin, end):
+            target[out + c] += bias[c]
 
 
-def exchange(
-    target: Any, source: Any, begin: int, places: Any, weights: Any, columns: Any,
-    at: int, steps: Any, counts: Any, size: int, pixel: int, row: int, sums: Any,
-    samples: Any, to: int, apart: Any,
-) -> None:  # fmt: skip
-    """`blend` into samples, its transpose, and what each pixel gives to it.
+def _exchange(load: Any, vectors: int) -> Any:
+    """`exchange` for so many vectors of channels."""
+
+    @jitable
+    def give(target, i, weight, value):
+        store(add_times(weight, value, load(target, i)), target, i)
+
+    @jitable
+    def exchange(new, old, c, cells, fresh):
+        target, samples, sums, to, apart = new
+        source, begin, columns, at, steps = old
+        places, weights, counts, pixel, row = cells
+        for p in range(counts[0]):
+            for k in range(counts[1]):
+                i = begin + c + places[k, p] * pixel
+                of = at + c + p * steps[0] + k * steps[1]
+                out = to + c + p * apart[0] + k * apart[1]
+                w_00, w_01 = weights[k, 0, p], weights[k, 1, p]
+                w_10, w_11 = weights[k, 2, p], weights[k, 3, p]
+                s_00 = s_01 = s_10 = s_11 = zero(load(columns, of))
+                for _ in range(vectors):
+                    value = load(columns, of)
+                    x_00, x_01 = load(source, i), load(source, i + pixel)
+                    x_10, x_11 = load(source, i + row), load(source, i + row + pixel)
+                    s_00, s_01 = (
+                        add_times(value, x_00, s_00),
+                        add_times(value, x_01, s_01),
+                    )
+                    s_10, s_11 = (
+                        add_times(value, x_10, s_10),
+                        add_times(value, x_11, s_11),
+                    )
+                    sample = add_times(w_01, x_01, times(w_00, x_00))
+                    sample = add_times(w_10, x_10, sample)
+                    store(add_times(w_11, x_11, sample), samples, out)
+                    give(target, i, w_00, value)
+                    give(target, i + pixel, w_01, value)
+                    give(target, i + row, w_10, value)
+                    give(target, i + row + pixel, w_11, value)
+                    i, of, out = i + len(value), of + len(value), out + len(value)
+                cell = (k * BLOCK + p) * 4
+                four = totals(s_00, s_01, s_10, s_11)
+                store(four if fresh else add(load_four(sums, cell), four), sums, cell)
+
+    return exchange
+
+
+_exchange_4, _exchange_1 = _exchange(load, 4), _exchange(load, 1)
+_exchange_four, _exchange_one = _exchange(load_four, 1), _exchange(load_one, 1)
+
+
+@jitable
+def exchange(new, old, cells, size):
+    """`blend`, its transpose and what each pixel gives to it, in one: for c < size
 
     samples[to + (p, k) . apart + c] = as in `blend`
-    target[i_t + c] += weights[k, t, p] * columns[at + (p, k) . steps + c]
-    sums[k, p, t]    = sum_c columns[at + (p, k) . steps + c] * source[i_t + c]
+    target[i_t + c]       += weights[k, t, p] * columns[at + (p, k) . steps + c]
+    sums[(k, p, t)]        = sum_c columns[at + (p, k) . steps + c] * source[i_t + c]
+
+    new = target, samples, sums, to, apart; old = source, begin, columns, at, steps;
+    cells = places, weights, counts, pixel, row.
     """
-    for p in range(counts[0]):
-        for k in range(counts[1]):
-            i = begin + places[k, p] * pixel
-            of = at + p * steps[0] + k * steps[1]
-            out = to + p * apart[0] + k * apart[1]
-            sums[k, p] = 0
-            for c in range(size):
-                samples[out + c] = 0
-                for t, corner in enumerate((i, i + pixel, i + row, i + row + pixel)):
-                    samples[out + c] += weights[k, t, p] * source[corner + c]
-                    sums[k, p, t] += columns[of + c] * source[corner + c]
-                    target[corner + c] += weights[k, t, p] * columns[of + c]
+    lanes, c = VECTOR_BYTES // old[0].itemsize, 0
+    while c < size:
+        left = size - c
+        if left >= 4 * lanes:
+            _exchange_4(new, old, c, cells, c == 0)
+            c += 4 * lanes
+        elif left >= lanes:
+            _exchange_1(new, old, c, cells, c == 0)
+            c += lanes
+        elif left >= 4:
+            _exchange_four(new, old, c, cells, c == 0)
+            c += 4
+        else:
+            _exchange_one(new, old, c, cells, c == 0)
+            c += 1
 
 
-def transpose(source: Any, source_rows: Any, target: Any, target_rows: Any) -> None:
+def _weighted_exchange(load: Any) -> Any:
+    """`weighted_exchange` for one vector of channels."""
+
+    @jitable
+    def give(target, i, weight, value):
+        store(add_times(weight, value, load(target, i)), target, i)
+
+    @jitable
+    def weighted(new, old, c, of, cells, fresh):
+        target, grad_w, sums = new
+        source, grads, apart, w = old
+        places, weights, edges, counts, pixel, row = cells
+        for p in range(counts[0]):
+            grad = load(grads, p * apart + of)
+            for k in range(counts[1]):
+                i = c + places[k, p] * pixel
+                w_00, w_01 = weights[k, 0, p], weights[k, 1, p]
+                w_10, w_11 = weights[k, 2, p], weights[k, 3, p]
+                x_00, x_01 = load(source, i), load(source, i + pixel)
+                x_10, x_11 = load(source, i + row), load(source, i + row + pixel)
+                if not edges[k, p]:
+                    sample = add_times(w_01, x_01, times(w_00, x_00))
+                    sample = add_times(w_11, x_11, add_times(w_10, x_10, sample))
+                    at = k * pixel + c
+                    store(add_times(grad, sample, load(grad_w, at)), grad_w, at)
+                value = times(load(w, k * pixel + c), grad)
+                give(target, i, w_00, value)
+                give(target, i + pixel, w_01, value)
+                give(target, i + row, w_10, value)
+                give(target, i + row + pixel, w_11, value)
+                cell = (k * BLOCK + p) * 4
+                four = totals(
+                    times(value, x_00), times(value, x_01),
+                    times(value, x_10), times(value, x_11),
+                )  # fmt: skip
+                store(four if fresh else add(load_four(sums, cell), four), sums, cell)
+
+    return weighted
+
+
+_depthwise_whole, _depthwise_four = (
+    _weighted_exchange(load),
+    _weighted_exchange(load_four),
+)
+_depthwise_one = _weighted_exchange(load_one)
+
+
+@jitable
+def weighted_exchange(new, old, begin, end, first, cells):
+    """The transpose of `weighted_blend` and what pixels give: for begin <= c < end
+
+    grad_w[k, c]        += grads[p, c] * sum_t weights[k, t, p] * source[i_t + c]
+    target[i_t + c]     += weights[k, t, p] * w[k, c] * grads[p, c]
+    sums[(k, p, t)]      = sum_c w[k, c] * grads[p, c] * source[i_t + c]
+
+    new = target, grad_w, sums; old = source, grads, apart, w, where grads begin with
+    channel `first`. At edges the slope alone has a cell, and grad_w has nothing of it.
+    """
+    lanes, c = VECTOR_BYTES // old[0].itemsize, begin
+    while c < end:
+        of = c - first
+        if end - c >= lanes:
+            _depthwise_whole(new, old, c, of, cells, c == begin)
+            c += lanes
+        elif end - c >= 4:
+            _depthwise_four(new, old, c, of, cells, c == begin)
+            c += 4
+        else:
+            _depthwise_one(new, old, c, of, cells, c == begin)
+            c += 1
+
+
+@jitable
+def transpose(source, source_rows, target, target_rows):
     """target[target_rows[j] + i] = source[source_rows[i] + j]."""
-    for i, begin in enumerate(source_rows):
-        for j, place in enumerate(target_rows):
-            target[place + i] = source[begin + j]
+    n = VECTOR_BYTES // source.itemsize
+    rows, columns = len(source_rows), len(target_rows)
+    if rows < n or columns < n:
+        for i in range(rows):
+            for j in range(columns):
+                target[target_rows[j] + i] = source[source_rows[i] + j]
+        return
+    # Few rows are far apart, many are beside one another: pages change seldom.
+    across, down = (rows, columns) if rows <= columns else (columns, rows)
+    for b in range(0, across, n):
+        far = min(b, across - n)  # the last block overlaps: no tail to treat
+        for a in range(0, down, n):
+            near = min(a, down - n)
+            i, j = (far, near) if rows <= columns else (near, far)
+            turn_block(source, source_rows, i, target, target_rows, j)
 
 
-# --- Compiled ------------------------------------------------------------------------
+# --- A vector, compiled --------------------------------------------------------------
 
 
-class Vectors:
-    """Emits loops over vectors of one element type, and over what is left singly."""
+class Vector(types.Type):
+    """So many numbers of one dtype in a register, or in several."""
 
-    def __init__(self, context: Any, builder: Any, element: Any) -> None:
-        self.builder, self.element = builder, element
-        self.bytes = context.get_abi_sizeof(element)
-        self.lanes = VECTOR_BYTES // self.bytes
+    def __init__(self, dtype: Any, lanes: int) -> None:
+        super().__init__(f"Vector({dtype}, {lanes})")
+        self.dtype, self.lanes = dtype, lanes
 
-    def of(self, lanes: int) -> Any:
-        return self.element if lanes == 1 else ir.VectorType(self.element, lanes)
 
-    def place(self, pointer: Any, index: Any, lanes: int) -> Any:
-        address = self.builder.gep(pointer, [index])
-        return self.builder.bitcast(address, self.of(lanes).as_pointer())
+@register_default(Vector)
+class _Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        element = manager.lookup(kind.dtype).get_value_type()
+        super().__init__(manager, kind, ir.VectorType(element, kind.lanes))
 
-    def load(self, pointer: Any, index: Any, lanes: int) -> Any:
-        value = self.builder.load(self.place(pointer, index, lanes))
-        value.align = self.bytes
-        return value
 
-    def store(self, value: Any, pointer: Any, index: Any, lanes: int) -> None:
-        store = self.builder.store(value, self.place(pointer, index, lanes))
-        store.align = self.bytes
-
-    def ahead(self, index: Any, distance: int) -> Any:
-        return self.builder.add(index, ir.Constant(index.type, distance))
-
-    def all(self, value: Any, lanes: int) -> Any:
-        if lanes == 1:
-            return value
-        empty = ir.Constant(self.of(lanes), ir.Undefined)
-        first = ir.Constant(ir.IntType(32), 0)
-        one = self.builder.insert_element(empty, value, first)
-        index = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-        return self.builder.shuffle_vector(one, empty, index)
-
-    def multiply_add(self, a: Any, b: Any, total: Any) -> Any:
-        """a * b + total; one rounding where the processor can."""
-        flags = ("contract",)
-        product = self.builder.fmul(a, b, flags=flags)
-        return self.builder.fadd(product, total, flags=flags)
-
-    def totals(self, vectors: list[Any], lanes: int) -> Any:
-        """The sums of four vectors, as a vector of four."""
-        b = self.builder
-
-        def pick(a: Any, c: Any, index: list[int]) -> Any:
-            kind = ir.VectorType(ir.IntType(32), len(index))
-            return b.shuffle_vector(a, c, ir.Constant(kind, index))
-
-        if lanes == 1:
-            four = ir.Constant(self.of(4), ir.Undefined)
-            for t, value in enumerate(vectors):
-                four = b.insert_element(four, value, ir.Constant(ir.IntType(32), t))
-            return four
-        while lanes > 4:
-            lanes //= 2
-            low, high = list(range(lanes)), list(range(lanes, 2 * lanes))
-            vectors = [b.fadd(pick(a, a, low), pick(a, a, high)) for a in vectors]
-        first, second = (
-            b.fadd(pick(a, c, [0, 1, 4, 5]), pick(a, c, [2, 3, 6, 7]))
-            for a, c in (vectors[:2], vectors[2:])
-        )
-        low, high = [0, 2, 4, 6], [1, 3, 5, 7]
-        return b.fadd(pick(first, second, low), pick(first, second, high))
-
-    @contextmanager
-    def samples(
-        self, counts: Any, place: Any, begin: Any, strides: Any, weight: Any, lanes: int
-    ) -> Iterator[Any]:
-        """A loop over outputs and taps: p, k, its four pixels and their weights."""
-        b, kind = self.builder, begin.type
-        count, taps = cgutils.unpack_tuple(b, counts)
-        pixel, row = strides
-        aside = (pixel, row, b.add(row, pixel))
-        with (
-            cgutils.for_range(b, count, intp=kind) as outputs,
-            cgutils.for_range(b, taps, intp=kind) as tap,
-        ):
-            p, k = outputs.index, tap.index
-            cell = b.add(b.mul(k, ir.Constant(kind, BLOCK)), p)
-            first = b.mul(b.load(b.gep(place, [cell])), pixel)
-            first = b.add(begin, first)
-            corners = [first, *(b.add(first, a) for a in aside)]
-            start = b.add(b.mul(k, ir.Constant(kind, 4 * BLOCK)), p)
-            w = [
-                self.all(self.load(weight, self.ahead(start, t * BLOCK), 1), lanes)
-                for t in range(4)
-            ]
-            yield p, k, corners, w
+def lanes_of(array: Any) -> Any:
+    """Numbers of a whole vector."""
+    return VECTOR_BYTES // (array.dtype.bitwidth // 8)
 
 
 def pointers(context: Any, builder: Any, kinds: Any, arrays: Any) -> list[Any]:
@@ -182,236 +396,156 @@ def pointers(context: Any, builder: Any, kinds: Any, arrays: Any) -> list[Any]:
     ]
 
 
-@overload(blend, jit_options={"forceinline": True})
-def _compiled_blend(
-    target, at, steps, source, begin, places, weights, counts, size, pixel, row
-):  # fmt: skip
-    lanes = VECTOR_BYTES // (target.dtype.bitwidth // 8)
-    four, two, one = (_blend(vectors, lanes) for vectors in (4, 2, 1))
-    few, single = _blend(1, 4), _blend(1, 1)
-
-    def blends(
-        target, at, steps, source, begin, places, weights, counts, size, pixel, row
-    ):  # fmt: skip
-        c = 0
-        while c < size:
-            i, j, left = at + c, begin + c, size - c
-            if left >= 4 * lanes:
-                four(target, i, steps, source, j, places, weights, counts, pixel, row)
-                c += 4 * lanes
-            elif left >= 2 * lanes:
-                two(target, i, steps, source, j, places, weights, counts, pixel, row)
-                c += 2 * lanes
-            elif left >= lanes:
-                one(target, i, steps, source, j, places, weights, counts, pixel, row)
-                c += lanes
-            elif left >= 4:
-                few(target, i, steps, source, j, places, weights, counts, pixel, row)
-                c += 4
-            else:
-                single(target, i, steps, source, j, places, weights, counts, pixel, row)
-                c += 1
-
-    return blends
+def emit_load(builder: Any, pointer: Any, index: Any, kind: Any) -> Any:
+    """At any multiple of an element's size, which is a vector's alignment here."""
+    address = builder.gep(pointer, [index])
+    loaded = builder.load(builder.bitcast(address, kind.as_pointer()))
+    loaded.align = _size(kind)
+    return loaded
 
 
-def _blend(vectors: int, lanes: int) -> Any:
-    """`blend` for so many vectors of channels."""
+def emit_store(builder: Any, value: Any, pointer: Any, index: Any) -> None:
+    address = builder.gep(pointer, [index])
+    stored = builder.store(value, builder.bitcast(address, value.type.as_pointer()))
+    stored.align = _size(value.type)
 
+
+def _size(kind: Any) -> int:
+    return 4 if kind.element == ir.FloatType() else 8
+
+
+def spread_out(builder: Any, value: Any, kind: Any) -> Any:
+    """A vector of one number; a vector as it is."""
+    if value.type == kind:
+        return value
+    none = ir.Constant(kind, ir.Undefined)
+    one = builder.insert_element(none, value, ir.Constant(ir.IntType(32), 0))
+    index = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+    return builder.shuffle_vector(one, none, index)
+
+
+def multiply_add(builder: Any, a: Any, b: Any, total: Any) -> Any:
+    product = builder.fmul(a, b, flags=("contract",))
+    return builder.fadd(product, total, flags=("contract",))
+
+
+def _loader(lanes: int) -> Any:
     @intrinsic
-    def blends(
-        typing, target, at, steps, source, begin, places, weights, counts, pixel, row
-    ):  # fmt: skip
+    def loaded(typing, array, i):
+        kind = Vector(array.dtype, lanes or lanes_of(array))
+
         def emit(context, builder, signature, arguments):
-            target, at, steps, source, begin, places, weights, counts, pixel, row = (
-                arguments
-            )
-            kinds = signature.args
-            to, of, place, weight = pointers(
-                context, builder, (kinds[0], kinds[3], kinds[5], kinds[6]),
-                (target, source, places, weights),
-            )  # fmt: skip
-            v = Vectors(context, builder, to.type.pointee)
-            step, tap_step = cgutils.unpack_tuple(builder, steps)
-            with v.samples(counts, place, begin, (pixel, row), weight, lanes) as found:
-                p, k, corners, w = found
-                out = builder.add(at, builder.mul(p, step))
-                out = builder.add(out, builder.mul(k, tap_step))
-                for i in range(vectors):
-                    pixels = [
-                        v.load(of, v.ahead(corner, i * lanes), lanes)
-                        for corner in corners
-                    ]
-                    total = builder.fmul(w[0], pixels[0])
-                    for t in (1, 2, 3):
-                        total = v.multiply_add(w[t], pixels[t], total)
-                    v.store(total, to, v.ahead(out, i * lanes), lanes)
-            return context.get_dummy_value()
+            (data,) = pointers(context, builder, signature.args[:1], arguments[:1])
+            vector = context.get_value_type(kind)
+            return emit_load(builder, data, arguments[1], vector)
 
-        kinds = (
-            target, at, steps, source, begin, places, weights, counts, pixel, row
-        )  # fmt: skip
-        return types.void(*kinds), emit
+        return kind(array, types.intp), emit
 
-    return blends
+    return lambda array, i: lambda array, i: loaded(array, i)
 
 
-@overload(exchange, jit_options={"forceinline": True})
-def _compiled_exchange(
-    target, source, begin, places, weights, columns, at, steps, counts, size, pixel,
-    row, sums, samples, to, apart,
-):  # fmt: skip
-    lanes = VECTOR_BYTES // (target.dtype.bitwidth // 8)
-    four, one = _exchange(4, lanes), _exchange(1, lanes)
-    few, single = _exchange(1, 4), _exchange(1, 1)
-
-    def exchanges(
-        target, source, begin, places, weights, columns, at, steps, counts, size, pixel,
-        row, sums, samples, to, apart,
-    ):  # fmt: skip
-        c = 0
-        while c < size:
-            i, j, left = begin + c, at + c, size - c
-            if left >= 4 * lanes:
-                four(
-                    target, source, i, places, weights, columns, j, steps, counts,
-                    pixel, row, sums, c == 0, samples, to + c, apart,
-                )  # fmt: skip
-                c += 4 * lanes
-            elif left >= lanes:
-                one(
-                    target, source, i, places, weights, columns, j, steps, counts,
-                    pixel, row, sums, c == 0, samples, to + c, apart,
-                )  # fmt: skip
-                c += lanes
-            elif left >= 4:
-                few(
-                    target, source, i, places, weights, columns, j, steps, counts,
-                    pixel, row, sums, c == 0, samples, to + c, apart,
-                )  # fmt: skip
-                c += 4
-            else:
-                single(
-                    target, source, i, places, weights, columns, j, steps, counts,
-                    pixel, row, sums, c == 0, samples, to + c, apart,
-                )  # fmt: skip
-                c += 1
-
-    return exchanges
+for _function, _lanes in ((load, 0), (load_four, 4), (load_one, 1)):
+    overload(_function)(_loader(_lanes))
 
 
-def _exchange(vectors: int, lanes: int) -> Any:
-    """`exchange` for so many vectors of channels."""
-
-    @intrinsic
-    def exchanges(
-        typing, target, source, begin, places, weights, columns, at, steps, counts,
-        pixel, row, sums, fresh, samples, out, apart,
-    ):  # fmt: skip
-        def emit(context, builder, signature, arguments):
-            (
-                target, source, begin, places, weights, columns, at, steps, counts,
-                pixel, row, sums, fresh, samples, out, apart,
-            ) = arguments  # fmt: skip
-            kinds = signature.args
-            to, of, place, weight, new, total, blended = pointers(
-                context, builder, (*kinds[:2], *kinds[3:6], kinds[11], kinds[13]),
-                (target, source, places, weights, columns, sums, samples),
-            )  # fmt: skip
-            v = Vectors(context, builder, to.type.pointee)
-            with v.samples(counts, place, begin, (pixel, row), weight, lanes) as found:
-                p, k, corners, w = found
-                step, tap_step = cgutils.unpack_tuple(builder, steps)
-                here = builder.add(at, builder.mul(p, step))
-                here = builder.add(here, builder.mul(k, tap_step))
-                step, tap_step = cgutils.unpack_tuple(builder, apart)
-                there = builder.add(out, builder.mul(p, step))
-                there = builder.add(there, builder.mul(k, tap_step))
-                found = [ir.Constant(v.of(lanes), None) for _ in range(4)]
-                for i in range(vectors):
-                    value = v.load(new, v.ahead(here, i * lanes), lanes)
-                    sample = None
-                    for t in range(4):
-                        where = v.ahead(corners[t], i * lanes)
-                        pixels = v.load(of, where, lanes)
-                        found[t] = v.multiply_add(value, pixels, found[t])
-                        sample = (
-                            v.multiply_add(w[t], pixels, sample)
-                            if sample is not None
-                            else builder.fmul(w[t], pixels)
-                        )
-                        before = v.load(to, where, lanes)
-                        now = v.multiply_add(w[t], value, before)
-                        v.store(now, to, where, lanes)
-                    v.store(sample, blended, v.ahead(there, i * lanes), lanes)
-                four = v.totals(found, lanes)
-                cell = builder.mul(k, ir.Constant(at.type, BLOCK))
-                cell = builder.mul(
-                    builder.add(cell, p), ir.Constant(at.type, 4)
-                )  # fmt: skip
-                before = v.load(total, cell, 4)
-                zero = ir.Constant(v.of(4), None)
-                before = builder.select(fresh, zero, before)
-                v.store(builder.fadd(before, four), total, cell, 4)
-            return context.get_dummy_value()
-
-        kinds = (
-            target, source, begin, places, weights, columns, at, steps, counts, pixel,
-            row, sums, fresh, samples, out, apart,
-        )  # fmt: skip
-        return types.void(*kinds), emit
-
-    return exchanges
-
-
-@overload(transpose)
-def _compiled_transpose(source, source_rows, target, target_rows):
-    n = VECTOR_BYTES // (source.dtype.bitwidth // 8)
-
-    def blocks(source, source_rows, target, target_rows):
-        rows, columns = len(source_rows), len(target_rows)
-        if rows < n or columns < n:
-            for i in range(rows):
-                for j in range(columns):
-                    target[target_rows[j] + i] = source[source_rows[i] + j]
-            return
-        # Few rows are far apart, many are beside one another: pages change seldom.
-        across, down = (rows, columns) if rows <= columns else (columns, rows)
-        for b in range(0, across, n):
-            far = min(b, across - n)  # the last block overlaps: no tail to treat
-            for a in range(0, down, n):
-                near = min(a, down - n)
-                i, j = (far, near) if rows <= columns else (near, far)
-                _transpose_block(source, source_rows, target, target_rows, i, j)
-
-    return blocks
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _transpose_block(
-    typing: Any, source: Any, source_rows: Any, target: Any, target_rows: Any, i: Any,
-    j: Any,
-) -> Any:  # fmt: skip
-    """An n x n block: n vector loads, n log2(n) shuffles, n vector stores."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        of, of_rows, to, to_rows = pointers(
-            context, builder, signature.args[:4], arguments[:4]
-        )
-        i, j = arguments[4:]
-        vectors = Vectors(context, builder, of.type.pointee)
-
-        def start(rows: Any, row: Any, step: int, column: Any) -> Any:
-            row = builder.add(row, ir.Constant(row.type, step))
-            return builder.add(builder.load(builder.gep(rows, [row])), column)
-
-        n = vectors.lanes
-        lines = [vectors.load(of, start(of_rows, i, r, j), n) for r in range(n)]
-        for r, line in enumerate(_shuffled(builder, lines)):
-            vectors.store(line, to, start(to_rows, j, r, i), n)
+@intrinsic
+def _store(typing, vector, array, i):
+    def emit(context, builder, signature, arguments):
+        (data,) = pointers(context, builder, signature.args[1:2], arguments[1:2])
+        emit_store(builder, arguments[0], data, arguments[2])
         return context.get_dummy_value()
 
-    return types.void(source, source_rows, target, target_rows, i, j), emit
+    return types.void(vector, array, types.intp), emit
+
+
+@intrinsic
+def _zero(typing, vector):
+    def emit(context, builder, signature, arguments):
+        return ir.Constant(arguments[0].type, None)
+
+    return vector(vector), emit
+
+
+@intrinsic
+def _add(typing, a, b):
+    def emit(context, builder, signature, arguments):
+        return builder.fadd(*arguments)
+
+    return a(a, b), emit
+
+
+@intrinsic
+def _times(typing, a, vector):
+    def emit(context, builder, signature, arguments):
+        a, vector = arguments
+        return builder.fmul(spread_out(builder, a, vector.type), vector)
+
+    return vector(a, vector), emit
+
+
+@intrinsic
+def _add_times(typing, a, vector, total):
+    def emit(context, builder, signature, arguments):
+        a, vector, total = arguments
+        return multiply_add(builder, spread_out(builder, a, vector.type), vector, total)
+
+    return vector(a, vector, vector), emit
+
+
+@intrinsic
+def _totals(typing, a, b, c, d):
+    def emit(context, builder, signature, arguments):
+        return _emit_totals(builder, arguments)
+
+    return Vector(a.dtype, 4)(a, b, c, d), emit
+
+
+def _emit_totals(builder: Any, vectors: Any) -> Any:
+    def pick(a: Any, b: Any, index: list[int]) -> Any:
+        kind = ir.VectorType(ir.IntType(32), len(index))
+        return builder.shuffle_vector(a, b, ir.Constant(kind, index))
+
+    lanes = vectors[0].type.count
+    if lanes == 1:
+        first, second = (pick(a, b, [0, 1]) for a, b in (vectors[:2], vectors[2:]))
+        return pick(first, second, [0, 1, 2, 3])
+    while lanes > 4:
+        lanes //= 2
+        low, high = list(range(lanes)), list(range(lanes, 2 * lanes))
+        vectors = [builder.fadd(pick(a, a, low), pick(a, a, high)) for a in vectors]
+    first, second = (
+        builder.fadd(pick(a, c, [0, 1, 4, 5]), pick(a, c, [2, 3, 6, 7]))
+        for a, c in (vectors[:2], vectors[2:])
+    )
+    low, high = [0, 2, 4, 6], [1, 3, 5, 7]
+    return builder.fadd(pick(first, second, low), pick(first, second, high))
+
+
+@intrinsic
+def _turn_block(typing, source, rows, i, target, columns, j):
+    """n vector loads, n log2(n) shuffles, n vector stores."""
+
+    def emit(context, builder, signature, arguments):
+        kinds = *signature.args[:2], *signature.args[3:5]
+        arrays = *arguments[:2], *arguments[3:5]
+        of, of_rows, to, to_rows = pointers(context, builder, kinds, arrays)
+        i, j = arguments[2], arguments[5]
+
+        def start(starts: Any, first: Any, step: int, ahead: Any) -> Any:
+            row = builder.add(first, ir.Constant(first.type, step))
+            return builder.add(builder.load(builder.gep(starts, [row])), ahead)
+
+        n = lanes_of(source)
+        kind = ir.VectorType(of.type.pointee, n)
+        lines = [
+            emit_load(builder, of, start(of_rows, i, r, j), kind) for r in range(n)
+        ]
+        for r, line in enumerate(_shuffled(builder, lines)):
+            emit_store(builder, line, to, start(to_rows, j, r, i))
+        return context.get_dummy_value()
+
+    kinds = source, rows, types.intp, target, columns, types.intp
+    return types.void(*kinds), emit
 
 
 def _shuffled(builder: Any, lines: list[Any]) -> list[Any]:
@@ -429,3 +563,30 @@ def _shuffled(builder: Any, lines: list[Any]) -> list[Any]:
                 lines[a + step] = builder.shuffle_vector(*two, high)
         step *= 2
     return lines
+
+
+@overload(len)
+def _len(vector):
+    if isinstance(vector, Vector):
+        lanes = vector.lanes
+        return lambda vector: lanes
+
+
+# Numba wants each with the names of what it compiles.
+overload(store)(
+    lambda vector, array, i: lambda vector, array, i: _store(vector, array, i)
+)
+overload(zero)(lambda vector: lambda vector: _zero(vector))
+overload(add)(lambda a, b: lambda a, b: _add(a, b))
+overload(times)(lambda a, vector: lambda a, vector: _times(a, vector))
+overload(add_times)(
+    lambda a, vector, total: lambda a, vector, total: _add_times(a, vector, total)
+)
+overload(totals)(lambda a, b, c, d: lambda a, b, c, d: _totals(a, b, c, d))
+overload(turn_block)(
+    lambda source, rows, i, target, columns, j: (
+        lambda source, rows, i, target, columns, j: _turn_block(
+            source, rows, i, target, columns, j
+        )
+    )
+)

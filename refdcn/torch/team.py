@@ -29,21 +29,7 @@ def torch_team() -> threads.Team | None:
 
 
 def _team(work: Callable[[], None], n: int) -> None:
-    errors: list[BaseException] = []
-
-    def one(_: Any) -> None:
-        try:
-            with threads.borrowed_scratch():
-                work()
-        except BaseException as e:  # it cannot pass through OpenMP
-            errors.append(e)
-
-    _parallel()(_TASK(one), None, n, 0)
-    try:
-        if errors:
-            raise errors[0]
-    finally:
-        errors.clear()  # else error and frame hold each other, and their arrays
+    _parallel()(_TASK(lambda _: work()), None, n, 0)
 
 
 _TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)

@@ -35,14 +35,8 @@ def blended(
 
 
 @njit
-def exchanged(
-    target, source, begin, places, weights, columns, at, steps, counts, size, pixel,
-    row, sums, samples, to, apart,
-):  # fmt: skip
-    vectors.exchange(
-        target, source, begin, places, weights, columns, at, steps, counts, size, pixel,
-        row, sums, samples, to, apart,
-    )  # fmt: skip
+def exchanged(new, old, cells, size):
+    vectors.exchange(new, old, cells, size)
 
 
 def small(rng, shape, dtype):
@@ -116,15 +110,13 @@ def test_samples_and_what_they_give_mean_the_same(size, dtype):
     room = count * taps * size + 1
     counts, steps, apart = (count, taps), (taps * size, size), (size, count * size)
     columns, target = small(rng, room, dtype), small(rng, source.size, dtype)
-    fixed = (1, places, weights, columns, 0, apart, counts, size, pixel, row)
+    cells = places, weights, counts, pixel, row
     found = []
-    for call, blend in (
-        (exchanged, blended),
-        (vectors.exchange, vectors.blend),
-    ):
+    for call, blend in ((exchanged, blended), (vectors.exchange, vectors.blend)):
         got = target.copy()
-        sums, samples = np.zeros((taps, BLOCK, 4), dtype), np.zeros(room, dtype)
-        call(got, source, *fixed, sums, samples, 1, steps)
+        sums, samples = np.zeros(taps * BLOCK * 4, dtype), np.zeros(room, dtype)
+        new = got, samples, sums, 1, steps
+        call(new, (source, 1, columns, 0, apart), cells, size)
         alone = np.zeros(room, dtype)
         blend(alone, 1, steps, source, 1, places, weights, counts, size, pixel, row)
         np.testing.assert_array_equal(alone, samples)

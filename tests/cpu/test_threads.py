@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import refdcn
-from refdcn import threads
+from refdcn import scratch, threads
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,20 @@ def test_a_number_that_makes_no_sense(count):
 
 
 @pytest.mark.parametrize(
-    "value, wanted", [("3", 3), ("", None), ("0", None), ("-2", None), ("many", None)]
+    "value, wanted",
+    [
+        ("3", 3),
+        ("1,2", 1),
+        (" 4 , 2 ", 4),
+        ("", None),
+        ("0", None),
+        ("-2", None),
+        ("many", None),
+        ("2,many", None),
+        ("\u00b2", None),
+        ("\u0663", None),
+        ("9" * 30, None),
+    ],
 )
 def test_the_environment_says_how_many(value, wanted):
     code = "import refdcn; print(refdcn.get_num_threads())"
@@ -51,7 +64,7 @@ def test_the_environment_says_how_many(value, wanted):
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_each_task_runs_once(count, workers):
     done = []
-    threads.run(done.append, count, workers)
+    threads.run(threads.Tasks(done.append, count), workers)
     assert sorted(done) == list(range(count))
 
 
@@ -59,12 +72,13 @@ def test_a_scratch_buffer_is_one_thread_s_own():
     wrong = []
 
     def task(i):
-        mine = threads.scratch("test", 1000 - i, np.float64)  # fits in the last
+        mine = scratch.array("test", 1000 - i, np.float64)  # fits in the last
         mine[:] = i
         time.sleep(0.001)
         wrong.extend(mine[mine != i])
 
-    threads.run(task, 60, 4)
+    with scratch.lent():
+        threads.run(threads.Tasks(task, 60), 4)
     assert wrong == []
 
 
@@ -77,9 +91,9 @@ def test_an_error_in_a_task_is_raised(failing, workers):
             raise RuntimeError(f"task {i}")
 
     with pytest.raises(RuntimeError, match=f"task {failing}"):
-        threads.run(task, 40, workers)
+        threads.run(threads.Tasks(task, 40), workers)
     done = []
-    threads.run(done.append, 40, workers)
+    threads.run(threads.Tasks(done.append, 40), workers)
     assert sorted(done) == list(range(40))
 
 

@@ -22,8 +22,8 @@ from strategies import Sizes, fill
 
 PACKAGE = Path(refdcn.__file__).parent
 PARTS = (
-    "__init__.py", "columns.py", "formula.py", "loops.py", "ops.py", "shapes.py",
-    "threads.py",
+    "__init__.py", "columns.py", "formula.py", "loops.py", "ops.py", "scratch.py",
+    "shapes.py", "threads.py",
 )  # fmt: skip
 UNCOMPILED = """
 def jitable(function):
@@ -81,6 +81,8 @@ def fixed_cases():
     halves = Sizes(1, 8, 1, 1, 1, 14, 15, (1, 1))
     batch = Sizes(9, 1, 1, 1, 1, 2, 3, (1, 1))
     channels = Sizes(1, 35, 1, 1, 1, 3, 2, (2, 2))
+    depthwise = Sizes(2, 70, 70, 70, 1, 3, 2, (1, 2))
+    small_image = Sizes(1, 4, 40, 1, 1, 3, 2, (2, 1))
     outputs = Sizes(1, 2, 257, 1, 1, 2, 3, (1, 1))
     for sizes, kinds in (
         (small, ("random", "edge", "beside", "zero")),
@@ -92,6 +94,8 @@ def fixed_cases():
         (batch, ("random",)),
         (channels, ("random",)),
         (outputs, ("random",)),
+        (small_image, ("random",)),
+        (depthwise, ("random",)),
     ):
         for kind in kinds:
             yield fill(sizes, rng, kind, mask=kind != "zero")
@@ -119,8 +123,9 @@ def failures(target):
 
 FORMULA, LOOPS, COLUMNS = "formula.py", "loops.py", "columns.py"
 KERNELS, LAYOUT = "cpu/kernels.py", "cpu/layout.py"
-OUTPUT, GRADIENTS = "cpu/output.py", "cpu/gradients.py"
-MOVES = "cpu/moves.py"
+FORWARD, GRADIENTS = "cpu/forward.py", "cpu/backward.py"
+DEPTHWISE, TURNS = "cpu/depthwise.py", "cpu/turns.py"
+RELAYOUT, VECTORS = "cpu/relayout.py", "cpu/vectors.py"
 DY, DX = "base_y, offset[n, 2 * tap, u, v]", "base_x, offset[n, 2 * tap + 1, u, v]"
 MASK = "mask[n, g * K + k, u, v]"
 WEIGHT = "weight[o, c, k // K_w, k % K_w]"
@@ -156,8 +161,9 @@ MISTAKES = [
     ("offset group 0 alone, target", "cpu", LAYOUT,
      ("(c // per_offset, c, d", "(0, c, d")),
     ("offset groups nest in groups, target", "cpu", LAYOUT,
-     ("{*range(0, g.C_in, per_offset), *range(0, g.C_in, C)}",
-      "{*range(0, g.C_in, C)}")),
+     ("sizes = per_offset, C, step", "sizes = C, C, step")),
+    ("offset groups nest in groups in backward, target", "cpu", LAYOUT,
+     ("for size in (per_offset, C)", "for size in (C,)")),
     ("groups interleaved", "loops", LOOPS,
      ("first = o // (C_out // (C_in // C)) * C", "first = o % (C_in // C) * C")),
     ("kernel flipped", "loops", LOOPS,
@@ -211,21 +217,30 @@ MISTAKES = [
      ("q_x < T(W)", "q_x <= T(W - 1)")),
     ("tent not cut off, definition", "formula", FORMULA,
      ("np.maximum(0, 1 - abs(q - r))", "(1 - abs(q - r))")),
+    ("a pixel's weight lost in the vector loops, target", "cpu", VECTORS,
+     ("add_times(w_10, load(source, i + row), total)",
+      "add_times(w_00, load(source, i + row), total)")),
+    ("a pixel's gradient lost in the vector loops, target", "cpu", VECTORS,
+     ("give(target, i + row, w_10, value)", "give(target, i + row, w_01, value)")),
+    ("slopes of the last vector alone, target", "cpu", VECTORS,
+     ("four if fresh else add(load_four(sums, cell), four)", "four")),
     # bias
     ("bias missing", "loops", LOOPS, ("bias[o] + output(", "output(")),
-    ("bias by group, target", "cpu", KERNELS,
+    ("bias by group, target", "cpu", FORWARD,
      ("bias[b * width + o + i]", "bias[o + i]")),
-    ("bias of planes by group, target", "cpu", KERNELS,
-     ("bias[channel + o]", "bias[begin + o]")),
-    ("first half of the outputs alone, target", "cpu", OUTPUT,
-     ("for part in range(self.parts):", "for part in range(1):"),
-     ("threads.run(part, self.parts,", "threads.run(part, 1,")),
+    ("bias of planes by group, target", "cpu", FORWARD,
+     ("bias[channel + o]", "bias[start + o]")),
+    ("bias of a group that is a channel, target", "cpu", VECTORS,
+     ("target[out + c] += bias[c]", "target[out + c] += bias[begin]")),
     # tails
     ("channel tail lost, target", "cpu", KERNELS,
      ("for c in range(end - begin):", "for c in range((end - begin) // 4 * 4):")),
     ("row tail lost, target", "cpu", KERNELS,
      ("u, v = u + 1, 0", "u, v = u, 0")),
-    ("image 0 for all, target", "cpu", OUTPUT, ("self.x[n]", "self.x[0]")),
+    ("image 0 for all, target", "cpu", RELAYOUT,
+     ("min(begin + count, C), n * C * H * W", "min(begin + count, C), 0 * C * H * W")),
+    ("planes of image 0 for all, target", "cpu", RELAYOUT,
+     ("first = n * C * H * W + (c", "first = 0 * C * H * W + (c")),
     # gradients
     ("slope left-hand", "loops cpu", LOOPS,
      ("int(math.floor(q_y))", "int(math.ceil(q_y)) - 1")),
@@ -276,14 +291,20 @@ MISTAKES = [
      ("for total in totals[1:]:", "for total in totals[:0]:")),
     ("grad_weight of the last tile, target", "cpu", GRADIENTS,
      ("self.sums[share][t], False", "self.sums[share][t], True")),
-    ("weights of the first group, target", "cpu", MOVES,
+    ("weights of the first group, target", "cpu", RELAYOUT,
      ("((b * O + o) * C + begin - b * C) * K", "(o * C + begin - b * C) * K")),
-    ("weights of the first run, target", "cpu", MOVES,
+    ("weights of the first run, target", "cpu", RELAYOUT,
      ("((b * O + o) * C + begin - b * C) * K", "(b * O + o) * C * K")),
-    ("weights of the first tap, target", "cpu", KERNELS,
+    ("weights of the first tap, target", "cpu", FORWARD,
      ("* K * C + k * C * size", "* K * C")),
     ("weights of the first tap in backward, target", "cpu", KERNELS,
      ("turned, (i * O + o) * wide", "turned, o * wide")),
+    ("depthwise, grad_weight of the last image, target", "cpu", DEPTHWISE,
+     ("    if n == 0:", "    if True:")),
+    ("depthwise, slopes' edges weighed, target", "cpu", VECTORS,
+     ("value = times(load(w, k * pixel + c), grad)", "value = grad")),
+    ("depthwise, one run of channels, target", "cpu", DEPTHWISE,
+     ("(runs, RUN, n, 0)", "(1, RUN, n, 0)")),
     # columns
     ("offset's sign flipped, columns", "columns", LOOPS,
      ("T(base) + dp", "T(base) - dp")),

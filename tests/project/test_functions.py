@@ -23,7 +23,7 @@ PUBLIC = {
 KERNELS = {"cuda/kernels.py: spread"}
 # To be mended: nothing is added here, and what is mended is taken out.
 LEFT = {
-    "cpu/gradients.py: backward",
+    "cpu/backward.py: backward",
     "cpu/kernels.py: cell_slopes",
     "cpu/kernels.py: find_cells",
     "cpu/kernels.py: multiply_turned",

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import refdcn
-from refdcn import threads
+from refdcn import scratch, threads
 from refdcn.torch import library
 from refdcn.torch import team as team_module
 from refdcn.torch.team import torch_team
@@ -39,7 +39,7 @@ def put_back():
 @pytest.mark.parametrize("count", [2, 3, 100])
 def test_each_task_runs_once(team, count):
     done = []
-    threads.run(done.append, count, 3, team)
+    threads.run(threads.Tasks(done.append, count), 3, team)
     assert sorted(done) == list(range(count))
 
 
@@ -55,7 +55,7 @@ def test_they_are_torch_s_threads_and_work_at_once(team):
     x = torch.ones(1 << 20)
     x.add_(1)  # torch's threads exist from here on
     before = set(os.listdir("/proc/self/task"))
-    threads.run(task, 2, 2, team)
+    threads.run(threads.Tasks(task, 2), 2, team)
     assert len(seen) == 2 and {str(i) for i in seen} <= before
 
 
@@ -66,9 +66,9 @@ def test_an_error_in_a_task_is_raised(team, failing):
             raise RuntimeError(f"task {i}")
 
     with pytest.raises(RuntimeError, match=f"task {failing}"):
-        threads.run(task, 40, 3, team)
+        threads.run(threads.Tasks(task, 40), 3, team)
     done = []
-    threads.run(done.append, 40, 3, team)
+    threads.run(threads.Tasks(done.append, 40), 3, team)
     assert sorted(done) == list(range(40))
 
 
@@ -77,14 +77,15 @@ def test_a_scratch_buffer_is_one_thread_s_own_and_is_kept(team):
     meeting = threading.Barrier(2)
 
     def task(i):
-        mine = threads.scratch("team", 1000, np.float64)
+        mine = scratch.array("team", 1000, np.float64)
         mine[:] = i
         meeting.wait(timeout=60)
         wrong.extend(mine[mine != i])
         places.append(mine.ctypes.data)
 
     for _ in range(5):
-        threads.run(task, 2, 2, team)
+        with scratch.lent():
+            threads.run(threads.Tasks(task, 2), 2, team)
     assert wrong == [] and len(set(places)) <= 3
 
 

@@ -10,9 +10,6 @@ from refdcn.cpu.product import PANEL_BYTES, panelled
 from refdcn.cpu.vectors import transpose
 from refdcn.jit import jitable
 
-CALLED = "8ef41b4a81dc"  # of what it calls, as in kernels.py
-
-
 BAND = 4096  # pixels whose places are listed at a time
 
 
@@ -49,8 +46,9 @@ def fill_up(array, places, inside, size):
             array[place + inside : place + size] = 0
 
 
-def image_in(x, first, sizes, begin, end, image):
-    """Channels begin ... end - 1 of x [C_in, H, W] from `first` on, in zeros."""
+@jitable
+def clear_frame(sizes, begin, end, image):
+    """Zeros around an image, in channels begin ... end - 1."""
     C_in, H, W = sizes
     for r in range(H + 3):
         step = W + 1 if 0 < r <= H else 1  # of a middle row, its first and last pixel
@@ -58,6 +56,13 @@ def image_in(x, first, sizes, begin, end, image):
             at = (r * (W + 2) + s) * C_in
             for c in range(begin, end):
                 image[at + c] = 0
+
+
+@jitable
+def image_in(x, first, sizes, begin, end, image):
+    """Channels begin ... end - 1 of x [C_in, H, W] from `first` on, in zeros."""
+    C_in, H, W = sizes
+    clear_frame(sizes, begin, end, image)
     step = bands(H, W)
     for top in range(0, H, step):
         source = rows(first + begin * H * W + top * W, H * W, end - begin)
@@ -65,6 +70,7 @@ def image_in(x, first, sizes, begin, end, image):
         transpose(x, source, image, band)
 
 
+@jitable
 def image_out(image, sizes, begin, end, x, first):
     """Channels begin ... end - 1 of the image's middle: the inverse of `image_in`."""
     C_in, H, W = sizes
@@ -75,16 +81,41 @@ def image_out(image, sizes, begin, end, x, first):
         transpose(image, band, x, target)
 
 
-def planes_in(x, first, sizes, planes):
-    """x [C_in, H, W] from `first` on into [C_in, H + 3, W + 2], in zeros."""
-    C_in, H, W = sizes
+@jitable
+def planes_in(x, n, sizes, planes):
+    """Image n of x into [C_in, H + 3, W + 2], in zeros."""
+    H, W, C = sizes.H, sizes.W, sizes.C_x
     area = (H + 3) * (W + 2)
-    for c in range(C_in):
+    if C < sizes.C_in:
+        planes[: area * sizes.C_in] = 0
+    step = C if sizes.last else 1
+    for c in range(C):
         plane = planes[c * area : (c + 1) * area].reshape(H + 3, W + 2)
         plane[0], plane[H + 1 :], plane[:, 0], plane[:, W + 1] = 0, 0, 0, 0
+        first = n * C * H * W + (c if sizes.last else c * H * W)
         for r in range(H):
-            at = first + (c * H + r) * W
-            plane[r + 1, 1 : W + 1] = x[at : at + W]
+            for s in range(W):
+                plane[r + 1, s + 1] = x[first + (r * W + s) * step]
+
+
+@jitable
+def image_part(x, n, sizes, begin, count, image):
+    """Up to `count` channels of image n of x from `begin` on, in zeros."""
+    C, C_in, H, W = sizes.C_x, sizes.C_in, sizes.H, sizes.W
+    end, first = min(begin + count, C), n * C * H * W
+    if C < C_in:
+        for i in range((H + 3) * (W + 2) * C_in):
+            image[i] = 0
+    if not sizes.last:
+        image_in(x, first, (C_in, H, W), begin, end, image)
+        return
+    clear_frame((C_in, H, W), begin, end, image)
+    for r in range(H):
+        for s in range(W):
+            of = first + (r * W + s) * C
+            to = ((r + 1) * (W + 2) + s + 1) * C_in
+            for c in range(begin, end):
+                image[to + c] = x[of + c]
 
 
 @jitable
@@ -109,6 +140,16 @@ def weight_rows(first, C, K, size):
     return places
 
 
+@jitable
+def group_runs(groups, C):
+    """(group, begin, end): the channels of x of each group."""
+    runs = np.empty((groups, 3), np.int64)
+    for b in range(groups):
+        runs[b, 0], runs[b, 1], runs[b, 2] = b, b * C, (b + 1) * C
+    return runs
+
+
+@jitable
 def weights_in(weight, sizes, runs, share, w):
     """weight [C_out, C, K] into panels [K, C, O] for each run (group, channels of x).
 
@@ -128,6 +169,7 @@ def weights_in(weight, sizes, runs, share, w):
         fill_up(w, target, inside, size)
 
 
+@jitable
 def weights_out(w, sizes, run, weight):
     """The inverse of `weights_in`."""
     C, K, O = sizes
@@ -140,6 +182,7 @@ def weights_out(w, sizes, run, weight):
         transpose(w, source, weight, target)
 
 
+@jitable
 def weights_turned(w, sizes, run, turned):
     """Panels [K, C, O] of a run of at most a panel into [K, O, C]."""
     _, K, O = sizes

@@ -1,6 +1,6 @@
 """Eq. (1) differentiated on the CPU: two matrix products a tile.
 
-    grad_weight  = columns^T @ grad_y        d / dw, the columns as in output.py
+    grad_weight  = columns^T @ grad_y        d / dw, the columns as in forward.py
     grad_columns = grad_y @ weight^T         d / d(dm_k x(q)), spread by Eqs. (2), (4)
 
 No two tasks add to one number: small images are dealt to shares with sums of their own,
@@ -11,12 +11,13 @@ So the bits are the same for any number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from refdcn import threads
-from refdcn.cpu import kernels, layout, moves
+from refdcn import scratch, threads
+from refdcn.cpu import depthwise, kernels, layout, relayout
 from refdcn.cpu.layout import Array, Plan
 from refdcn.jit import compiled
 from refdcn.shapes import Geometry
@@ -50,14 +51,28 @@ def backward(
     """The gradients by x, offset, weight, mask and bias that `needs` names."""
     grad_y = layout.plain(grad_y)  # so that each layout is summed in one order
     grad_bias, C = None, weight.shape[1]
-    with np.errstate(invalid="ignore", over="ignore"):
+    with scratch.lent(), np.errstate(invalid="ignore", over="ignore"):
         if bias is not None and needs[4]:
             grad_bias = grad_y.sum((0, 2, 3), dtype=x.dtype)
         if not any(needs[:4]):
             return Gradients(None, None, None, None, grad_bias)
+        if 1 < geometry.groups == geometry.C_in == geometry.C_out and x.size:
+            work = _depthwise(grad_y, x, offset, weight, mask, geometry)
+            threads.run(work, layout.thread_count(geometry, thread_count), team)
+            c = work.call
+            grad_mask = None
+            if mask is not None and needs[3]:
+                grad_mask = c.grad_mask.reshape(mask.shape)
+            return Gradients(
+                c.grad_x.reshape(x.shape) if needs[0] else None,
+                c.grad_offset.reshape(offset.shape) if needs[1] else None,
+                c.grad_weight.reshape(weight.shape) if needs[2] else None,
+                grad_mask,
+                grad_bias,
+            )
         weight, g = layout.filled(weight, geometry)
         task = _Backward(grad_y, x, offset, weight, mask, g, needs)
-        task.run(layout.thread_count(task.plan, thread_count), team)
+        task.run(layout.thread_count(g, thread_count), team)
     return Gradients(
         task.grad_x if needs[0] else None,
         task.grad_offset.reshape(offset.shape) if needs[1] else None,
@@ -65,6 +80,31 @@ def backward(
         task.grad_mask.reshape(mask.shape) if mask is not None and needs[3] else None,
         grad_bias,
     )
+
+
+def share(
+    task: Callable[[int], None], tasks: int, count: int, team: threads.Team | None
+) -> None:
+    """task(i) for every i < tasks, on up to `count` threads."""
+    threads.run(threads.Tasks(task, tasks), min(count, tasks), team)
+
+
+def _depthwise(
+    grad_y: Array,
+    x: Array,
+    offset: Array,
+    weight: Array,
+    mask: Array | None,
+    g: Geometry,
+) -> depthwise.Depthwise:
+    flat, last = layout.flat_image(x)
+    offset, plain_mask = layout.plain_pixels(offset), layout.plain_mask(mask, x.dtype)
+    shapes = (x.size,), offset.shape, (weight.size,), plain_mask.shape
+    call = depthwise.Call(
+        layout.plain_pixels(grad_y), flat, offset, layout.plain(weight).reshape(-1),
+        plain_mask, *(np.empty(shape, x.dtype) for shape in shapes),
+    )  # fmt: skip
+    return depthwise.Depthwise(call, depthwise.laid_out(g, g.C_in, last))
 
 
 class _Run(NamedTuple):
@@ -103,7 +143,7 @@ class _Backward:
         self.needs = needs
         by_mask = needs[3] and mask is not None
         self.wanted = needs[2], needs[0] or needs[1] or by_mask
-        self.x, self.offset = x, layout.plain_pixels(offset, p)
+        self.x, self.offset = x, layout.plain_pixels(offset)
         self.mask = layout.plain_mask(mask, x.dtype)
         self.weight = layout.plain(weight).reshape(-1)
         self.grad_y = grad_y.reshape(g.N, g.C_out, p.pixels)
@@ -134,20 +174,32 @@ class _Backward:
     def run(self, count: int, team: threads.Team | None) -> None:
         """All of it, on `count` threads."""
         if not self.once:
-            threads.run(self.turn, len(self.runs), count, team)
+            threads.run(
+                threads.Tasks(self.turn, len(self.runs)),
+                min(count, len(self.runs)),
+                team,
+            )
         if self.images > 1:
-            threads.run(self.some_images, self.images, count, team)
+            threads.run(
+                threads.Tasks(self.some_images, self.images),
+                min(count, self.images),
+                team,
+            )
         else:
             for n in range(self.plan.g.N):
                 self.one_image(n, count, team)
         if self.needs[2] and not self.once:
-            threads.run(self.add_sums, len(self.runs), count, team)
+            threads.run(
+                threads.Tasks(self.add_sums, len(self.runs)),
+                min(count, len(self.runs)),
+                team,
+            )
 
     def some_images(self, share: int) -> None:
         """Every so many of the batch."""
         for n in range(share, self.plan.g.N, self.images):
             image = layout.padded_image(self.x[n], self.plan)
-            grad_image = threads.scratch("grad_image", image.size, image.dtype)
+            grad_image = scratch.array("grad_image", image.size, image.dtype)
             grad_image.fill(0)
             self.sweep(share, n, image, grad_image, self.tiles)
             self.store(n, grad_image, 1, None)
@@ -156,7 +208,7 @@ class _Backward:
         """Image n in halves, each with a grad_image of its own, or by channels."""
         image = layout.padded_image(self.x[n], self.plan, count, team)
         size = self.halves * image.size
-        grad_images = threads.scratch("grad_image", size, image.dtype)
+        grad_images = scratch.array("grad_image", size, image.dtype)
         grad_images = grad_images.reshape(self.halves, -1)
         if self.halves > 1:
 
@@ -165,14 +217,14 @@ class _Backward:
                 tiles = self.tiles[h :: self.halves]
                 self.sweep(h, n, image, grad_images[h], tiles)
 
-            threads.run(half, self.halves, count, team)
+            share(half, self.halves, count, team)
             cuts = [t * image.size // count for t in range(count + 1)]
 
             def add(t: int) -> None:
                 a, b = grad_images[:, cuts[t] : cuts[t + 1]]
                 np.add(a, b, out=a)
 
-            threads.run(add, count, count, team)
+            share(add, count, count, team)
         else:
             grad_images[0] = 0
             for first in self.tiles:
@@ -181,7 +233,9 @@ class _Backward:
                 def one(t: int, tile: _Tile = tile) -> None:
                     self.add(0, t, tile)
 
-                threads.run(one, len(self.runs), count, team)
+                threads.run(
+                    threads.Tasks(one, len(self.runs)), min(count, len(self.runs)), team
+                )
                 self.gather(tile)
         self.store(n, grad_images[0], count, team)
 
@@ -198,7 +252,7 @@ class _Backward:
     def tile(self, n: int, first: int, image: Array, grad_image: Array) -> _Tile:
         P = min(self.P, self.plan.pixels - first)
         S, K = len(self.parts_group), self.plan.K
-        parts = threads.scratch("parts", S * K * 3 * P, image.dtype)
+        parts = scratch.array("parts", S * K * 3 * P, image.dtype)
         return _Tile(n, first, P, image, grad_image, parts.reshape(S, K, 3, P))
 
     def add(self, share: int, t: int, tile: _Tile) -> None:
@@ -206,9 +260,9 @@ class _Backward:
         run, p, dtype = self.runs[t], self.plan, tile.image.dtype
         C, T = run.end - run.begin, run.T
         buffers = (
-            threads.scratch("grad_rows", tile.P * p.width, dtype),
-            threads.scratch("columns", tile.P * T * C, dtype),
-            threads.scratch("grad_columns", tile.P * T * p.padded(C), dtype),
+            scratch.array("grad_rows", tile.P * p.width, dtype),
+            scratch.array("columns", tile.P * T * C, dtype),
+            scratch.array("grad_columns", tile.P * T * p.padded(C), dtype),
         )
         total, fresh = self.sums[share][t], False
         if total is None:
@@ -229,7 +283,7 @@ class _Backward:
         """Room for panels [K, C, O], or [K, O, C]; of this thread if used once."""
         size = self.plan.K * self.columns_of(run)
         if self.once:
-            room: Array = threads.scratch(use, size, self.weight.dtype)
+            room: Array = scratch.array(use, size, self.weight.dtype)
             return room
         return np.empty(size, self.weight.dtype)
 
@@ -246,7 +300,7 @@ class _Backward:
             return
         w = layout.panels(self.weight, np.array([run[:3]]), self.plan)
         self.w[t] = self.weights(run, "turned")
-        compiled(moves.weights_turned)(w, self.plan.weight, run[:3], self.w[t])
+        compiled(relayout.weights_turned)(w, self.plan.weight, run[:3], self.w[t])
 
     def add_sums(self, t: int) -> None:
         """Those of all shares of run t, in order."""
@@ -260,7 +314,7 @@ class _Backward:
         self.store_weight(t, totals[0])
 
     def store_weight(self, t: int, total: Array) -> None:
-        compiled(moves.weights_out)(
+        compiled(relayout.weights_out)(
             total, self.plan.weight, self.runs[t][:3], self.grad_weight.reshape(-1)
         )  # fmt: skip
 
@@ -269,7 +323,7 @@ class _Backward:
         if self.needs[1] or self.needs[3]:
             compiled(kernels.gather_parts)(
                 tile.parts, self.parts_group, self.mask, tile.n, tile.first,
-                self.grad_offset, self.grad_mask,
+                self.grad_offset, self.grad_mask, (0, self.plan.K),
             )  # fmt: skip
 
     def store(
@@ -280,7 +334,7 @@ class _Backward:
         flat = self.grad_x.reshape(-1)
 
         def channels(begin: int, end: int) -> None:
-            compiled(moves.image_out)(
+            compiled(relayout.image_out)(
                 grad_image, self.plan.image, begin, end, flat, n * C * H * W
             )
 
