@@ -99,3 +99,31 @@ def test_what_is_allowed_is_there():
     for name, those in ON_NAMES.items():
         (path,) = (p for p in SILENT if p.name == name)
         assert cuts(path.read_text(encoding="utf-8")) == those
+
+
+# Names of a diagnosis that are as long as a phrase: of columns, relations, regions.
+DIAGNOSED = {
+    *("is that of", "sign of mask", " in the gradients", "right up to"),
+    *("the first of these shapes", "the smallest failing call"),  # notes of calls
+    *("the only tap", "o in its group", "offset group of c", "c in its offset group"),
+    *("stride beyond kernel", "kernel beyond image", "padding half the kernel"),
+    *("an axis unpadded", "row between pixels", "column between pixels"),
+    *("sample between pixels", "beyond multiple of ", "power of two"),
+    *("before the first", "after the last", "mask of ones", "bias of zeros"),
+    *("halves of the batch", "output channels reversed", "input channels reversed"),
+    "groups as sparse weights",
+}
+OPS = {"gradient_probes.py": {"removeprefix"}} | {  # operators, and grad_x and its like
+    name: {"startswith"} for name in ("hypotheses.py", "reduce.py", "rules.py")
+}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((GRADING / "diagnosis").glob("*.py")), ids=lambda p: p.name
+)
+def test_a_diagnosis_is_records(path):
+    source = path.read_text(encoding="utf-8")
+    assert {text for _, text in phrases(source)} <= DIAGNOSED
+    assert cuts(source) == OPS.get(path.name, set())
+    assert not {"re", "refdcn.grading.words"} & set(imported(source))
+    assert "grading.words" not in source
