@@ -195,6 +195,21 @@ def test_exchanged_arguments_of_the_companion_are_told():
         assert probe(lambda case: results_of(right, case), "float32") == []
 
 
+def test_additions_of_which_one_remains_are_lost():
+    def last_alone(grad_y, x, offset, *rest, **windows):
+        found = BACKWARD(grad_y, x, offset, *rest, **windows)
+        found[0] = np.minimum(found[0], 1)
+        return found
+
+    _, grads = calls_of(InProcess(FORWARD, last_alone))
+    (fact,) = gradient_probes.lost_additions(grads, "float32")
+    assert conclusion(Diagnosis(facts=(fact,))) == (
+        "Additions to grad_x are lost where several meet at one pixel: 12 ones give 1."
+    )
+    _, grads = calls_of(InProcess(FORWARD, BACKWARD))
+    assert gradient_probes.lost_additions(grads, "float32") == []
+
+
 def lossy(grad_y, *inputs, **windows):
     """Of all that is added to one pixel of grad_x, the largest addition is lost."""
     found = BACKWARD(grad_y, *inputs, **windows)

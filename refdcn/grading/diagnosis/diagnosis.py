@@ -211,6 +211,10 @@ def recovered(
     if "y" in targets or grads is None:
         return probes.run_all(call, dtype)
     found = gradient_probes.gradient_kernels(grads, dtype)
+    lost = gradient_probes.lost_additions(grads, dtype)
+    if lost:  # of which the samples beside the one that is swept are some
+        found = [f for f in found if f.where.get("target") != "grad_x"]
+    found += lost
     return found + list(differences(findings, targets))
 
 
@@ -270,7 +274,7 @@ def deeper(
             facts += resolution.resolution_facts(call, dtype)
             facts += influence.read_sets(call, dtype, plans)
             facts += influence.taint(call, dtype)
-        if grads is not None and targets != ["y"]:
+        elif grads is not None:  # else what y does wrong, they do wrong
             facts += relations.adjoint(call, grads, dtype)
             facts += influence.stencils(grads, dtype, plans)
         facts += relations.contradictions(call, grads, dtype, related)

@@ -14,6 +14,7 @@ from refdcn.grading.diagnosis.facts import Fact, Rank
 from refdcn.grading.diagnosis.probes import image_case, kernel_fact, tent
 from refdcn.grading.expected import oracle
 from refdcn.grading.expected.case import NAMES, Array, Case, Sizes, offset_shape
+from refdcn.grading.questions.draw import landing
 
 Answer = Callable[[Case], Sequence[Any]]  # what came, whatever its shapes
 EQUAL = 1e-5  # of the largest value: the same number
@@ -152,6 +153,22 @@ def gradient_kernels(call: Gradients, dtype: str) -> list[Fact]:
         kernel_fact("row", q, got, want, f"grad_{name}")
         for name, (got, want) in seen.items()
     ]
+
+
+def lost_additions(call: Gradients, dtype: str) -> list[Fact]:
+    """Twelve samples on one pixel, each with a grad_y of 1: how many are added."""
+    z = Sizes(1, 1, 1, 1, 1, 1, 1, 5, 12)
+    z = z._replace(stride=(5, 1))
+    dp = landing(z, np.full((1, 1, 1), 2.0), np.full((1, 1, 1), 3.0))
+    case = image_case(z, dtype, np.ones((1, 1, 5, 12)), offset=dp)
+    n = int(np.prod(z.out))
+    grads = call(replace(case, grad_y=np.ones((1, 1, *z.out), dtype)))
+    if grads is None or grads[0] is None:
+        return []
+    kept = float(grads[0][0, 0, 2, 3])
+    if not 0 < kept < n:
+        return []
+    return [Fact("lost additions", "grad_x", {"kept": kept}, n)]
 
 
 # Arguments that are exchanged ----------------------------------------------------

@@ -112,7 +112,8 @@ def clues(findings: Sequence[Finding], target: str, dtype: str) -> list[Clue]:
         want = f.expected.range(target)
         got = f.got if f.got is not None else (want.low + want.high) / 2
         if np.isfinite(want.bound).all() and got.shape == want.bound.shape:
-            usual = np.fmin(want.usual, want.bound)
+            exact = f.case.kind == "exact"  # where every bit that differs fails
+            usual = 0 * want.low if exact else np.fmin(want.usual, want.bound)
             ends = want.low, want.high, want.bound, usual
             found.append(Clue(f.case, target, got, *ends, f.failing))
     return found

@@ -249,7 +249,7 @@ def mapped(name: str, want: Array, have: Array, shape: Sequence[int]) -> Fact:
     k = int(np.argmax((want != have).any(0)))
     measured["along"] = known
     measured["example"] = {"read": have[:, k].tolist(), "defined": want[:, k].tolist()}
-    rank = Rank.CAUSE if known or "layout" in measured else Rank.VAGUE
+    rank = Rank.CAUSE if known or "layout" in measured else Rank.EFFECT
     return Fact("read from", name, measured, list(labels), rank)
 
 
@@ -426,12 +426,24 @@ def weights(call: Call, dtype: str) -> list[Fact]:
         if y is None:
             return []
         at = y[:, :, 2, 3].reshape(2, 2, 2, 3)  # image (b', c), output (b, o)
+        answers = np.abs(at).max(1).reshape(2, 6).T > 0.5  # of output, to group
+        if (answers != np.repeat(np.eye(2, dtype=bool), 3, 0)).any():
+            return [groups_read(answers)]
         for b in range(2):
             got[3 * b : 3 * b + 3, :, k] = at[b, :, b].T
     index = np.arange(sent.size).reshape(got.shape)
     flat = sent.reshape(6, 2, 6)
     everywhere = np.ones(got.shape, bool)
     return read_map("weight", np.nan_to_num(got), flat, everywhere, index)
+
+
+def groups_read(answers: Array) -> Fact:
+    """Which outputs take the channels of another group: [output, group]."""
+    own = np.repeat(np.eye(answers.shape[1], dtype=bool), 3, 0)
+    wrong = np.flatnonzero((answers != own).any(1))
+    found = [np.flatnonzero(row).tolist() for row in answers[wrong]]
+    measured = {"outputs": wrong.tolist(), "groups": found}
+    return Fact("groups read", "x", measured, (wrong // 3).tolist())
 
 
 def biases(call: Call, dtype: str) -> list[Fact]:

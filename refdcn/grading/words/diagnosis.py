@@ -123,7 +123,7 @@ def patterns(faults: Sequence[Fact]) -> Iterator[str]:
     if scaled:
         yield grid_text(scaled)
     for f in faults:
-        if f.kind == "values":
+        if f.kind in ("values", "lost additions"):
             yield brief(f)
         if f.kind == "sum" and f.measured["smaller"] > 0.9:
             yield f"additions to {f.subject} are lost where several meet at one element"

@@ -121,6 +121,18 @@ def read_from_text(f: Fact) -> str:
     return f"{f.subject} is read from other elements: {known} (as {order}: {pair})"
 
 
+def groups_read_text(f: Fact) -> str:
+    """Which outputs read another weight group's channels."""
+    m = f.measured
+    outputs = ", ".join(map(str, m["outputs"][:SHOWN]))
+    groups = sorted({g for found in m["groups"] for g in found})
+    if not groups:
+        return f"output channels {outputs} read no channel"
+    if len(groups) > 1:
+        return f"output channels {outputs} read the channels of other groups"
+    return f"output channels {outputs} read the channels of group {groups[0]}"
+
+
 def layout_text(f: Fact) -> str:
     """The order in which channels are counted."""
     order, turned = f.measured["layout"], f.measured["x first"]
@@ -512,6 +524,13 @@ def sum_text(f: Fact) -> str:
     )
 
 
+def lost_text(f: Fact) -> str:
+    """How many of the additions to one pixel remain."""
+    m = f.measured
+    kept = f"{f.defined} ones give {m['kept']:g}"
+    return f"additions to {f.subject} are lost where several meet at one pixel: {kept}"
+
+
 def kept_argument_text(f: Fact) -> str:
     """An argument of an earlier call."""
     same = {"shape": "shapes", "numbers": "numbers in another order"}
@@ -525,6 +544,7 @@ def kept_argument_text(f: Fact) -> str:
 TEXTS: dict[str, Callable[[Fact], str]] = {
     "taps": taps_text,
     "read from": read_from_text,
+    "groups read": groups_read_text,
     "acts as": acts_as_text,
     "interpolation": interpolation_text,
     "far line": far_line_text,
@@ -561,6 +581,7 @@ TEXTS: dict[str, Callable[[Fact], str]] = {
     "stencil": stencil_text,
     "enters": enters_text,
     "sum": sum_text,
+    "lost additions": lost_text,
     "kept argument": kept_argument_text,
     "exchanged arguments": lambda f: (
         f"the gradients take grad_y for {f.subject} and {f.subject} for grad_y"
