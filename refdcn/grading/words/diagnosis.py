@@ -68,6 +68,7 @@ def cause_texts(d: Diagnosis) -> Iterator[str]:
     some = [*map(partly_text, limited), *patterns(d.faults)]
     some += [brief(f) for f in d.faults if f.rank == Rank.CAUSE]
     some += [brief(f) for f in d.faults if f.rank == Rank.EFFECT]
+    some += [brief(f) for f in d.faults if f.kind == "relation"]
     where = located(d.place) if d.places else ""
     if not some:
         return

@@ -463,6 +463,15 @@ def relation_text(f: Fact) -> str:
     return f"when {RELATIONS[f.subject]}, {said}"
 
 
+def relation_briefly(f: Fact) -> str:
+    """What two calls that must agree differ in."""
+    if f.subject.startswith("memory: "):
+        how = f.subject.removeprefix("memory: ")
+        wrong = names_text(list(f.measured)[:2])
+        return f"inputs whose layout is not contiguous ({how}) are misread: {wrong}"
+    return relation_text(f)
+
+
 def batch_text(f: Fact) -> str:
     """Halves against the whole."""
     whole = f"one on the whole of {f.where['N']} images"
@@ -593,6 +602,7 @@ BRIEFLY: dict[str, Callable[[Fact], str]] = {
     "read from": read_from_briefly,
     "acts as": acts_briefly,
     "interpolation": interpolation_briefly,
+    "relation": relation_briefly,
     "values": values_briefly,
 }
 
