@@ -45,19 +45,24 @@ class Interrupted(KeyboardInterrupt):
 
 @lru_cache(maxsize=8)
 def prepare_one(
-    seed: int, dtype: str, level: str, precision: str | None, border: str
+    seed: int,
+    dtype: str,
+    level: str,
+    how: tuple[str | None, str],
+    gaps: tuple[str, ...],
 ) -> tuple[Expected, ...]:
     """The cases of one dtype; their oracles are computed once for a seed."""
+    precision, border = how
     bounds = standard(dtype, precision)
-    cases = suite.cases(seed, dtype, level)
+    cases = suite.cases(seed, dtype, level, gaps)
     return tuple(Expected(case, bounds, border) for case in cases)
 
 
 def prepare(options: Options) -> list[Expected]:
     """The cases of every dtype, one after another."""
     o = options
-    how = o.level, o.precision, o.border
-    found = (prepare_one(o.seed, dtype, *how) for dtype in o.dtypes)
+    how = (o.precision, o.border), tuple(o.gaps)
+    found = (prepare_one(o.seed, dtype, o.level, *how) for dtype in o.dtypes)
     return [e for cases in found for e in cases if o.wants(e.case.group)]
 
 

@@ -1,11 +1,13 @@
 """Gaps: what a line means, and calls redrawn until none lies in one."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from refdcn.grading.expected.case import Sizes
 from refdcn.grading.judging import gaps
-from refdcn.grading.questions import room
+from refdcn.grading.questions import room, suite, sweeps
 from refdcn.grading.questions.draw import drawn
 
 PLAIN = Sizes(2, 4, 6, 2, 2, 3, 3, 8, 9, padding=(1, 1))
@@ -78,3 +80,26 @@ def test_no_room_is_said(line):
     rng = np.random.default_rng(3)
     given = gaps.of_sizes(PLAIN) | WORDS
     assert room.fitting([line], given, rng, keep=("dtype",)) is None
+
+
+def outside(lines, case):
+    return case.kind == "malformed" or gaps.first_that_holds(lines, case) is None
+
+
+@pytest.mark.parametrize("lines", NARROW, ids=" ; ".join)
+def test_as_much_is_asked_inside_of_gaps(lines):
+    free = Counter(c.group for c in suite.cases(1, "float32", "smoke"))
+    asked = list(suite.cases(1, "float32", "smoke", lines))
+    met = Counter(c.group for c in asked if outside(lines, c))
+    for group in free:  # a batch of one cannot have an offset of one image for two
+        assert met[group] >= (0.9 if group != "malformed" else 0.4) * free[group]
+    calls = sweeps.prepare(1, "float32", "smoke", lines)
+    planned = [s for s in calls if s.plan is not None]
+    assert all(outside(lines, s.case) for s in planned) and len(planned) > 20
+
+
+def test_without_gaps_the_cases_are_what_they_were():
+    """The first call of a level, whatever is declared elsewhere."""
+    one = next(suite.cases(1, "float32", "smoke"))
+    two = next(suite.cases(1, "float32", "smoke", ("N > 64",)))
+    assert (one.x == two.x).all() and (one.offset == two.offset).all()

@@ -6,7 +6,7 @@ A candidate that takes 3x3 kernels alone is asked as much as any other, of 3x3 k
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,35 @@ AXES = {
 }
 
 Facts = dict[str, Any]
+
+
+class Call(NamedTuple):
+    """What a gap may speak of and a call may change."""
+
+    sizes: Sizes
+    mask: bool = True
+    bias: bool = True
+    layout: str = "contiguous"
+
+
+def within(
+    lines: Sequence[str], call: Call, dtype: str, keep: Sequence[str] = ()
+) -> Call | None:
+    """A call like this one outside of every gap; None where there is no room.
+
+    What is in `keep` stays, if there is room so. The same call gives the same answer.
+    """
+    if not lines:
+        return call
+    given = gaps.of_sizes(call.sizes) | {"dtype": dtype, "layout": call.layout}
+    given |= {n: "given" if getattr(call, n) else "none" for n in ("mask", "bias")}
+    rng = np.random.default_rng(list(call.sizes[:9]))
+    for kept in (keep, ()):
+        found = fitting(lines, given, rng, ("dtype", "layout", *kept))
+        if found is not None:
+            mask, bias = (found[n] == "given" for n in ("mask", "bias"))
+            return Call(to_sizes(found), mask, bias, call.layout)
+    return None
 
 
 def fitting(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from refdcn.grading.expected.case import Case, Sizes, kept, named
 from refdcn.grading.questions.draw import draw_case, drawn, exact_case, large_case
+from refdcn.grading.questions.room import Call, within
 
 # drawn geometries of each kind at each level
 LEVELS = {"smoke": 8, "full": 60, "paranoid": 600}
@@ -71,11 +72,30 @@ def corners() -> list[dict[str, Any]]:
     ]
 
 
-def repeats(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
+Lines = Sequence[str]  # gaps, outside of which the calls are drawn
+
+
+def fitted(lines: Lines, dtype: npt.DTypeLike, call: Call, keep: Lines = ()) -> Call:
+    """The call in the room that the gaps leave; as it is where they leave none."""
+    return within(lines, call, named(dtype), keep) or call
+
+
+def random(
+    rng: np.random.Generator, dtype: npt.DTypeLike, group: str, offsets: str, call: Call
+) -> Case:
+    """Random data, in the memory layout of the call."""
+    some = call.mask, call.bias
+    case = draw_case(rng, call.sizes, dtype, group, offsets, *some)
+    return replace(case, layout=call.layout)
+
+
+def repeats(
+    rng: np.random.Generator, dtype: npt.DTypeLike, lines: Lines = ()
+) -> Iterator[Case]:
     """Two cases of the same shapes, for calls in the order A, B, A."""
-    sizes = drawn(rng, N=2)
+    call = fitted(lines, dtype, Call(drawn(rng, N=2)), "N")
     for _ in range(2):
-        yield draw_case(rng, sizes, dtype, "repeat")
+        yield random(rng, dtype, "repeat", "border", call)
 
 
 HOSTILE = Sizes(2, 2, 3, 1, 1, 3, 3, 6, 5, padding=(1, 1))
@@ -93,48 +113,67 @@ PLACES = {
 }
 
 
-def hostile(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
+def at(place: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """A place inside of a shape; the channels of dy and dx stay apart."""
+    return tuple(i % n for i, n in zip(place, shape, strict=True))
+
+
+def hostile(
+    rng: np.random.Generator, dtype: npt.DTypeLike, lines: Lines = ()
+) -> Iterator[Case]:
     """Far and non-finite numbers in an input; what kills most kernels comes last."""
     top = float(np.finfo("float32" if named(dtype) == "bfloat16" else dtype).max)
     far = [min(a, top) for a in (1e9, 2.0**31, 1e30)]
     asked = [(a, "dy") for a in sorted({a for v in far for a in (v, -v)})]
     asked += [(a, name) for a in (np.inf, -np.inf) for name in ("dy", "dx")]
     asked += [(np.nan, name) for name in PLACES]
+    call = fitted(lines, dtype, Call(HOSTILE))
     for value in (np.nan, np.inf):
-        case = draw_case(rng, HOSTILE, dtype, "hostile", "integer")
+        case = random(rng, dtype, "hostile", "integer", call)
         x = case.x.copy()
-        x[0, 1, 3, 2] = value
+        x[at((0, 1, 3, 2), x.shape)] = value
         yield replace(case, kind="hostile", x=x, note=f"pixel {value:g}")
     for value, name in asked:
-        case = draw_case(rng, HOSTILE, dtype, "hostile", "normal")
+        case = random(rng, dtype, "hostile", "normal", call)
         offset = case.offset.copy()
-        offset[tuple(np.transpose(PLACES[name]))] = value
+        for place in PLACES[name]:
+            offset[at(place, offset.shape)] = value
         offset = kept(offset, dtype)
         yield replace(case, kind="hostile", offset=offset, note=f"{name} {value:g}")
-    case = draw_case(rng, HOSTILE, dtype, "hostile", "normal")
+    case = random(rng, dtype, "hostile", "normal", call)
     yield replace(case, kind="malformed", stride=(0, 1), note="a stride of 0")
 
 
-def malformed(rng: np.random.Generator, dtype: npt.DTypeLike) -> Iterator[Case]:
+def malformed(
+    rng: np.random.Generator, dtype: npt.DTypeLike, lines: Lines = ()
+) -> Iterator[Case]:
     """Shapes that fit nothing and must be refused."""
-    sizes = Sizes(2, 4, 2, 1, 1, 3, 3, 6, 6)
-    good = draw_case(rng, sizes, dtype, "malformed", "normal")
-    assert good.mask is not None
+    call = fitted(lines, dtype, Call(Sizes(2, 4, 2, 1, 1, 3, 3, 6, 6)))
+    good = random(rng, dtype, "malformed", "normal", call)
+    C, (N, two, *_) = good.sizes.C_in, good.offset.shape
     wrong: dict[str, dict[str, Any]] = {
-        "offset of one image for two": {"offset": good.offset[:1]},
-        "offset with 16 of 18 channels": {"offset": good.offset[:, :16]},
-        "mask with 8 of 9 channels": {"mask": good.mask[:, :8]},
-        "mask of one image for two": {"mask": good.mask[:1]},
-        "weight for 3 of 4 channels": {"weight": good.weight[:, :3]},
-        "offset and mask of one image for two": {
-            "offset": good.offset[:1],
-            "mask": good.mask[:1],
-        },
-        "3 offset groups for 4 channels": {
-            "offset": np.tile(good.offset, (1, 3, 1, 1)),
-            "mask": np.tile(good.mask, (1, 3, 1, 1)),
-        },
+        f"offset with {two - 2} of {two} channels": {"offset": good.offset[:, :-2]},
     }
+    width = good.weight.shape[1]
+    if width > 1:
+        note = f"weight for {width - 1} of {width} channels"
+        wrong[note] = {"weight": good.weight[:, :-1]}
+    several = next(k for k in range(3, C + 4) if C % k)
+    more: dict[str, Any] = {"offset": good.offset}
+    if good.mask is not None:
+        most = good.mask.shape[1]
+        note = f"mask with {most - 1} of {most} channels"
+        wrong[note] = {"mask": good.mask[:, :-1]}
+        more["mask"] = good.mask
+    if N == 2:
+        wrong["offset of one image for two"] = {"offset": good.offset[:1]}
+        if good.mask is not None:
+            one = {"offset": good.offset[:1], "mask": good.mask[:1]}
+            wrong["mask of one image for two"] = {"mask": good.mask[:1]}
+            wrong["offset and mask of one image for two"] = one
+    if call.sizes.offset_groups == 1:
+        tiles = {k: np.tile(a, (1, several, 1, 1)) for k, a in more.items()}
+        wrong[f"{several} offset groups for {C} channels"] = tiles
     for note, change in wrong.items():
         yield replace(good, kind="malformed", note=note, **change)
 
@@ -149,25 +188,32 @@ NARROW: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def cases(seed: int, dtype: npt.DTypeLike, level: str) -> Iterator[Case]:
-    """Every case of a level, in the order they are run."""
+def cases(
+    seed: int, dtype: npt.DTypeLike, level: str, lines: Lines = ()
+) -> Iterator[Case]:
+    """Every case of a level outside of the gaps, in the order they are run."""
     name = named(dtype)
     rng = np.random.default_rng([seed, SEEDS[name]])
     n = LEVELS[level]
+
+    def ask(group: str, call: Call, offsets: str = "border", keep: Lines = ()) -> Case:
+        return random(rng, dtype, group, offsets, fitted(lines, dtype, call, keep))
+
     for i in range(n):
-        sizes = drawn(rng, **NARROW.get(name, {}))
-        yield exact_case(rng, sizes, dtype, mask=i % 4 != 3, bias=i % 3 != 2)
+        call = Call(drawn(rng, **NARROW.get(name, {})), i % 4 != 3, i % 3 != 2)
+        sizes, mask, bias, _ = fitted(lines, dtype, call)
+        yield exact_case(rng, sizes, dtype, mask=mask, bias=bias)
     for kind in ("border", "normal", "integer", "zero"):
         for _ in range(n if kind == "border" else max(2, n // 3)):
-            yield draw_case(rng, drawn(rng), dtype, "random", kind)
+            yield ask("random", Call(drawn(rng)), kind)
     for fixed in corners():
-        yield draw_case(rng, drawn(rng, **fixed), dtype, "sizes")
+        yield ask("sizes", Call(drawn(rng, **fixed)), keep=[*fixed])
     if level != "smoke" and name != "bfloat16":  # whose positions end at 256
         yield large_case(rng, dtype)
     for mask, bias in ((False, True), (True, False), (False, False)):
-        yield draw_case(rng, drawn(rng), dtype, "optional", "border", mask, bias)
+        yield ask("optional", Call(drawn(rng), mask, bias))
     for layout in ("channels last", "every second column"):
-        yield replace(draw_case(rng, drawn(rng), dtype, "layout"), layout=layout)
-    yield from repeats(rng, dtype)
-    yield from malformed(rng, dtype)
-    yield from hostile(rng, dtype)
+        yield ask("layout", Call(drawn(rng), layout=layout))
+    yield from repeats(rng, dtype, lines)
+    yield from malformed(rng, dtype, lines)
+    yield from hostile(rng, dtype, lines)

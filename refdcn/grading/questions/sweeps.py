@@ -28,6 +28,7 @@ from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.isolation import Process
 from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions.draw import exact_case, landing
+from refdcn.grading.questions.room import Call, within
 
 Runner = Process | InProcess
 
@@ -169,17 +170,28 @@ def drawn(plan: Plan, dtype: str, seed: int, note: str) -> Case:
 ATOM = Plan(2, 1, 1, 1, 1, 1, 1, 7, 9, 1, 1, 2, 1, 1, 1, bias=False)
 
 
-def atoms(dtype: str, seed: int) -> Iterator[Case]:
+def atoms(dtype: str, seed: int, lines: tuple[str, ...] = ()) -> Iterator[Case]:
     """One sample an output: what an output meets is what its sample meets."""
+
+    def fits(plan: Plan) -> Plan:
+        return inside(plan, dtype, lines, ("K_h", "K_w")) or plan
+
     for k in range(4):
-        yield telling(ATOM._replace(mask=k % 2 == 0), dtype, seed + k)
-    plan = ATOM._replace(K_h=3, K_w=3, stride_h=2, dilation_w=2, padding_h=1)
+        case = telling(fits(ATOM._replace(mask=k % 2 == 0)), dtype, seed + k)
+        weight = case.weight.copy()
+        weight.reshape(*weight.shape[:2], -1)[..., 1:] = 0  # a gap may want more taps
+        yield replace(case, weight=weight)
+    plan = fits(ATOM._replace(K_h=3, K_w=3, stride_h=2, dilation_w=2, padding_h=1))
+    if plan[5:7] != (3, 3):
+        return
     for k in range(9):
         case = telling(plan, dtype, seed + k)
         weight = np.zeros_like(case.weight)
         weight[..., k // 3, k % 3] = 1
         yield replace(case, weight=weight, note=f"tap {k} alone")
-    plan = plan._replace(c=2, o=2, groups=2, offset_groups=2, H_out=4, W_out=4)
+    plan = fits(plan._replace(c=2, o=2, groups=2, offset_groups=2, H_out=4, W_out=4))
+    if plan[1:5] != (2, 2, 2, 2):
+        return
     for k in range(2):
         for c in range(2):
             case = telling(plan, dtype, seed + k + c)
@@ -391,16 +403,53 @@ def same(outcome: Outcome, wants: Any, likes: Any) -> bool:
 
 
 @lru_cache(maxsize=8)
-def prepare(seed: int, dtype: str, level: str) -> tuple[Sweep, ...]:
-    """The calls of a level; what they must give is computed once for a seed."""
+def prepare(
+    seed: int, dtype: str, level: str, lines: tuple[str, ...] = ()
+) -> tuple[Sweep, ...]:
+    """The calls of a level outside of the gaps, with what they must give."""
     found = []
-    for plan, (name, value) in swept(level):
-        note = f"{name} = {value}" if name else "sizes as they are"
-        case = replace(drawn(plan, dtype, seed, note), swept=(name, value))
-        found.append(Sweep(case, plan))
-    found += [Sweep(drawn(p, dtype, seed, note), p) for p, note in plans()]
-    found += [Sweep(case) for case in (*edges(dtype, seed), *atoms(dtype, seed))]
+    start = inside(Plan(), dtype, lines, ()) or Plan()
+    for _, (name, value) in swept(level):
+        plan = start._replace(**{name: value}) if name else start
+        fits = inside(plan, dtype, lines, (IN_GAPS.get(name, name),))
+        if fits is not None and (not name or getattr(fits, name) == value):
+            note = f"{name} = {value}" if name else "sizes as they are"
+            case = replace(drawn(fits, dtype, seed, note), swept=(name, value))
+            found.append(Sweep(case, fits))
+    for plan, note in plans():
+        fits = inside(plan, dtype, lines, ())
+        if fits is not None:
+            found.append(Sweep(drawn(fits, dtype, seed, note), fits))
+    found += [Sweep(case) for case in (*edges(dtype, seed), *atoms(dtype, seed, lines))]
     return tuple(found)
+
+
+IN_GAPS = {"c": "C_in", "o": "C_out"} | {  # the sizes of a plan as gaps name them
+    f"{name}_{mine}": f"{name}_{theirs}"
+    for name in ("stride", "padding", "dilation")
+    for mine, theirs in (("h", "y"), ("w", "x"))
+}
+
+
+def inside(
+    plan: Plan, dtype: str, lines: tuple[str, ...], keep: Sequence[str]
+) -> Plan | None:
+    """The plan with as few changes as bring it outside of every gap, if any do."""
+    call = within(lines, Call(plan.sizes, plan.mask, plan.bias), dtype, keep)
+    if call is None or not lines:
+        return plan if call is not None else None
+    z, (H_out, W_out) = call.sizes, call.sizes.out
+    found = Plan(
+        z.N,
+        z.C_in // lcm(z.groups, z.offset_groups),
+        z.C_out // z.groups,
+        *(z.groups, z.offset_groups, z.K_h, z.K_w, H_out, W_out),
+        *(*z.stride, *z.padding, *z.dilation),
+        mask=call.mask,
+        bias=call.bias,
+    )
+    again = within(lines, Call(found.sizes, found.mask, found.bias), dtype, keep)
+    return found if again is not None and again.sizes == found.sizes else None
 
 
 def chosen(dtypes: Any) -> str | None:
