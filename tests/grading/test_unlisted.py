@@ -14,6 +14,7 @@ from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.questions import sweeps
+from refdcn.grading.words.report import uncounted
 
 # One seed and dtype, so that what is expected is computed once; the command in
 # unlisted_mistakes.py runs them all and reads the diagnosis.
@@ -46,7 +47,7 @@ def test_none_is_in_the_catalogue_and_no_diagnosis_imports_them():
 def test_the_right_kernel_passes():
     report = grade(f"{KERNEL}:f", **HOW)
     assert report.exit_code == 0, report.text()
-    assert not list(report.uncounted_causes())
+    assert not list(uncounted(report))
 
 
 @pytest.mark.parametrize("name", SAMPLE)
