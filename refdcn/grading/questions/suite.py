@@ -17,6 +17,8 @@ from refdcn.grading.questions.room import Call, within
 LEVELS = {"smoke": 8, "full": 60, "paranoid": 600}
 
 THREE = {"K_h": 3, "K_w": 3, "dilation": (1, 1)}
+PLAIN = {"N": 1, "dilation": (1, 1)}
+SEVERAL = {"groups": 2, "offset_groups": 4}
 
 
 def corners() -> list[dict[str, Any]]:
@@ -26,36 +28,13 @@ def corners() -> list[dict[str, Any]]:
         {"N": 65, "C_in": 1, "C_out": 1, "groups": 1, "offset_groups": 1, "H": 3},
         {"C_in": 33, "C_out": 5, "groups": 1, "offset_groups": 3, "N": 1},
         {"C_in": 6, "C_out": 51, "groups": 3, "offset_groups": 2, "N": 1},
-        {
-            "H": 5,
-            "W": 53,
-            "stride": (2, 1),
-            "padding": (1, 1),
-            "N": 1,
-            "K_w": 3,
-            "dilation": (1, 1),
-        },
-        {
-            "H": 53,
-            "W": 4,
-            "stride": (1, 1),
-            "padding": (0, 2),
-            "N": 1,
-            "K_h": 3,
-            "dilation": (1, 1),
-        },
+        {"H": 5, "W": 53, "K_w": 3, "stride": (2, 1), "padding": (1, 1), **PLAIN},
+        {"H": 53, "W": 4, "K_h": 3, "stride": (1, 1), "padding": (0, 2), **PLAIN},
         {"H": 11, "W": 13, "stride": (1, 1), "padding": (1, 1), **THREE},
         {"H": 1, "W": 9, "padding": (3, 1), "K_h": 3},
         {"H": 8, "W": 1, "padding": (1, 3), "K_w": 3},
         {"H": 2, "W": 2, "K_h": 5, "K_w": 7, "padding": (3, 4), "dilation": (1, 1)},
-        {
-            "K_h": 1,
-            "K_w": 1,
-            "padding": (0, 0),
-            "C_in": 8,
-            "groups": 2,
-            "offset_groups": 4,
-        },
+        {"K_h": 1, "K_w": 1, "padding": (0, 0), "C_in": 8, **SEVERAL},
         {"C_in": 4, "C_out": 4, "groups": 4, "offset_groups": 2, "N": 2},
         {"H": 1, "W": 1, "K_h": 1, "K_w": 1, "padding": (0, 0), "N": 2},
         {"N": 0},

@@ -410,7 +410,8 @@ def prepare(
     found = []
     start = inside(Plan(), dtype, lines, ()) or Plan()
     for _, (name, value) in swept(level):
-        plan = start._replace(**{name: value}) if name else start
+        change: dict[str, Any] = {name: value} if name else {}
+        plan = start._replace(**change)
         fits = inside(plan, dtype, lines, (IN_GAPS.get(name, name),))
         if fits is not None and (not name or getattr(fits, name) == value):
             note = f"{name} = {value}" if name else "sizes as they are"
@@ -468,7 +469,7 @@ def check(
         found = [judge.forward(sweep.expected(standard), outcome)]
     if not (grads and runner.has_grad) or found[0].verdict <= Verdict.INTEGRITY:
         return found
-    if sweep.plan == Plan():  # what f keeps for f_grad must not be the last call's
+    if sweep.case.swept == BASE:  # what f keeps for f_grad must not be the last call's
         runner.call(unlike(case))
     outcome = runner.call(case, "grad")
     if not sweep.right_gradients(outcome):
