@@ -35,10 +35,11 @@ Positions. For the output p in row u, column v tap (i, j) samples at
     q = stride * (u, v) - padding + dilation * (i, j) + (dy, dx)
 
 so for stride 2, padding 1, dilation 2, q_y = 2 * u - 1 + 2 * i + dy.
-In (2) r runs over the pixels of the image; x is 0 outside. A sample at
-(-0.5, 2) is x(0, 2) / 2, one in row -1 or H exactly is 0. (4) takes
-the slope on the right of a corner: at an integer q, -1 and H too, it is
-x(q + 1) - x(q) along its axis.
+In (2) r runs over the pixels of the image, and every pixel outside is
+0: a sample at (-0.5, 2) is x(0, 2) / 2, one in row -1 or H exactly is
+0, and so it is in column -1 or W. (4) takes the slope on the right of a
+kink: at an integer q, -1 and H too, it is x(q + 1) - x(q) along its
+axis.
 
 In full, for each image n; c are the inputs of o's group, which weight
 counts from 0, and g, in m, is the offset group of c:
@@ -57,12 +58,13 @@ those of sum(grad_y * y); in G, o are the outputs of c's group:
     grad_w(o, c, k) = sum_n,p  grad_y(o, p) * dm * x(c, q)
     grad_bias(o)    = sum_n,p  grad_y(o, p)
 
-Not finite. Where q_y is not in [-1, H) or q_x not in [-1, W), as at
-1e30 or infinity, the tap adds 0 to y and to every gradient. A NaN
-coordinate, whatever the other one is, makes y and the gradients of
-offset, weight and mask NaN where its tap enters, even times 0, and adds
-0 to grad_x. All other numbers must be finite. Everything is computed in
-float64 and rounded once, to the dtype of the argument.
+Not finite. A NaN coordinate, whatever the other one is, makes y and the
+gradients of offset, weight and mask NaN wherever its tap has a term,
+with a factor of 0 too, and adds 0 to grad_x. Else, where q_y is not in
+[-1, H) or q_x not in [-1, W), as at 1e30 or infinity, the tap adds 0 to
+y and to every gradient. x, weight, mask, bias and grad_y are finite.
+Everything is computed in float64 and rounded once at the end: y to the
+dtype of x, a gradient to that of its argument.
 """
 
 import numpy as np
