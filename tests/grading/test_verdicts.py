@@ -266,7 +266,7 @@ def test_all_that_is_left_out_is_counted():
     report = graded(spec)
     asked = {id(f.case) for f in report.findings}
     cases = grader.prepare(report.options)
-    swept = grader.asking.sweeps.prepare(2, "float32", "smoke")
+    swept = grader.asking.sweeps.prepare(2, "float32", "smoke", report.options.gaps)
     every = {id(e.case) for e in cases} | {id(s.case) for s in swept}
     assert report.run.left_out == len(every - asked)
     assert report.run.left_out > 30

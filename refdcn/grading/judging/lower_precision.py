@@ -59,6 +59,7 @@ def cause_in(dtype: str, findings: Sequence[Finding]) -> Hypothesis | None:
 
 # What enters these gradients alike spoils all of them or none.
 ENTERS = {
+    "columns": {"grad_x", "grad_offset", "grad_mask"},
     "weights": {"grad_x", "grad_offset", "grad_mask"},
     "products": {"grad_x", "grad_offset", "grad_mask"},
     "positions": {"grad_x", "grad_offset", "grad_mask", "grad_weight"},
@@ -68,7 +69,10 @@ ENTERS = {
 def meets(hypothesis: Hypothesis, bad: Sequence[Finding], fine: set[str]) -> bool:
     """Whether a hypothesis lies behind gradients of which others are fine."""
     inner = ENTERS.get(hypothesis.cause.step, set())
-    return all(f.target == "y" for f in bad) or not inner & fine
+    spoiled = {f.target for f in bad} - {"y"}
+    if hypothesis.cause.step == "columns":  # of samples: d weight alone
+        spoiled -= {"grad_weight"}
+    return not spoiled or not inner & fine
 
 
 def drawn(finding: Finding) -> bool:
