@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields, replace
 from functools import lru_cache
+from textwrap import indent
 from typing import Any
 
 import numpy as np
@@ -112,8 +113,8 @@ def documented(function: Callable[..., Any]) -> None:
     signature = given.replace(parameters=named)
     function.__signature__ = signature  # type: ignore[attr-defined]
     text, example = (function.__doc__ or "").split("    >>> ", 1)
-    options = (Options.__doc__ or "").partition("\n\n")[2].rstrip()
-    function.__doc__ = f"{text}{options}\n\n    >>> {example}"
+    options = indent((Options.__doc__ or "").partition("\n\n")[2].rstrip(), "    ")
+    function.__doc__ = f"{text}    Args:\n{options}\n\n    >>> {example}"
 
 
 documented(grade)
