@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from refdcn import formula
+from refdcn.grading.adapters import loops
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions
 from refdcn.grading.diagnosis import changes, gradient_probes, probes, reduce, rules
@@ -21,6 +22,7 @@ from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.questions import sweeps
 from refdcn.grading.questions.draw import draw_case, draw_sizes
+from refdcn.grading.selftest import selftest
 from refdcn.grading.words.diagnosis import conclusion
 
 BY_NAME = {m.name: m for m in CATALOGUE}
@@ -364,3 +366,20 @@ def test_what_is_not_finite_is_no_multiple(value):
     got = want * value
     (fact,) = changes.law_of_values("y", [(expected.case, got, want, bad)])
     assert fact.kind == "values" and fact.measured["value"] in ("nan", "infinite")
+
+
+def of_group_0(grad_y, *inputs, **windows):
+    """Float32's own gradients, that of the mask written from group 0 alone."""
+    grads = list(loops.deform_conv2d_grad(grad_y, *inputs, **windows))
+    if grads[3] is not None:
+        K = inputs[2].shape[2] * inputs[2].shape[3]
+        repeats = grads[3].shape[1] // K
+        grads[3] = np.tile(grads[3][:, :K], (1, repeats, 1, 1))
+    return grads
+
+
+def test_another_group_s_rounding_is_no_second_mistake():
+    """Where the definition's bound is 0, what is read in its place still rounds."""
+    one = InProcess(loops.deform_conv2d, of_group_0)
+    report = selftest.grade_in_process("it", one, 5, "float32")
+    assert report.diagnosis.names == ["d mask of group 0"]
