@@ -32,6 +32,12 @@ def sampling(name: str, text: str, edit: Callable[[State], None]) -> None:
     add(MISTAKES, "sampling", "kernel", name, text, edit)
 
 
+def setattrs(s: State, **values: Array) -> None:
+    """Several fields of the state at once."""
+    for name, value in values.items():
+        setattr(s, name, value)
+
+
 def with_low(
     low: Callable[[Array], Array],
     shape: Callable[[Array], Array] = lambda t: t,
@@ -261,6 +267,17 @@ for names, (a, b) in {
         f"the {names} corner is not read",
         corner_lost(a, b),
     )
+sampling(
+    "fractions exchanged",
+    "the fractions of row and column are exchanged: two of the four corners have each "
+    "other's weight",
+    lambda s: setattrs(
+        s,
+        ty=with_low(np.floor)(np.floor(s.qy) + s.qx - np.floor(s.qx), s.z.H)[0],
+        tx=with_low(np.floor)(np.floor(s.qx) + s.qy - np.floor(s.qy), s.z.W)[0],
+        keep=s.keep * (s.qy > -1) * (s.qx > -1),
+    ),
+)
 sampling(
     "row fraction for both",
     "the row's fraction is used for both axes",

@@ -109,6 +109,7 @@ def clues(findings: Sequence[Finding], target: str, dtype: str) -> list[Clue]:
         and f.case.dtype == dtype
         and f.case.kind in ("bound", "exact")
         and f.expected is not None
+        and f.case.x.size  # a mean over no image is NaN or 0, whatever else is wrong
     ]
     found = []
     for f in sorted(mine, key=lambda f: (f.failing is None, prediction_cost(f.case))):
