@@ -19,12 +19,12 @@ nojit = os.environ.get("NUMBA_DISABLE_JIT") == "1"
 settings.load_profile("nojit" if nojit else "compiled")
 
 has_torch = find_spec("torchvision") is not None
-collect_ignore_glob = [] if has_torch else ["test_torch_*.py"]
+collect_ignore_glob = [] if has_torch else ["*/test_torch_*.py"]
 if find_spec("numba_cuda") is None:  # they run in the cuda environment
-    collect_ignore_glob.append("test_cuda_*.py")
+    collect_ignore_glob.append("*/test_cuda_*.py")
 
 if find_spec("torch_pruning") is None:  # they run in the tools environment
-    collect_ignore_glob.append("test_others_*.py")
+    collect_ignore_glob.append("*/test_others_*.py")
 
 
 def pytest_collection_modifyitems(items):

@@ -119,7 +119,7 @@ GRADIENTS = {
     "one_buffer": (INTEGRITY, "an earlier"),
     "remembers_pointer": (INTEGRITY, "the answer to an earlier call"),
     "ignores_grad_y": (INTEGRITY, "the answer to an earlier call"),
-    "counts": (INTEGRITY, "the answer to an earlier call"),
+    "counts": (INTEGRITY, "gave other bits"),
     "first_call": (INTEGRITY, "the answer to an earlier call"),
     "unwritten": (INTEGRITY, "values were never written"),
     "nothing": (INTEGRITY, "values were never written"),
