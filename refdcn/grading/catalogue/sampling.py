@@ -139,6 +139,16 @@ sampling(
     rekernel(with_low(np.trunc)),
 )
 sampling(
+    "truncation inside",
+    "positions between -1 and 0 are truncated towards 0, and their weights extrapolate",
+    lambda s: setattrs(
+        s,
+        ty=with_low(np.trunc)(s.qy, s.z.H)[0],
+        tx=with_low(np.trunc)(s.qx, s.z.W)[0],
+        keep=s.keep * (s.qy > -1) * (s.qx > -1),
+    ),
+)
+sampling(
     "nearest",
     "the nearest pixel is read",
     rekernel(lambda q, n: hat(np.floor(q + 0.5), n)),
