@@ -11,6 +11,9 @@ from __future__ import annotations
 import math
 import sys
 from functools import cache
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -53,5 +56,26 @@ def register_torchvision() -> None:
     register_flop_formula(operators._deform_conv2d_backward)(backward)
 
 
-if "torchvision" in sys.modules:  # it is slow to import, and may not be there
+class AfterTorchvision(MetaPathFinder):
+    """Registers once torchvision has been imported, which is slow and others' to do."""
+
+    def find_spec(self, name: str, *where: Any) -> ModuleSpec | None:
+        if name != "torchvision":
+            return None
+        sys.meta_path.remove(self)  # so that it is found as ever
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def then(module: Any) -> None:
+                execute(module)
+                register_torchvision()
+
+            spec.loader.exec_module = then  # type: ignore[method-assign]
+        return spec
+
+
+if "torchvision" in sys.modules:
     register_torchvision()
+else:
+    sys.meta_path.insert(0, AfterTorchvision())

@@ -56,7 +56,15 @@ def translate(layer: Any, branches: dict[str, Any], place: Place) -> list[str]:
         ]
     for pack in PACKS:
         if f"{prefix}{pack}.weight" in state and pack not in layer._modules:
-            return split(layer, pack, place)
+            errors = split(layer, pack, place)
+            if not errors and (strange := strangers(layer, place)):
+                warnings.warn(
+                    f"{stem or 'the layer'} has no part for {', '.join(strange)} of "
+                    "the state, such as a norm after the convolution: what it computes "
+                    "is not what that state was trained for until they have a place",
+                    stacklevel=4,
+                )
+            return errors
     if f"{prefix}weight" in state:
         if strange := strangers(layer, place):
             warnings.warn(

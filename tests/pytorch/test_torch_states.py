@@ -316,3 +316,20 @@ def test_quantities_that_need_no_warning_give_none():
         model = nn.Sequential(DeformConv2d(4, 4, 3))
         model.load_state_dict(nn.Sequential(nn.Conv2d(4, 4, 3)).state_dict())
         model.load_state_dict(model.state_dict())
+
+
+def test_a_norm_that_has_no_place_is_told():
+    """detectron2 keeps it inside of conv2, which this layer does not have."""
+    layer = DeformConv2d(4, 6, 3, modulation="sigmoid")
+    state = {
+        "weight": torch.rand(6, 4, 3, 3),
+        "bias": torch.rand(6),
+        "conv_offset.weight": torch.rand(27, 4, 3, 3),
+        "conv_offset.bias": torch.rand(27),
+        "norm.weight": torch.ones(6),
+    }
+    with pytest.warns(UserWarning, match="no part for norm.weight"):
+        layer.load_state_dict(state, strict=False)
+    assert torch.equal(layer.offset.weight, state["conv_offset.weight"][:18])
+    with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="norm.weight"):
+        layer.load_state_dict(state)

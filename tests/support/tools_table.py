@@ -140,9 +140,10 @@ def starts_at_zero(model):
 
 
 @row(
-    "initialisers that visit every nn.Conv2d (also mmengine's init_cfg)",
-    "told by a warning when training starts; convert after them, or call "
-    "`reset_parameters()` of `layer.offset` and `layer.mask`",
+    "initialisers of every nn.Conv2d (such as mmengine's init_cfg)",
+    "told by a warning when training starts (but for writes through `.data`, which "
+    "leave no trace); convert after them, or call `reset_parameters()` of "
+    "`layer.offset` and `layer.mask`",
 )
 def initialisers():
     model = network()
@@ -151,7 +152,7 @@ def initialisers():
     starts_at_zero(model)
 
 
-@ROWS["initialisers that visit every nn.Conv2d (also mmengine's init_cfg)"].with_recipe
+@ROWS["initialisers of every nn.Conv2d (such as mmengine's init_cfg)"].with_recipe
 def initialisers_first():
     model = network()
     model[2] = nn.Conv2d(8, 12, 3, padding=1)
@@ -276,6 +277,24 @@ def fvcore_handle():
     fvcore({"refdcn::deform_conv2d": count})
 
 
+def profiled():
+    from torch.profiler import ProfilerActivity, profile
+
+    model, x = network(), image()
+    with profile(activities=[ProfilerActivity.CPU], with_flops=True) as found:
+        model(x)
+    return sum(event.flops for event in found.key_averages())
+
+
+@row(
+    "torch.profiler: with_flops",
+    "it counts torch's own operators, so the branches alone; count with "
+    "`FlopCounterMode`",
+)
+def profiler():
+    assert profiled() >= 2 * products()
+
+
 @row("thop", needs="thop")
 def thop():
     import thop
@@ -359,6 +378,37 @@ def quantise_fx():
 def quantise_dynamic():
     model, x = network(), image()
     same(torch.ao.quantization.quantize_dynamic(model)(x), model(x), 0)
+
+
+@row(
+    "torch.ao eager quantisation",
+    "the layer stays in floating point and wants a `DeQuantStub` before it and a "
+    "`QuantStub` after it; FX quantisation places them by itself",
+)
+def quantise_eager():
+    quantised = eagerly(network())
+    quantised(image())
+
+
+def eagerly(model):
+    """Static quantisation of a whole model, as the tutorials do it."""
+    from torch.ao import quantization
+
+    whole = nn.Sequential(quantization.QuantStub(), *model, quantization.DeQuantStub())
+    whole.eval().qconfig = quantization.get_default_qconfig("x86")
+    ready = quantization.prepare(whole)
+    ready(image())
+    return quantization.convert(ready)
+
+
+@ROWS["torch.ao eager quantisation"].with_recipe
+def quantise_eager_stubs():
+    from torch.ao.quantization import DeQuantStub, QuantStub
+
+    model, x = network(), image()
+    model.insert(2, DeQuantStub())
+    model.insert(4, QuantStub())
+    same(eagerly(model)(x), model(x), 0.2)
 
 
 # --- Saving and exporting ------------------------------------------------------------
@@ -516,7 +566,7 @@ def yolo_torchscript():
     "ultralytics",
 )
 def yolo_onnx():
-    yolo_export("onnx", opset=18)
+    yolo_export("onnx")
 
 
 ROWS['Ultralytics: export(format="onnx")'].with_recipe(
