@@ -189,7 +189,7 @@ def test_the_options_of_grade_are_those_of_options():
     named = {f.name for f in fields(Options)}
     assert set(signature(grade).parameters) == {"candidate", "grad"} | named
     for name in named:
-        assert f"\n    {name}: " in grade.__doc__
+        assert f"\n        {name}: " in grade.__doc__  # below "Args:"
 
 
 def test_the_groups_that_may_be_asked_for_are_those_that_are():
