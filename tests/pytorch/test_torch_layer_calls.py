@@ -19,7 +19,7 @@ def seed():
 def random(layer, std=0.3):
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=std)
-    return layer
+    return layer.eval()  # in training, random branches would be told of
 
 
 # What the caller gives

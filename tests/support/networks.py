@@ -15,6 +15,7 @@ from refdcn.torch import layer as layers
 
 
 def torchvision_op(x, offset, weight, mask=None, bias=None, **windows):
+    windows["padding"] = [begin for begin, _ in windows["padding"]]  # it has no end
     return torchvision.ops.deform_conv2d(x, offset, weight, bias, mask=mask, **windows)
 
 
