@@ -295,7 +295,7 @@ def profiler():
     assert profiled() >= 2 * products()
 
 
-@row("thop", needs="thop")
+@row("thop (ultralytics-thop)", needs="thop")
 def thop():
     import thop
 
