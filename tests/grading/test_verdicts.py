@@ -275,8 +275,10 @@ def test_all_that_is_left_out_is_counted():
 def test_ctrl_c_prints_what_was_graded(tmp_path):
     command = [sys.executable, "-m", "refdcn", "grade", f"{FILE}:slow", "--seed", "1"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell has its background jobs ignore it, and all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     end = time.monotonic() + 100
     while not children.read_text().strip() and time.monotonic() < end:
