@@ -56,15 +56,7 @@ def translate(layer: Any, branches: dict[str, Any], place: Place) -> list[str]:
         ]
     for pack in PACKS:
         if f"{prefix}{pack}.weight" in state and pack not in layer._modules:
-            errors = split(layer, pack, place)
-            if not errors and (strange := strangers(layer, place)):
-                warnings.warn(
-                    f"{stem or 'the layer'} has no part for {', '.join(strange)} of "
-                    "the state, such as a norm after the convolution: what it computes "
-                    "is not what that state was trained for until they have a place",
-                    stacklevel=4,
-                )
-            return errors
+            return split(layer, pack, place) or without_place(layer, place)
     if f"{prefix}weight" in state:
         if strange := strangers(layer, place):
             warnings.warn(
@@ -75,6 +67,18 @@ def translate(layer: Any, branches: dict[str, Any], place: Place) -> list[str]:
             )
         else:
             start_anew(stem, own, place)
+    return []
+
+
+def without_place(layer: Any, place: Place) -> list[str]:
+    """Tell what else a foreign layer held, such as a norm; that is no error yet."""
+    if strange := strangers(layer, place):
+        warnings.warn(
+            f"{place.prefix[:-1] or 'the layer'} has no part for {', '.join(strange)} "
+            "of the state, such as a norm after the convolution: what it computes is "
+            "not what that state was trained for until they have a place",
+            stacklevel=5,
+        )
     return []
 
 
