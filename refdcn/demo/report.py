@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -155,7 +156,7 @@ def curve_sets(runs: Sequence[Run]) -> dict[str, list[str]]:
 CAPTIONS = {
     "curves": "Learning curves: mean over seeds, and one standard deviation to either "
     "side. Right: against plain, seed by seed.",
-    "parts": "The same for the mask alone, and for what the start at 0.5 needs.",
+    "parts": "Learning curves for the mask alone, and for what the start at 0.5 needs.",
     "points": "The 81 places that one position (red cross) of the last convolution "
     "samples through the one before it, at the start and as learnt; first seed. They "
     "spread. Whether they seek the stroke is for the ink in the table to say, not for "
@@ -165,10 +166,15 @@ CAPTIONS = {
 }
 
 
+def said(what: str) -> str:
+    """What is shown, for those who do not see it."""
+    return re.split(r"[:.;,] ", CAPTIONS[what])[0]
+
+
 def figures(folder: Path | None, number: int, *names: str) -> str:
     """MyST figures of the pictures that are there."""
     return "\n".join(
-        f"![{what}]({picture(what, number)})\n\n*{CAPTIONS[what]}*\n"
+        f"![{said(what)}]({picture(what, number)})\n\n*{CAPTIONS[what]}*\n"
         for what in names
         if folder is not None and (folder / picture(what, number)).exists()
     )

@@ -165,6 +165,7 @@ padding_mode, device, dtype
         offset: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
+        """y, with offset and mask from the branches where they are not given."""
         given = {"feature": feature, "offset": offset, "mask": mask}
         if tracing.is_symbol(x):
             given = {name: t for name, t in given.items() if t is not None}
