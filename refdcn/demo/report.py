@@ -191,6 +191,7 @@ def section(
         f"dropout {settings.dropout:g}. Seeds: {seeds(runs)}.\n",
         figures(folder, number, "curves", "parts"),
         accuracy_table(runs),
+        goal_table(runs),
         paragraph(runs),
         geometry_table(runs),
         figures(folder, number, "points", "fields"),
@@ -235,6 +236,41 @@ def accuracy_table(runs: Sequence[Run]) -> str:
               zip(against, RIVALS, strict=True)),
             f"{min(s for run in mine for s in run.seconds):.1f}",
         ])  # fmt: skip
+    return table(head, rows)
+
+
+GOALS = 50, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99  # percent
+
+
+def epochs_to(run: Run, goal: float) -> int | None:
+    """The first epoch that ends at that accuracy, from 1; None where none does."""
+    reached = (e for e, a in enumerate(run.accuracy, 1) if 100 * a >= goal)
+    return next(reached, None)
+
+
+def goal_table(runs: Sequence[Run], most: int = 3) -> str:
+    """Epochs and seconds to the highest accuracies that half of all runs reach."""
+    met = [g for g in GOALS if 2 * sum(epochs_to(r, g) is not None for r in runs)
+           >= len(runs)]  # fmt: skip
+    if not met:
+        return ""
+    goals = met[-most:]
+    rows = []
+    for arm in arms(runs):
+        row = [ARMS[arm].title]
+        for goal in goals:
+            mine = [run for run in runs if run.arm == arm]
+            found = [(run, e) for run in mine if (e := epochs_to(run, goal))]
+            if found:
+                epochs = mean_sd([float(e) for _, e in found])
+                seconds = statistics.fmean(sum(r.seconds[:e]) for r, e in found)
+                row.append(f"{epochs} ({seconds:.0f} s)")
+            else:
+                row.append("never")
+            if 0 < len(found) < len(mine):
+                row[-1] += f", {len(found)} of {len(mine)} seeds"
+        rows.append(row)
+    head = ["epochs (and seconds) to", *(f"{goal} %" for goal in goals)]
     return table(head, rows)
 
 
