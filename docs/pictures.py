@@ -170,6 +170,41 @@ def operator():
     return figure
 
 
+def rungs():
+    """What each rung of the ladder touches for one sample, one output, one tile."""
+    figure, axes = panels(4, 10, 2.9)
+    q_y, q_x = 2.3, 3.6
+    rows, columns = np.arange(6), np.arange(7)
+    tent = np.outer(
+        np.maximum(0, 1 - abs(rows - q_y)), np.maximum(0, 1 - abs(columns - q_x))
+    )
+    axes[0].imshow(np.full((6, 7), 0.25), cmap="Blues", vmin=0, vmax=1)
+    for (r, c), weight in np.ndenumerate(tent):
+        axes[0].text(c, r, f"{weight:.2g}", ha="center", va="center", fontsize=7,
+                     color="black")  # fmt: skip
+    axes[0].set_title("formula: every pixel\ntimes its tents", fontsize=9)
+    axes[1].imshow((tent > 0) * 0.6, cmap="Blues", vmin=0, vmax=1)
+    axes[1].plot(q_x, q_y, "o", color="C3", markersize=5)
+    axes[1].set_title("loops: a floor and\nfour pixels", fontsize=9)
+    matrix = np.zeros((6, 7))
+    matrix[2] = 0.6
+    axes[2].imshow(matrix, cmap="Blues", vmin=0, vmax=1)
+    axes[2].set_title("columns: all samples of an output\nin a row, then one product",
+                      fontsize=9)  # fmt: skip
+    axes[2].set(xlabel="tap and channel", ylabel="output")
+    tile = np.zeros((6, 7))
+    tile[2:4, 1:4] = 0.6
+    axes[3].imshow(tile, cmap="Blues", vmin=0, vmax=1)
+    axes[3].set_title("cpu: a tile at a time,\nkept in the cache", fontsize=9)
+    axes[3].set(xlabel="some taps", ylabel="some outputs")
+    for one in axes:
+        one.set(xticks=[], yticks=[])
+        for edge in range(1, 7):
+            one.axvline(edge - 0.5, color="gray", linewidth=0.3)
+            one.axhline(edge - 0.5, color="gray", linewidth=0.3)
+    return figure
+
+
 def box(corner, w, h, color, width):
     from matplotlib.patches import Rectangle
 
@@ -352,7 +387,7 @@ def receptive_field():
 
 PICTURES = [
     plot.taps, tents, border_rules, kinks, by_hand, groups, gradients, starts, drag,
-    errors, sampling_points, receptive_field,
+    errors, sampling_points, receptive_field, rungs,
 ]  # fmt: skip
 
 
