@@ -8,6 +8,7 @@ from pathlib import Path
 import sphobjinv
 from docutils import nodes
 from latex2mathml.converter import convert
+from sphinx.ext import autosummary
 from sphinx.search.en import SearchEnglish
 
 import refdcn
@@ -23,6 +24,7 @@ version = release = refdcn.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -34,10 +36,12 @@ myst_heading_anchors = 2
 html_math_renderer = "mathml"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
-exclude_patterns = ["_build", "_generated"]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "_generated", "_templates"]
 nitpicky = True
 default_role = "literal"
 
+autosummary_generate_overwrite = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings give shapes and dtypes, which say more
 napoleon_use_rtype = False
@@ -82,6 +86,9 @@ for number, (address, names) in enumerate(OTHERS.items()):
     path = HERE / "_generated" / f"{number}.inv"
     path.write_bytes(sphobjinv.compress(inventory.data_file()))
     intersphinx_mapping[f"other{number}"] = (address, str(path))
+
+# A sentence does not end there.
+autosummary.WELL_KNOWN_ABBREVIATIONS += ("Eq.", "Eqs.")
 
 # "same" is a padding here, and people look for it.
 SearchEnglish.stopwords = frozenset(SearchEnglish.stopwords) - {"same"}

@@ -393,7 +393,9 @@ def test_the_page_says_how_long_a_level_takes():
     runs += [made("matched", s, [0.1, 0.2, 0.3]) for s in range(1)]
     page = report.page(runs)
     assert "| epochs (and seconds) to | 85 % | 90 % | 92 % |" in page
-    assert "| plain | 3.0 ± 0.0 (6 s) | 3.0 ± 0.0 (6 s) | 3.0 ± 0.0 (6 s), 2 of 3" in page
+    assert (
+        "| plain | 3.0 ± 0.0 (6 s) | 3.0 ± 0.0 (6 s) | 3.0 ± 0.0 (6 s), 2 of 3" in page
+    )
     assert "| 1.7 ± 1.2 (3 s) | 1.7 ± 1.2 (3 s) | 2.3 ± 0.6 (5 s) |" in page
     assert "| plain, as many parameters | never | never | never |" in page
 
