@@ -16,6 +16,7 @@ pytest.importorskip("torch")  # the pages name its layer, the gallery draws with
 DOCS = Path(__file__).parents[2] / "docs"
 DRIVER = shutil.which("chromedriver")
 WIDTHS = 400, 1400
+NARROW = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
 pytestmark = pytest.mark.torch
 
 
@@ -120,23 +121,36 @@ def browser():
 
 # Elements that stick out of the window, but for those that scroll inside another one.
 WIDE = """
-const wide = [], width = document.documentElement.clientWidth;
-if (document.documentElement.scrollWidth > width) {
-  for (const node of document.querySelectorAll("article *")) {
-    if (node.getBoundingClientRect().right > width + 1) wide.push(node.tagName + ": " +
-      node.textContent.slice(0, 60));
+const width = document.documentElement.clientWidth, wide = [];
+const scrolls = (node) => /auto|scroll/.test(getComputedStyle(node).overflowX);
+for (const node of document.querySelectorAll("article *")) {
+  if (node.getBoundingClientRect().right <= width + 1) continue;
+  let around = node.parentElement;
+  while (around.tagName !== "ARTICLE" && !scrolls(around)) around = around.parentElement;
+  if (around.tagName === "ARTICLE" && !scrolls(node)) {
+    wide.push(node.tagName + ": " + node.textContent.slice(0, 60));
   }
-  wide.push("page of " + document.documentElement.scrollWidth);
 }
 return wide;"""
+
+
+def test_what_sticks_out_is_seen(browser, site):
+    """Nothing of a page does, or the next test says nothing."""
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", NARROW)
+    browser.get((site / "index.html").as_uri())
+    assert browser.execute_script(WIDE) == []
+    browser.execute_script(
+        "const node = document.createElement('p'); node.style.width = '900px';"
+        "node.textContent = 'too wide'; document.querySelector('article').append(node)"
+    )
+    assert browser.execute_script(WIDE) == ["P: too wide"]
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_opens(site, browser, width, scheme):
     command = browser.execute_cdp_cmd
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    command("Emulation.setDeviceMetricsOverride", size)
+    command("Emulation.setDeviceMetricsOverride", NARROW | {"width": width})
     feature = {"name": "prefers-color-scheme", "value": scheme}
     command("Emulation.setEmulatedMedia", {"features": [feature]})
     found, opened = [], 0
