@@ -126,7 +126,9 @@ const scrolls = (node) => /auto|scroll/.test(getComputedStyle(node).overflowX);
 for (const node of document.querySelectorAll("article *")) {
   if (node.getBoundingClientRect().right <= width + 1) continue;
   let around = node.parentElement;
-  while (around.tagName !== "ARTICLE" && !scrolls(around)) around = around.parentElement;
+  while (around.tagName !== "ARTICLE" && !scrolls(around)) {
+    around = around.parentElement;
+  }
   if (around.tagName === "ARTICLE" && !scrolls(node)) {
     wide.push(node.tagName + ": " + node.textContent.slice(0, 60));
   }
