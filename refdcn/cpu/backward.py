@@ -57,9 +57,8 @@ def backward(
         if not any(needs[:4]):
             return Gradients(None, None, None, None, grad_bias)
         if 1 < geometry.groups == geometry.C_in == geometry.C_out and x.size:
-            work = _depthwise(grad_y, x, offset, weight, mask, geometry)
-            threads.run(work, layout.thread_count(geometry, thread_count), team)
-            c = work.call
+            count = layout.thread_count(geometry, thread_count)
+            c = _depthwise(grad_y, x, offset, weight, mask, geometry, count, team)
             grad_mask = None
             if mask is not None and needs[3]:
                 grad_mask = c.grad_mask.reshape(mask.shape)
@@ -96,7 +95,9 @@ def _depthwise(
     weight: Array,
     mask: Array | None,
     g: Geometry,
-) -> depthwise.Depthwise:
+    count: int,
+    team: threads.Team | None,
+) -> depthwise.Call:
     flat, last = layout.flat_image(x)
     offset, plain_mask = layout.plain_pixels(offset), layout.plain_mask(mask, x.dtype)
     shapes = (x.size,), offset.shape, (weight.size,), plain_mask.shape
@@ -104,7 +105,8 @@ def _depthwise(
         layout.plain_pixels(grad_y), flat, offset, layout.plain(weight).reshape(-1),
         plain_mask, *(np.empty(shape, x.dtype) for shape in shapes),
     )  # fmt: skip
-    return depthwise.Depthwise(call, depthwise.laid_out(g, g.C_in, last))
+    depthwise.run_call(call, depthwise.laid_out(g, g.C_in, last), count, team)
+    return call
 
 
 class _Run(NamedTuple):
