@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -88,6 +89,7 @@ class Process:
         self.over: Outcome | None = None  # of every call, once it answers no more
         self.meanwhile = meanwhile or iter(())  # work to do while the candidate loads
         self.arena = Arena()
+        self.files = TemporaryDirectory(prefix="refdcn-")  # for those that need some
         self.log = sealed("output")
         try:
             self.start()
@@ -129,6 +131,7 @@ class Process:
         environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ.copy()
         # Large blocks come from the heap, whose freed memory is poisoned.
         environment["MALLOC_MMAP_THRESHOLD_"] = str(2**26)
+        environment["REFDCN_FILES"] = self.files.name
         if self.python is None:  # another interpreter has packages of its own
             environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
         return subprocess.Popen(
@@ -282,6 +285,8 @@ class Process:
         if status == "left":
             return Outcome("crash", f"left by {text}")
         outcome = Outcome("ok") if status == "ok" else Outcome("raised", text)
+        if status == "broke":
+            outcome = Outcome("ok", faults=[text])
         if reply.sender != self.session:
             outcome.faults.append("another process answered, as after a fork")
         if status == "ok":
@@ -397,6 +402,7 @@ class Process:
         """Give the shared memory back, once."""
         if self.log >= 0:
             self.arena.close()
+            self.files.cleanup()
             os.close(self.log)
             self.log = -1
 

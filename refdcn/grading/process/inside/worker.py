@@ -110,6 +110,8 @@ def fact(a: Any, arena: mmap.mmap, at: int, room: int) -> tuple[Message | None, 
     # A subclass could compute when it is looked at, after the clock has stopped.
     if kind is not np.ndarray or a.dtype.kind not in NUMBERS or at + a.nbytes > room:
         text = f"{kind.__module__}.{kind.__qualname__}"
+        if getattr(kind, "in_its_place", False):  # an adapter knows what came instead
+            text = a.text
         if kind is np.ndarray:
             text += f" of {a.dtype.name} {list(a.shape)}"
         return {"object": text}, at
@@ -151,6 +153,8 @@ def answer(
     except MemoryError as e:
         return {"status": "memory", "text": said(e)}
     except Exception as e:
+        if getattr(type(e), "breach", False):  # an adapter saw it
+            return {"status": "broke", "text": str(e)[:LONGEST]}
         return {"status": "raised", "text": said(e)}
     except BaseException as e:
         return {"status": "left", "text": said(e)}
