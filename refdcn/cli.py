@@ -233,7 +233,7 @@ def run_grade(options: argparse.Namespace) -> int:
         return 2
     from refdcn.grading import CannotStartError, Interrupted
     from refdcn.grading.judging.gaps import DeclarationError
-    from refdcn.grading.process.inside.candidates import SpecError
+    from refdcn.grading.process.inside.routes import SpecError
 
     try:
         if options.self_test:
@@ -260,9 +260,9 @@ def graded(options: argparse.Namespace) -> Report:
     from refdcn.grading import grade
     from refdcn.grading.judging.gaps import read
     from refdcn.grading.options import NAMES
-    from refdcn.grading.process.inside.candidates import split
+    from refdcn.grading.process.inside.candidates import check
 
-    split(options.spec)
+    check(options.spec)
     if options.supports:
         options.gaps = [*options.gaps, *read(options.supports)]
     options.smallest, options.progress = options.script is not None, True

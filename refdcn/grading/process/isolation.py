@@ -8,6 +8,7 @@ limit costs that call a verdict, and the next call runs in a new session.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from refdcn.grading.expected.case import Case
 from refdcn.grading.process import watch
 from refdcn.grading.process.arena import EARLIER, REGION, RESULTS, Arena, sealed
 from refdcn.grading.process.channel import Channel, Silence
+from refdcn.grading.process.inside.routes import PLAIN, How
 from refdcn.grading.process.interpreter import checked
 from refdcn.grading.process.message import (
     INTRUDED,
@@ -73,14 +75,14 @@ class Process:
     def __init__(
         self,
         spec: str,
-        array: str = "numpy",
+        how: How = PLAIN,
         timeout: float = SECONDS,
         memory: int = MEMORY,
         meanwhile: Iterator[None] | None = None,
         python: str | None = None,
     ) -> None:
         require_posix()
-        self.spec, self.array = spec, array
+        self.spec, self.how = spec, how
         self.timeout, self.memory = timeout, memory
         self.python = None if python is None else checked(python)
         self.calls = self.session = self.threads = 0
@@ -126,7 +128,8 @@ class Process:
     def launch(self, into: int, out: int) -> Handle:
         """The new process; `into` and `out` are its ends of the channel."""
         fds = into, out, self.arena.fd
-        command = [self.python or sys.executable, str(WORKER), self.spec, self.array]
+        how = json.dumps(self.how._asdict())
+        command = [self.python or sys.executable, str(WORKER), self.spec, how]
         # Small cases: threads that wait awake would cost more than they compute.
         environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ.copy()
         # Large blocks come from the heap, whose freed memory is poisoned.
