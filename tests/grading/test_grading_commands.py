@@ -1,7 +1,7 @@
 """Programs in any language: graded by the files that they read and write."""
 
 import os
-import shutil
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -11,12 +11,14 @@ import pytest
 
 from refdcn.cli import main
 from refdcn.grading import grade
+from refdcn.grading.diagnosis.diagnosis import Diagnosis
+from refdcn.grading.process import watch
 from refdcn.grading.process.inside.adapters import tensor_files
 
 KERNELS = Path(__file__).parents[2] / "docs" / "kernels"
 CANDIDATES = Path(__file__).parents[1] / "support" / "candidates"
 SOME = {"dtypes": ["float32"], "seed": 3, "only": ["random"]}
-FORMS = "{call} {in} {out}", "--serve"
+MOST = ["exact", "random", "layout", "repeat", "malformed"]
 
 
 @pytest.fixture
@@ -31,6 +33,12 @@ def program(tmp_path):
     return made
 
 
+@pytest.fixture
+def undiagnosed(monkeypatch):
+    """Which mistake it is takes hundreds of calls, and is not asked here."""
+    monkeypatch.setattr("refdcn.grading.grader.diagnose", lambda *_: Diagnosis())
+
+
 def run_py(old="", new=""):
     """The program of the docs, with a part of it changed."""
     text = (KERNELS / "run.py").read_text()
@@ -39,35 +47,33 @@ def run_py(old="", new=""):
 
 
 def first_sentence(report):
-    """Of two names of one mistake."""
-    return report.sentence.replace(report.run.spec, "SPEC").partition(". ")[0]
+    """What it says of the mistake, whatever the candidate is called."""
+    return report.sentence.replace(report.candidate, "SPEC").split(". ")[:2]
 
 
 def test_a_program_that_stays_is_right(program):
-    report = grade(program(run_py(), "--serve"), dtypes=["float32"], seed=3)
+    report = grade(program(run_py(), "--serve"), **SOME | {"only": MOST})
     assert report.exit_code == 0 and report.scope == "forward and gradients"
     assert "is right: all " in report.sentence
 
 
 def test_a_program_that_starts_for_each_call_is_right(program):
-    few = SOME | {"only": ["layout", "optional"]}
-    report = grade(program(run_py(), FORMS[0]), **few)
+    few = SOME | {"only": ["optional"]}
+    report = grade(program(run_py(), "{call} {in} {out}"), **few)
     assert report.exit_code == 0 and report.scope == "forward and gradients"
     report = grade(program(run_py(), "forward {in} {out}"), **few)
     assert report.exit_code == 0 and report.scope == "forward only"
 
 
 def test_a_mistake_is_told_as_that_of_a_function_is(program):
-    text = run_py(
-        "refdcn.formula import deform_conv2d, deform_conv2d_grad",
-        "languages import unmasked as deform_conv2d, unmasked_grad as deform_conv2d_grad",
-    )
+    text = run_py("refdcn.formula import", "languages import")
+    text = text.replace("deform_conv2d", "unmasked")
     text = f"import sys\nsys.path.insert(0, {str(CANDIDATES)!r})\n{text}"
-    told = {"dtypes": ["float32"], "seed": 3}
+    told = SOME | {"only": MOST}
     report = grade(program(text, "--serve"), **told)
     python = grade(f"{CANDIDATES}/languages.py:unmasked", **told)
     assert report.exit_code == python.exit_code == 1
-    assert "lacks the mask" in first_sentence(report)
+    assert "lacks the mask" in str(first_sentence(report))
     assert first_sentence(report) == first_sentence(python)
 
 
@@ -107,6 +113,7 @@ def test_what_is_written_is_read(tmp_path, ending):
 
 
 WRITE = """
+import os
 import sys
 import numpy as np
 call, given, made = sys.argv[1:4]
@@ -120,18 +127,16 @@ FILES = {
     "np.savez(made, x=y)": "y is not in the file, which holds x, no array",
     "np.savez(made)": "y is not in the file, which holds nothing, no array",
     "np.savez(made, y=np.array([{}]))": "y is a file that cannot be read as .npz (",
-    "np.savez(made, y=y); b = open(made, 'rb').read(); open(made, 'wb').write(b[:-9])": (
-        "y is a file that cannot be read as .npz ("
-    ),
+    "np.savez(made, y=y); os.truncate(made, 99)": "y is a file that cannot be read as",
     "np.savez(made, y=y[:, :0])": "y has shape [",
     "np.savez(made, y=y.astype(int))": "y is int64 for float32 inputs",
     "np.savez(made, y=y.astype(str))": "y is numpy.ndarray of str",
-    "np.savez(made, y=y)": "y[0, 0, 0, 0] = 0, the definition gives",
+    "np.savez(made, y=y)": "60 of 60 values are outside",
 }
 
 
 @pytest.mark.parametrize("line", FILES)
-def test_what_is_no_right_file_is_a_wrong_result(line, program):
+def test_what_is_no_right_file_is_a_wrong_result(line, program, undiagnosed):
     few = SOME | {"only": ["optional"]}
     report = grade(program(WRITE + line, "forward {in} {out}"), **few)
     assert report.exit_code == 1 and FILES[line] in report.text(), report.text()
@@ -200,7 +205,7 @@ TALK = {
     "say('error no groups here')": (4, "RuntimeError: no groups here"),
     "say('ok')": (1, "y is a file that was never written, no array"),
     "say('loading ...'); say('ok')": (5, "its answer is 'loading ...', neither ok nor"),
-    "say('ok'); say('ok')": (5, "it said 'ok' when nothing was asked"),
+    "say('ok'); say('ok')": (5, " when nothing was asked"),
     "say('')": (5, "its answer is '', neither ok nor error"),
     "sys.stdout.buffer.write(bytes(10**6))": (5, "neither ok nor error"),
     "os.kill(os.getpid(), 11)": (3, "killed by SIGSEGV"),
@@ -230,18 +235,10 @@ def test_a_program_that_stays_starts_once_a_session(program, tmp_path):
     assert report.exit_code == 0
     pids = list(map(int, starts.read_text().split()))
     assert len(pids) == 2  # once to hear what it computes
-    assert not any(alive(pid) for pid in pids)
+    assert not any(map(watch.running, pids))
     lines = [line.split("\t") for line in folders.read_text().splitlines()]
     assert len(lines) > 50
     assert not any(os.path.exists(os.path.dirname(line[1])) for line in lines)
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_a_program_that_hangs_is_ended_with_its_session(program, tmp_path):
@@ -251,7 +248,7 @@ def test_a_program_that_hangs_is_ended_with_its_session(program, tmp_path):
     report = grade(program(text + "time.sleep(99)", "{in} {out}"), **few)
     assert report.exit_code == 3
     pids = list(map(int, pid.read_text().split()))
-    assert len(pids) >= 3 and not any(map(alive, pids))
+    assert len(pids) >= 3 and not any(map(watch.running, pids))
 
 
 @pytest.mark.parametrize(
@@ -280,17 +277,13 @@ def test_a_command_that_will_not_do_is_one_sentence(
     assert text in err and err.count("\n") == 1 and not out
 
 
-@pytest.mark.skipif(shutil.which("sh") is None, reason="no shell here")
 def test_a_shell_script_is_a_program(tmp_path):
-    """Without any library: it writes the bytes of one number."""
     script = tmp_path / "run.sh"
-    script.write_text(
-        "#!/bin/sh\n"
-        'h=\'{"y":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}\'\n'
-        "{ printf \"\\\\$(printf %03o ${#h})\\\\0\\\\0\\\\0\\\\0\\\\0\\\\0\\\\0%s\" \"$h\"\n"
-        '  printf "\\\\0\\\\0\\\\0\\\\0"; } > "$2"\n'
-    )
+    script.write_text('#!/bin/sh\ncp "$1" "$2"\n')
     script.chmod(0o755)
     few = SOME | {"only": ["optional"]}
-    report = grade(f"cmd:{script} {{in}} {{out.safetensors}}", **few)
-    assert report.exit_code == 1 and "y has shape [1]; it must be [" in report.text()
+    report = grade(f"cmd:{script} {{in}} {{out}}", **few)
+    assert report.exit_code == 1
+    assert re.search(
+        r"y is not in the file, which holds .*, x, no array", report.text()
+    )

@@ -47,6 +47,14 @@ ROUTES = {
     PYTHON: Route(
         "candidates", "module:function or path/to/file.py:function", "a Python function"
     ),
+    "cabi": Route(
+        "adapters.cabi", "library.so:function", "a function that includes refdcn.h"
+    ),
+    "cmd": Route(
+        "adapters.commands",
+        "'./run {in} {out}'",
+        "a program that reads a file of arrays and writes another",
+    ),
 }
 
 

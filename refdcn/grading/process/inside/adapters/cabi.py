@@ -216,6 +216,9 @@ def functions(place: str) -> tuple[Callable[..., Any], Any]:
 
 def attach(place: str, how: Any) -> Any:
     """The target; called in the candidate's process."""
-    from ..routes import Target
+    from ..routes import SpecError, Target
 
-    return Target(place, *functions(place))
+    try:
+        return Target(place, *functions(place))
+    except ImportError as e:
+        raise SpecError(str(e)) from e

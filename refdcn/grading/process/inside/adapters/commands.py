@@ -84,12 +84,13 @@ class Command:
 
     def paths(self) -> tuple[str, str]:
         """Where the arrays are, and where those that come back must be."""
-        found = [
-            os.path.join(self.folder, name + self.ending[name]) for name in ("in", "out")
-        ]
-        if os.path.lexists(found[1]):
-            os.remove(found[1])
-        return found[0], found[1]
+        given, made = (
+            os.path.join(self.folder, name + self.ending[name])
+            for name in ("in", "out")
+        )
+        if os.path.lexists(made):
+            os.remove(made)
+        return given, made
 
     def run(self, call: str, given: str, made: str) -> None:
         """One call, from its start to its end."""
@@ -165,7 +166,7 @@ class Server(Command):
         more = self.held or (ready and os.read(self.child.stdout.fileno(), LONGEST))
         if more:
             self.end()
-            raise NonsenseError(f"it said {shown(more)} when nothing was asked")
+            raise NonsenseError(f"it said {shown(more.strip())} when nothing was asked")
 
     def run(self, call: str, given: str, made: str) -> None:
         """One line there, and one back."""
@@ -242,10 +243,10 @@ def functions(
         program.run(call, given, made)
         try:
             found = files.read(made)
+            others = ", ".join(sorted(found)) or "nothing"
+            missing = NoArray(f"not in the file, which holds {others}")
         except ValueError as e:
-            return lambda name: NoArray(str(e))
-        others = ", ".join(sorted(found)) or "nothing"
-        missing = NoArray(f"not in the file, which holds {others}")
+            found, missing = {}, NoArray(str(e))
         return lambda name: found.get(name, missing)
 
     def forward(*inputs: Any, **windows: Any) -> Any:
@@ -263,8 +264,12 @@ def functions(
 def attach(place: str, how: Any) -> Any:
     """The target; called in the candidate's process."""
     from ..confinement import die_with_parent
-    from ..routes import Target
+    from ..routes import SpecError, Target
     from . import tensor_files
 
     folder = os.environ.get("REFDCN_FILES")
-    return Target(place, *functions(place, tensor_files, folder, die_with_parent))
+    try:
+        found = functions(place, tensor_files, folder, die_with_parent)
+    except ImportError as e:
+        raise SpecError(str(e)) from e
+    return Target(place, *found)

@@ -21,7 +21,7 @@ ENDINGS = ".npz", ".safetensors"
 
 def write(path: str, arrays: Mapping[str, Any]) -> None:
     """Write them all, each without gaps in its memory."""
-    whole = {name: np.asarray(a, order="C") for name, a in arrays.items()}
+    whole: dict[str, Any] = {k: np.asarray(a, order="C") for k, a in arrays.items()}
     if path.endswith(".npz"):
         np.savez(path, **whole)
         return
