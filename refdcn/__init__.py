@@ -9,6 +9,7 @@ as `refdcn.torch` too: importing refdcn itself costs nothing beyond NumPy.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,10 +43,16 @@ __all__ = [
     "Gradients",
     "deform_conv2d",
     "deform_conv2d_grad",
+    "get_include",
     "get_num_threads",
     "grade",
     "set_num_threads",
 ]
+
+
+def get_include() -> str:
+    """The folder of refdcn.h, by which `refdcn grade cabi:..` calls kernels in C."""
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "include")
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from refdcn import get_include
 from refdcn.bench.options import add_arguments as add_bench
 from refdcn.demo.options import add_arguments as add_rotated_digits
 
@@ -71,6 +72,11 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         nargs="?",
         help="torchvision, module:function or path/to/file.py:function, called as "
         "f(x, offset, weight, mask, bias, stride=(..), padding=(..), dilation=(..))",
+    )
+    grade.add_argument(
+        "--header",
+        action="store_true",
+        help="print the folder of refdcn.h, for a compiler's -I",
     )
     grade.add_argument(
         "--self-test",
@@ -228,12 +234,15 @@ def output(text: str) -> Path:
 
 def run_grade(options: argparse.Namespace) -> int:
     """Grade and print; the exit code is the worst counted verdict's."""
+    if options.header:
+        print(get_include())
+        return 0
     if options.spec is None and not options.self_test:
         print("refdcn grade: SPEC is missing; torchvision is one", file=sys.stderr)
         return 2
     from refdcn.grading import CannotStartError, Interrupted
     from refdcn.grading.judging.gaps import DeclarationError
-    from refdcn.grading.process.inside.candidates import SpecError
+    from refdcn.grading.process.inside.routes import SpecError
 
     try:
         if options.self_test:
@@ -260,9 +269,9 @@ def graded(options: argparse.Namespace) -> Report:
     from refdcn.grading import grade
     from refdcn.grading.judging.gaps import read
     from refdcn.grading.options import NAMES
-    from refdcn.grading.process.inside.candidates import split
+    from refdcn.grading.process.inside.candidates import check
 
-    split(options.spec)
+    check(options.spec)
     if options.supports:
         options.gaps = [*options.gaps, *read(options.supports)]
     options.smallest, options.progress = options.script is not None, True

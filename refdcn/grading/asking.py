@@ -270,7 +270,7 @@ def interleaved(
 
 def answered(outcome: Outcome, target: str) -> Any:
     """What came for one target; None where nothing did."""
-    if outcome.status != "ok" or target == "gradients":
+    if outcome.status != "ok" or outcome.faults or target == "gradients":
         return None
     k = 0 if target == "y" else TARGETS.index(target)
     return outcome.results[k]

@@ -231,14 +231,14 @@ def attach(
     spec = candidate if isinstance(candidate, str) else import_path(candidate, grad)
     if spec is not None:
         python = options.python
-        return spec, Process(spec, options.array, *limits, meanwhile, python)
+        return spec, Process(spec, options.how, *limits, meanwhile, python)
     assert not isinstance(candidate, str)
     if options.python is not None:
         raise DeclarationError(
             f"python is {options.python!r} though candidate is a function that only "
             "this process knows; it must be None, or the function one of a module"
         )
-    forked = Forked(candidate, grad, options.array, *limits)
+    forked = Forked(candidate, grad, options.how, *limits)
     return forked.spec, forked
 
 

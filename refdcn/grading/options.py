@@ -9,6 +9,7 @@ from typing import Any
 
 from refdcn.grading.judging.declared import parse_conventions
 from refdcn.grading.judging.gaps import DeclarationError, parse
+from refdcn.grading.process.inside.routes import How
 from refdcn.grading.process.isolation import MEMORY, SECONDS
 from refdcn.grading.questions.suite import LEVELS
 
@@ -72,6 +73,11 @@ class Options:
     budget: float | None = None
     smallest: bool = False
     progress: bool = False
+
+    @property
+    def how(self) -> How:
+        """What the candidate's own process is told of these."""
+        return How(*(getattr(self, name) for name in How._fields))
 
     @property
     def kept(self) -> Mapping[str, str]:

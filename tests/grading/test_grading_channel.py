@@ -72,6 +72,7 @@ def honest(kind, token=1, pid=4321):
         "died": {"code": -9},
         "ok": answer | {"results": [{"array": told}]},
         "raised": answer | {"text": "ValueError: no"},
+        "broke": answer | {"text": "it wrote behind the memory of y"},
         "left": answer | {"text": "SystemExit: 0"},
         "memory": answer | {"text": "MemoryError"},
     }[kind] | {"status": kind}
@@ -143,7 +144,7 @@ def is_sound(found):
         case Died(code):
             return whole(code, -128, 256)
         case Reply(status, token, sender, text, results):
-            known = status in ("ok", "raised", "left", "memory")
+            known = status in ("ok", "raised", "broke", "left", "memory")
             assert text.replace("\n", "").replace("\t", "").isprintable() and known
             assert whole(token, 1, 2**53) and whole(sender, 2, 2**31)
             return type(results) is tuple and all(map(is_result, results))

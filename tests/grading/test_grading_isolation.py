@@ -125,6 +125,24 @@ def test_a_right_companion_passes_the_same_cases(companion):
     assert report.has_grad and report.run.left_out_gradients == 0
 
 
+ONCE = """
+from refdcn.formula import deform_conv2d
+LAST = []
+def f(x, *rest, **windows):
+    if LAST and LAST[0].shape == x.shape and (LAST[0] != x).sum() == 1:
+        print("another pixel")
+    LAST[:] = [x.copy()]
+    return deform_conv2d(x, *rest, **windows)
+"""
+
+
+def test_a_breach_in_a_call_that_looks_for_caches_is_a_verdict(tmp_path, undiagnosed):
+    (tmp_path / "once.py").write_text(ONCE)
+    report = grade(f"{tmp_path}/once.py:f", dtypes=["float32"], only=["repeat"])
+    assert report.exit_code == 5
+    assert "it wrote to standard output" in report.headline()
+
+
 def test_a_companion_that_dies_costs_no_forward_case():
     (breach,) = (b for b in COMPANIONS if b.way == "segfault")
     report = grade(breach.spec, dtypes=["float32"], seed=3)

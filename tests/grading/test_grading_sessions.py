@@ -21,6 +21,7 @@ from refdcn.grading.expected.case import Sizes
 from refdcn.grading.judging.gaps import DeclarationError
 from refdcn.grading.process import arena, interpreter, watch
 from refdcn.grading.process.forked import Forked
+from refdcn.grading.process.inside.routes import How
 from refdcn.grading.process.isolation import Process
 from refdcn.grading.questions.draw import draw_case
 
@@ -111,7 +112,7 @@ def test_a_closure_on_torch_that_is_warm_here_answers():
         torch.exp(a).sum(), (a @ a).sum()
         return weight.sum() * x
 
-    runner = Forked(closure, array="torch", timeout=20)
+    runner = Forked(closure, how=How("torch"), timeout=20)
     try:
         assert runner.call(case()).status == "ok"
     finally:
@@ -128,7 +129,7 @@ def test_autograd_is_not_given_the_memory_of_grad_y():
         ("torchvision", "numpy"),
         (f"{CANDIDATES / 'on_torch.py'}:added", "torch"),
     ):
-        runner = Process(spec, array)
+        runner = Process(spec, How(array))
         outcome = runner.call(one, "grad")
         runner.close()
         assert (outcome.status, outcome.faults, len(outcome.results)) == ("ok", [], 5)

@@ -42,7 +42,10 @@ ARROWS = {
         *("grading/expected", "grading/process", "grading/judging"),
         *("grading/questions", "grading/catalogue"),
     },
-    "grading/options": {"grading/judging", "grading/process", "grading/questions"},
+    "grading/options": {
+        *("grading/judging", "grading/process", "grading/process/inside"),
+        "grading/questions",
+    },
     "grading/record": {
         *("grading/judging", "grading/questions", "grading/diagnosis"),
         "grading/options",

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from refdcn.grading.process.inside import confinement, worker
 from refdcn.grading.process.inside.candidates import adapted
+from refdcn.grading.process.inside.routes import PLAIN, How
 from refdcn.grading.process.isolation import MEMORY, SECONDS, Process
 
 
@@ -39,13 +40,13 @@ class Forked(Process):
         self,
         forward: Callable[..., Any],
         grad: Callable[..., Any] | None = None,
-        array: str = "numpy",
+        how: How = PLAIN,
         timeout: float = SECONDS,
         memory: int = MEMORY,
     ) -> None:
         name = getattr(forward, "__qualname__", "candidate")
-        self.target = adapted(name, forward, grad, array)
-        super().__init__(name, array, timeout, memory)
+        self.target = adapted(name, forward, grad, how)
+        super().__init__(name, how, timeout, memory)
 
     def launch(self, into: int, out: int) -> Child:
         """Fork; the child answers until the channel closes."""

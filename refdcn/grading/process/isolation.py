@@ -8,6 +8,7 @@ limit costs that call a verdict, and the next call runs in a new session.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +28,7 @@ from refdcn.grading.expected.case import Case
 from refdcn.grading.process import watch
 from refdcn.grading.process.arena import EARLIER, REGION, RESULTS, Arena, sealed
 from refdcn.grading.process.channel import Channel, Silence
+from refdcn.grading.process.inside.routes import PLAIN, How
 from refdcn.grading.process.interpreter import checked
 from refdcn.grading.process.message import (
     INTRUDED,
@@ -72,14 +75,14 @@ class Process:
     def __init__(
         self,
         spec: str,
-        array: str = "numpy",
+        how: How = PLAIN,
         timeout: float = SECONDS,
         memory: int = MEMORY,
         meanwhile: Iterator[None] | None = None,
         python: str | None = None,
     ) -> None:
         require_posix()
-        self.spec, self.array = spec, array
+        self.spec, self.how = spec, how
         self.timeout, self.memory = timeout, memory
         self.python = None if python is None else checked(python)
         self.calls = self.session = self.threads = 0
@@ -88,6 +91,7 @@ class Process:
         self.over: Outcome | None = None  # of every call, once it answers no more
         self.meanwhile = meanwhile or iter(())  # work to do while the candidate loads
         self.arena = Arena()
+        self.files = TemporaryDirectory(prefix="refdcn-")  # for those that need some
         self.log = sealed("output")
         try:
             self.start()
@@ -124,11 +128,13 @@ class Process:
     def launch(self, into: int, out: int) -> Handle:
         """The new process; `into` and `out` are its ends of the channel."""
         fds = into, out, self.arena.fd
-        command = [self.python or sys.executable, str(WORKER), self.spec, self.array]
+        how = json.dumps(self.how._asdict())
+        command = [self.python or sys.executable, str(WORKER), self.spec, how]
         # Small cases: threads that wait awake would cost more than they compute.
         environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ.copy()
         # Large blocks come from the heap, whose freed memory is poisoned.
         environment["MALLOC_MMAP_THRESHOLD_"] = str(2**26)
+        environment["REFDCN_FILES"] = self.files.name
         if self.python is None:  # another interpreter has packages of its own
             environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
         return subprocess.Popen(
@@ -282,6 +288,8 @@ class Process:
         if status == "left":
             return Outcome("crash", f"left by {text}")
         outcome = Outcome("ok") if status == "ok" else Outcome("raised", text)
+        if status == "broke":
+            outcome = Outcome("ok", faults=[text])
         if reply.sender != self.session:
             outcome.faults.append("another process answered, as after a fork")
         if status == "ok":
@@ -397,6 +405,7 @@ class Process:
         """Give the shared memory back, once."""
         if self.log >= 0:
             self.arena.close()
+            self.files.cleanup()
             os.close(self.log)
             self.log = -1
 

@@ -91,7 +91,7 @@ class Placed(NamedTuple):
 class Reply(NamedTuple):
     """What became of a call; a result that is no array is None or described."""
 
-    status: str  # ok, raised, left, memory
+    status: str  # ok, raised, broke, left, memory
     token: int
     sender: int
     text: str = ""
@@ -200,7 +200,7 @@ def results(raw: Any) -> tuple[Placed | str | None, ...]:
 
 
 PID, TOKEN = whole(2, 2**31), whole(1, 2**53)
-ANSWER = {"status": one_of("ok", "raised", "left", "memory")}
+ANSWER = {"status": one_of("ok", "raised", "broke", "left", "memory")}
 ANSWER |= {"token": TOKEN, "sender": PID}
 FORMS: dict[str, tuple[type[Message], dict[str, Check]]] = {
     "imports": (Imports, {"name": one_of(*REFERENCES)}),
@@ -218,6 +218,7 @@ FORMS: dict[str, tuple[type[Message], dict[str, Check]]] = {
     "died": (Died, {"code": whole(-128, 256)}),
     "ok": (Reply, ANSWER | {"results": results}),
     "raised": (Reply, ANSWER | {"text": text}),
+    "broke": (Reply, ANSWER | {"text": text}),
     "left": (Reply, ANSWER | {"text": text}),
     "memory": (Reply, ANSWER | {"text": text}),
 }

@@ -23,7 +23,7 @@ from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.lower_precision import explained
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.in_process import InProcess
-from refdcn.grading.process.inside.candidates import load
+from refdcn.grading.process.inside.routes import How, load
 from refdcn.grading.questions import draw
 from refdcn.grading.questions.draw import draw_case, landing
 from refdcn.grading.selftest.correct import Member, Style, by_image, member
@@ -207,7 +207,7 @@ def on_torch() -> list[Member]:
     found = []
     for name, kept in rewrites.REWRITES.items():
         spec, grid = f"{rewrites.__name__}:{name}", name.startswith("grid")
-        f = load(spec, "torch")
+        f = load(spec, How("torch"))
         assert f.grad is not None
         found.append(Member(name, f.forward, f.grad, kept, spec, grid))
     return found

@@ -1,10 +1,8 @@
-"""How a candidate is attached: by a known name, `module:f` or `path/file.py:f`.
+"""A candidate that is a Python function: a known name, `module:f` or `path/file.py:f`.
 
 It is called as f(x, offset, weight, mask, bias, stride=(..), padding=(..),
 dilation=(..)). A companion f_grad(grad_y, x, ...) beside it returns the five
 gradients; a candidate on torch tensors (array torch) has them by autograd.
-
-The candidate's process loads this file by its path, without the package.
 """
 
 from __future__ import annotations
@@ -16,7 +14,9 @@ import os
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
+
+from .routes import PLAIN, PYTHON, How, SpecError, Target, forms, parted
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ADAPTERS = os.path.join(os.path.dirname(os.path.dirname(HERE)), "adapters")
@@ -34,27 +34,21 @@ INPUTS = "x", "offset", "weight", "mask", "bias"
 WINDOWS = "stride", "padding", "dilation"
 
 
-class SpecError(ValueError):
-    """The SPEC names nothing that can be called."""
-
-
-class Target(NamedTuple):
-    """The candidate's functions."""
-
-    name: str
-    forward: Callable[..., Any]
-    grad: Callable[..., Any] | None
-
-
 def split(spec: str) -> tuple[str, str]:
-    """Module or file, and function, of a SPEC."""
+    """Module or file, and function, of a SPEC without a prefix."""
     place, colon, name = BUILT_IN.get(spec, spec).rpartition(":")
     if not colon or not place or not name:
         raise SpecError(
-            f"SPEC is {spec!r}; it must be {', '.join(BUILT_IN)}, module:function or "
-            "path/to/file.py:function, so that the grader knows what to call"
+            f"SPEC is {spec!r}; it must be {', '.join(BUILT_IN)}, {forms()}, so that "
+            "the grader knows what to call"
         )
     return place, name
+
+
+def check(spec: str) -> None:
+    """Raise SpecError where a SPEC cannot name a candidate."""
+    if parted(spec)[0] == PYTHON:
+        split(spec)
 
 
 def from_file(path: str, name: str) -> ModuleType:
@@ -69,7 +63,7 @@ def from_file(path: str, name: str) -> ModuleType:
     return module
 
 
-def load(spec: str, array: str = "numpy") -> Target:
+def attach(spec: str, how: How) -> Target:
     """Import the candidate; only ever called in the candidate's process."""
     place, name = split(spec)
     if place.endswith(".py"):
@@ -79,11 +73,11 @@ def load(spec: str, array: str = "numpy") -> Target:
     else:
         sys.path.insert(0, os.getcwd())
         module = importlib.import_module(place)
-    array = "torch" if spec == ON_TORCH else array
+    how = how._replace(array="torch") if spec == ON_TORCH else how
     f = getattr(module, name, None)
     if not callable(f):
         raise SpecError(f"{place} has no function {name}")
-    return adapted(spec, f, getattr(module, f"{name}_grad", None), array)
+    return adapted(spec, f, getattr(module, f"{name}_grad", None), how)
 
 
 def check_signature(name: str, f: Callable[..., Any], *inputs: str) -> None:
@@ -106,13 +100,13 @@ def adapted(
     name: str,
     f: Callable[..., Any],
     grad: Callable[..., Any] | None,
-    array: str = "numpy",
+    how: How = PLAIN,
 ) -> Target:
     """Functions on NumPy arrays; those on torch tensors have autograd's gradients."""
     check_signature(name, f, *INPUTS)
-    if grad is not None and array != "torch":
+    if grad is not None and how.array != "torch":
         check_signature(f"{name}_grad", grad, "grad_y", *INPUTS)
-    if array != "torch":
+    if how.array != "torch":
         return Target(name, f, grad)
     path = os.path.join(HERE, "adapters", "torch_arrays.py")
     adapter = from_file(path, "torch_arrays")
@@ -121,6 +115,9 @@ def adapted(
 
 def own(spec: str, package: str) -> bool:
     """Whether a SPEC names a package that holds the operator, or a part of it."""
+    prefix, place = parted(spec)
+    if prefix != PYTHON:
+        return place.partition(":")[0] == package
     if spec in BUILT_IN:
         return package == (spec if spec == "torchvision" else "refdcn")
     return split(spec)[0].partition(".")[0] == package

@@ -88,8 +88,12 @@ def watch_imports(tell: Callable[[str], None]) -> None:
 
 
 def _of_refdcn(path: str) -> bool:
-    """Whether this is a file of an installation or a checkout, but of its grader's."""
+    """Whether this is a file of an installation or a checkout.
+
+    Not of the grader's, nor the one on layouts, which computes nothing.
+    """
     before, package, within = path.rpartition(f"{os.sep}refdcn{os.sep}")
-    if not package or within.startswith("grading" + os.sep):
+    layouts = os.path.basename(within).startswith("layouts.")
+    if not package or layouts or within.startswith("grading" + os.sep):
         return False
     return os.path.isfile(f"{before}{package}formula.py")

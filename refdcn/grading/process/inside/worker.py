@@ -13,34 +13,30 @@ side decides nothing. It copies results out and says where they lay.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import mmap
 import os
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from refdcn.grading.process.inside import candidates, confinement
+    from refdcn.grading.process.inside import confinement, routes
 
     Message = dict[str, Any]
 elif __package__:
-    from refdcn.grading.process.inside import candidates, confinement
-else:
-
-    def beside(name):
-        """A module of this folder, without its package."""
-        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
-        spec = importlib.util.spec_from_file_location(f"worker_{name}", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    candidates, confinement = beside("candidates"), beside("confinement")
+    from refdcn.grading.process.inside import confinement, routes
+else:  # this folder as a package of its own, without refdcn around it
+    ALONE = types.ModuleType("candidate_side")
+    ALONE.__path__ = [os.path.dirname(os.path.abspath(__file__))]
+    sys.modules[ALONE.__name__] = ALONE
+    confinement = import_module("candidate_side.confinement")
+    routes = import_module("candidate_side.routes")
 
 WINDOWS = "stride", "padding", "dilation"
 LONGEST = 1000  # characters of an error's text
@@ -84,7 +80,7 @@ def poison(shape: Sequence[int], dtype: Any, pattern: int) -> None:
         a.reshape(-1).view(np.uint8)[...] = pattern
 
 
-def perform(target: candidates.Target, request: Message, inputs: list[Any]) -> Any:
+def perform(target: routes.Target, request: Message, inputs: list[Any]) -> Any:
     """The candidate's answer, or a no-op's in its place."""
     outs: list[Any] = [(request["y_shape"], request["dtype"])]
     if request["call"] == "grad":
@@ -110,6 +106,8 @@ def fact(a: Any, arena: mmap.mmap, at: int, room: int) -> tuple[Message | None, 
     # A subclass could compute when it is looked at, after the clock has stopped.
     if kind is not np.ndarray or a.dtype.kind not in NUMBERS or at + a.nbytes > room:
         text = f"{kind.__module__}.{kind.__qualname__}"
+        if getattr(kind, "in_its_place", False):  # an adapter knows what came instead
+            text = a.text
         if kind is np.ndarray:
             text += f" of {a.dtype.name} {list(a.shape)}"
         return {"object": text}, at
@@ -142,7 +140,7 @@ def flush() -> None:
 
 
 def answer(
-    target: candidates.Target, arena: mmap.mmap, request: Message, earlier: list[Any]
+    target: routes.Target, arena: mmap.mmap, request: Message, earlier: list[Any]
 ) -> Message:
     """Call the candidate once; `earlier` holds the last results, then these."""
     inputs = [view(arena, a) for a in request["arrays"]]
@@ -151,6 +149,8 @@ def answer(
     except MemoryError as e:
         return {"status": "memory", "text": said(e)}
     except Exception as e:
+        if getattr(type(e), "breach", False):  # an adapter saw it
+            return {"status": "broke", "text": str(e)[:LONGEST]}
         return {"status": "raised", "text": said(e)}
     except BaseException as e:
         return {"status": "left", "text": said(e)}
@@ -167,9 +167,7 @@ def answer(
     return {"status": "ok", "results": told}
 
 
-def serve(
-    target: candidates.Target, arena: mmap.mmap, requests: int, replies: int
-) -> None:
+def serve(target: routes.Target, arena: mmap.mmap, requests: int, replies: int) -> None:
     """One session: a reply a request, until the grader closes the channel."""
     me, home = os.getpid(), os.getcwd()
     earlier: list[Any] = []
@@ -214,7 +212,7 @@ def threads() -> int:
 
 
 def begin(
-    target: candidates.Target,
+    target: routes.Target,
     arena: mmap.mmap,
     base: int,
     requests: int,
@@ -240,8 +238,8 @@ def begin(
 
 
 def main(arguments: list[str]) -> None:
-    """`python worker.py SPEC ARRAY REQUESTS REPLIES ARENA`."""
-    spec, array, *numbers = arguments
+    """`python worker.py SPEC HOW REQUESTS REPLIES ARENA`."""
+    spec, how, *numbers = arguments
     requests, replies, file = map(int, numbers)
     here = os.path.dirname(os.path.abspath(__file__))
     # This folder is no place to import from.
@@ -256,7 +254,7 @@ def main(arguments: list[str]) -> None:
     )
     before = threads()  # those of NumPy's products survive a fork
     try:
-        target = candidates.load(spec, array)
+        target = routes.load(spec, routes.How(**json.loads(how)))
     except BaseException as e:
         send(replies, {"status": "unloadable", "text": said(e)})
         return
