@@ -455,14 +455,19 @@ def forward(
     geometry: Geometry,
     thread_count: int | None = None,
     team: threads.Team | None = None,
+    *,
+    empty: Callable[..., Array] = np.empty,
 ) -> Array:
-    """y [N, C_out, H_out, W_out] of NumPy arrays of one dtype, float32 or float64."""
+    """y [N, C_out, H_out, W_out] of NumPy arrays of one dtype, float32 or float64.
+
+    `empty` finds its memory, as np.empty does.
+    """
     weight, g = layout.filled(weight, geometry)
     count = layout.thread_count(g, thread_count)
     x, last = layout.flat_image(x)
     way = laid_out(g, geometry.C_in, last, x.itemsize, count)
     s = way.sizes
-    y = np.empty((g.N, g.C_out, s.pixels), x.dtype)
+    y = empty((g.N, g.C_out, s.pixels), x.dtype)
     # Of each group, filled up to whole vectors where the product's columns are.
     width = layout.width(s, x.itemsize) if way.name == "rows" else s.O
     filled = np.zeros((g.groups, width), x.dtype)

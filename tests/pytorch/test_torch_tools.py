@@ -50,16 +50,20 @@ def network(padding=1, **options):
 # --- Storages: FSDP2 frees and refills them -----------------------------------------
 
 
+@pytest.mark.parametrize("groups, C_out", [(1, 6), (4, 4), (2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("backward", [False, True])
-def test_a_call_leaves_storages_resizable(backward):
-    x, offset, weight, mask, bias = operands()
-    if backward:
-        y = torch.ones(2, 6, 7, 8)
-        deform_conv2d_grad(y, x, offset, weight, mask, bias, padding=1)
-    else:
-        deform_conv2d(x, offset, weight, mask, bias, padding=1)
-    for tensor in (x, offset, weight, mask, bias):
-        assert tensor.untyped_storage().resizable()
+def test_a_call_leaves_storages_resizable(groups, C_out, dtype, backward):
+    """Those of its arguments, of y and of the gradients, large or small."""
+    for size in (3, 24):
+        x, offset, weight, mask, bias = operands(dtype)
+        weight, bias = weight[:C_out, : 4 // groups].clone(), bias[:C_out].clone()
+        x, offset, mask = (t.repeat(size, 1, 1, 1) for t in (x, offset, mask))
+        given = x, offset, weight, mask, bias
+        y = deform_conv2d(*given, padding=1)
+        made = deform_conv2d_grad(y, *given, padding=1) if backward else (y,)
+        for tensor in (*given, *made):
+            assert tensor.untyped_storage().resizable()
     assert not x.requires_grad
     weight.untyped_storage().resize_(0)
 
