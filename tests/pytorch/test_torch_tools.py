@@ -341,6 +341,11 @@ def initialise(kind, model):
     for p in model.parameters():
         if kind == "xavier" and p.ndim > 1:
             nn.init.xavier_uniform_(p)
+        if kind == "data":
+            p.data.normal_(0, 0.02)
+    for m in model.modules():
+        if kind == "new data" and isinstance(m, nn.Conv2d):
+            m.weight.data = torch.randn_like(m.weight)
 
 
 def deep():
@@ -348,7 +353,7 @@ def deep():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(layer))
 
 
-@pytest.mark.parametrize("kind", ["kaiming", "xavier"])
+@pytest.mark.parametrize("kind", ["kaiming", "xavier", "data", "new data"])
 @pytest.mark.parametrize("converted", [True, False])
 def test_an_overwritten_start_is_told_once(kind, converted, recwarn):
     if converted:
@@ -367,6 +372,23 @@ def test_an_overwritten_start_is_told_once(kind, converted, recwarn):
     recwarn.clear()
     model(x)
     assert not recwarn
+
+
+@pytest.mark.parametrize("way", ["to_empty", "skip_init", "copy before", "copy after"])
+def test_a_start_overwritten_in_a_layer_that_was_moved_or_copied(way):
+    model = deep()
+    if way == "to_empty":
+        model = deep().to("meta").to_empty(device="cpu")
+    elif way == "skip_init":
+        made = nn.utils.skip_init(DeformConv2d, 4, 4, 3, padding=1)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(made))
+    elif way == "copy before":
+        model = copy.deepcopy(model)
+    initialise("kaiming", model)
+    if way == "copy after":
+        model = copy.deepcopy(model)
+    with pytest.warns(UserWarning, match=r"^1\.0: its offset branch"):
+        model.train()(torch.randn(1, 3, 8, 8))
 
 
 def test_no_false_alarm_about_the_start(recwarn):
@@ -391,4 +413,10 @@ def test_no_false_alarm_about_the_start(recwarn):
     for model in (deep(), mended, loaded, alone, replaced, copy.deepcopy(trained)):
         model.train()(x)
     torch.func.functional_call(deep(), dict(trained.named_parameters()), (x,))
+    handed = deep()  # as loaders do that know no load_state_dict
+    for name, p in trained.named_parameters():
+        owner, _, kind = name.rpartition(".")
+        setattr(handed.get_submodule(owner), kind, nn.Parameter(p.detach().clone()))
+    handed.train()(x)
+    deep().half().float().train()(x)
     assert not recwarn
