@@ -21,13 +21,11 @@ import time
 from _thread import get_ident, start_new_thread
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 
 from refdcn import scratch
-
-Team: TypeAlias = Callable[[Callable[[], None], int], None]
 
 # What OpenMP takes: a number, or one for each level of nesting.
 NUMBERS = re.compile(r"\s*(\d{1,9})\s*(,\s*\d{1,9}\s*)*", re.ASCII)
@@ -59,6 +57,16 @@ def set_num_threads(threads: int) -> None:
     _count = threads
 
 
+class Team(Protocol):
+    """Threads of another library."""
+
+    def __call__(self, help: Callable[[], None], n: int, /) -> None:
+        """help() up to n times at once, one of them on this thread."""
+
+    def call(self, function: int, argument: int, n: int, /) -> None:
+        """The same of a function of C's, void f(void *), by its address."""
+
+
 class Work(Protocol):
     """What threads can share."""
 
@@ -82,7 +90,7 @@ def run(work: Work, threads: int, team: Team | None = None) -> None:
     if threads < 2:
         job.do(True)
     else:
-        job.share(team or pool, threads)
+        job.share(team, threads)
 
 
 class _Job:
@@ -96,10 +104,13 @@ class _Job:
         self.outside: list[None] = []  # and have gone
         self.errors: list[BaseException] = []
 
-    def share(self, team: Team, n: int) -> None:
+    def share(self, team: Team | None, n: int) -> None:
         """Done by n threads, or as many as come."""
         try:
-            team(self.help, n)
+            if team is None:
+                pool(self.help, n)
+            else:
+                team(self.help, n)
             self.do(True)  # what is left where no team came
         except BaseException as error:
             self.fail(error)

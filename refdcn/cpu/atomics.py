@@ -289,7 +289,7 @@ def state_at(typing, address):
         word = ir.IntType(64)
         array = cgutils.create_struct_proxy(kind)(context, builder)
         data = builder.inttoptr(given[0], word.as_pointer())
-        size, length = (ir.Constant(word, n) for n in (8, WORDS))
+        size, length = (ir.Constant(word, n) for n in (8, 2 * WORDS))
         shape = cgutils.pack_array(builder, [length])
         strides = cgutils.pack_array(builder, [size])
         populate_array(array, data, shape, strides, size, None)

@@ -15,7 +15,6 @@ second thread 1x128x28x28, of 1.1 ms on one, gains 1.9 times, where it gained 1.
 from __future__ import annotations
 
 import time
-from _thread import get_ident
 from collections.abc import Callable
 from typing import Any
 
@@ -36,15 +35,19 @@ from refdcn.cpu.atomics import (
     rest,
     state_at,
 )
-from refdcn.jit import compiled, jitable
+from refdcn.jit import c_address, compiled, jitable
 
 # Words of a call's state, each in a line of the cache of its own: turns that are taken
 # and done; whether all shall leave; helpers that are asked and that have gone.
 TAKEN, DONE, CLOSED, GONE = 0, 8, 16, 24
 ASKED, CAME, ERROR = 17, 25, 18  # seldom changed
+# With a team: how many may come, how many turns each takes, whether all is done; and
+# after all words, the turn that each has in hand, plus 1.
+THREADS, MOST, ENDED = 26, 27, 19
 END, BACK = -1, -2  # all is done; come back, with the same turn
 SPINS = 4000  # some 10 us, before a thread that waits lets others have the core
 WAITS = 300  # of the caller, some 0.2 ms, before it goes back to Python for a moment
+VISIT = 10_000_000  # ns after which the caller lets Python answer signals
 ALL = 1 << 62
 
 FIRST, KIND, IMAGE, AT = range(4)  # of a phase
@@ -55,9 +58,9 @@ ASLEEP, LISTENING, BUSY = 0, 2, 4
 WARM = 5_000_000  # ns that a helper listens after a call, as OpenMP's threads do
 
 
-def new_state() -> Any:
-    """The words of a call."""
-    return np.zeros(WORDS, np.int64)
+def new_state(threads: int = 0) -> Any:
+    """The words of a call, and of the threads of a team."""
+    return np.zeros(WORDS + threads, np.int64)
 
 
 def phases(rows: Any) -> Any:
@@ -69,13 +72,18 @@ def phases(rows: Any) -> Any:
 
 @jitable
 def is_ready(state, first, is_caller):
-    """Whether all turns before `first` are done; a helper waits until they are."""
+    """Whether all turns before `first` are done; a helper waits until they are.
+
+    The caller waits for a moment, and so do the threads of a team, who come again.
+    """
     for _ in range(SPINS):
         if read(state, DONE) >= first:
             return True
     waits = 0
     while read(state, DONE) < first:
-        if read(state, CLOSED) or (is_caller and waits == WAITS):
+        if read(state, CLOSED):
+            return False
+        if waits == WAITS and (is_caller or state[THREADS] > 0):
             return False
         waits += 1
         rest()
@@ -126,8 +134,12 @@ def row_of(array, me):
 
 
 def visit(state, turn, most):
-    """The caller's turns, `most` at most; the one in hand, or END."""
-    return call(state, turn, most, 0)
+    """The caller's turns, for a while; the one in hand, or END."""
+    until = now() + VISIT
+    while True:
+        before, turn = turn, call(state, turn, most, 0)
+        if turn < 0 or turn == before or now() > until:
+            return turn
 
 
 @jitable
@@ -141,6 +153,30 @@ def assist(state):
     if call_quietly(state, -1, ALL, me) == FAILED:
         fetch_add(state, ERROR, 1)
         fetch_add(state, CLOSED, 1)
+
+
+def attend(address):
+    """What each thread of a team does for the call at an address: C's void f(void *).
+
+    Any of them is any of the call's threads, and all of them where no other comes. One
+    that has taken its turns leaves the next in the state, for whoever comes again.
+    """
+    state = state_at(address)
+    while True:
+        me = fetch_add(state, CAME, 1)
+        if me >= state[THREADS]:
+            return
+        turn, until = state[WORDS + me] - 1, now() + VISIT
+        while True:
+            before, turn = turn, call_quietly(state, turn, state[MOST], me)
+            if turn < 0 or turn == before or now() > until:
+                break
+        state[WORDS + me] = max(turn, END) + 1
+        if turn == FAILED:
+            fetch_add(state, ERROR, 1)
+            fetch_add(state, CLOSED, 1)
+        if turn < 0 and me == 0:
+            state[ENDED] = 1
 
 
 def ask(state, doors, count, wanted):
@@ -208,14 +244,13 @@ class Turns:
 
     def __init__(self, publisher: Callable[..., Any], most: int, *given: Any) -> None:
         """publisher(state, *given) publishes the function whose turns are taken."""
-        self.state, self.most, self.given = new_state(), most, given
-        self.in_python = compiled(publisher, "contract")(self.state, *given)
+        self.publisher, self.most, self.given = publisher, most, given
 
     def run(self, count: int, team: threads.Team | None = None) -> None:
-        """All of it, on this thread and up to count - 1 others.
-
-        `team(help, n)` calls help() up to n times at once, one of them on this thread.
-        """
+        """All of it, on this thread and up to count - 1 others, of a team if given."""
+        self.state = new_state(count)
+        publisher = compiled(self.publisher, "contract")
+        self.in_python = publisher(self.state, *self.given)
         if count < 2 or self.in_python:
             self.visits()
         elif team is None:
@@ -235,23 +270,12 @@ class Turns:
             left(self.state, doors, found)
 
     def share_with(self, team: threads.Team, count: int) -> None:
-        """With the threads of a team."""
-        caller, errors = get_ident(), []
-
-        def help() -> None:
-            try:
-                if get_ident() == caller:
-                    self.visits()
-                else:
-                    compiled(assist)(self.state)
-            except BaseException as error:
-                errors.append(error)
-                self.state[CLOSED] = 1
-
-        team(help, count)
-        if errors:
-            raise errors[0]
-        self.visits()  # what is left where no team came
+        """With the threads of a team, again and again, so that Python hears signals."""
+        self.state[THREADS], self.state[MOST] = count, self.most
+        while not self.state[ENDED]:
+            self.state[CAME] = 0
+            team.call(c_address(attend), self.state.ctypes.data, count)
+        self.check()
 
     def visits(self) -> None:
         """All turns of the caller."""
@@ -262,6 +286,10 @@ class Turns:
                 pause = min(pause + 1e-5, 1e-3)
             else:
                 turn, pause = after, 0.0
+        self.check()
+
+    def check(self) -> None:
+        """An error of another thread is one of the call."""
         if self.state[ERROR]:
             raise MemoryError("a thread of this call had no memory for its turns")
 
