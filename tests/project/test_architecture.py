@@ -84,6 +84,10 @@ ARROWS = {
         *("grading/process", "grading/process/inside", "grading/words"),
         *("demo", "bench", "card"),
     },
+    "testing": {"grading"},
+    "pytest_plugin": {
+        *("cli", "grading", "grading/record", "grading/judging"),
+    },  # fmt: skip
     "__main__": {"cli"},
     "__init__": {
         "columns",
