@@ -79,7 +79,8 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         nargs="?",
         help="torchvision, module:function or path/to/file.py:function, called as "
         "f(x, offset, weight, mask, bias, stride=(..), padding=(..), dilation=(..)); "
-        "or onnx:MODEL.onnx, torch:namespace::name, kernelbench:FILE",
+        "or cabi:library.so:function, cmd:'./run {in} {out}', onnx:MODEL.onnx, "
+        "torch:namespace::name, kernelbench:FILE",
     )
     grade.add_argument(
         "--header",

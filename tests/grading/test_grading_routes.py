@@ -15,6 +15,7 @@ from refdcn.cli import main
 from refdcn.grading import CannotStartError, grade, options
 from refdcn.grading.judging.gaps import parse
 from refdcn.grading.process.inside import conventions, routes
+from refdcn.grading.words import libraries
 from refdcn.testing import assert_grades
 
 pytest_plugins = ["pytester"]
@@ -69,6 +70,11 @@ def test_every_convention_is_known_everywhere():
     assert set(conventions.CONVENTIONS) == laid
     for one in conventions.CONVENTIONS.values():
         assert all(parse(gap) for gap in one.declared)
+
+
+def test_the_docs_have_the_table_of_the_conventions():
+    path = Path(__file__).parents[2] / "docs" / "routes" / "libraries.inc"
+    assert path.read_text(encoding="utf-8") == libraries.table()
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ ARROWS = {
         "grading/options",
     },
     "grading/words": {
+        "layouts",
         *("grading/expected", "grading/process/inside", "grading/judging"),
         *("grading/questions", "grading/catalogue", "grading/diagnosis"),
         *("grading/options", "grading/record"),

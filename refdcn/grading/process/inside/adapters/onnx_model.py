@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from .called import numbers
-from .candidates import functions
-from .named import MEANING
-from .routes import How, SpecError, Target
+from ..called import numbers
+from ..candidates import functions
+from ..named import MEANING
+from ..routes import How, SpecError, Target
 
 OPERATOR = "DeformConv"
 ORDER = "x", "weight", "offset", "bias", "mask"  # of the operator

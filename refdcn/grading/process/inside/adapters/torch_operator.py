@@ -11,10 +11,10 @@ import contextlib
 import importlib
 from typing import Any
 
-from .called import device_of, tensors
-from .candidates import from_file
-from .named import facts, meanings
-from .routes import How, SpecError, Target
+from ..called import device_of, tensors
+from ..candidates import from_file
+from ..named import facts, meanings
+from ..routes import How, SpecError, Target
 
 WRITTEN = "torch:namespace::name, or torch:FILE:namespace::name"
 AUTOGRAD = "Autograd", "AutogradCPU", "AutogradCUDA", "CompositeImplicitAutograd"

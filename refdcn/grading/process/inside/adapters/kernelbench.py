@@ -13,10 +13,10 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from .called import device_of, tensors
-from .candidates import from_file
-from .named import facts, meanings
-from .routes import How, SpecError, Target
+from ..called import device_of, tensors
+from ..candidates import from_file
+from ..named import facts, meanings
+from ..routes import How, SpecError, Target
 
 CLASSES = "ModelNew", "Model"
 PLAIN = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
