@@ -19,6 +19,7 @@ from refdcn.grading.options import Options
 from refdcn.grading.process.forked import Forked
 from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.inside.candidates import split
+from refdcn.grading.process.inside.routes import PYTHON, parted
 from refdcn.grading.process.isolation import Process
 from refdcn.grading.record import Record
 from refdcn.grading.words.findings import said
@@ -29,6 +30,7 @@ from refdcn.grading.words.script import (
     NONE,
     ON_TORCH,
     REFUSED,
+    ROUTED,
     TORCHVISION,
     VALUES,
 )
@@ -123,6 +125,8 @@ def listed(a: Any) -> str:
 
 def loading(spec: str, array: str, grad: bool, bfloat16: bool) -> str:
     """How the script gets at the candidate, as `f`."""
+    if parted(spec)[0] != PYTHON:
+        return ROUTED.format(spec=spec, function="grad" if grad else "forward")
     place, name = split(spec)
     on_torch = array == "torch" or spec == "torchvision"
     name += "_grad" if grad and not on_torch else ""
@@ -147,6 +151,7 @@ def reproduction(spec: str, array: str, f: Finding, expected: Expected) -> str:
     title = title.replace("\\", "/").replace('"', "'")
     head = HEAD.format(
         title="\n".join(wrap(title, 80, break_long_words=False)),
+        needs="NumPy" if parted(spec)[0] == PYTHON else "refdcn",
         load=loading(spec, array, grad, case.bfloat16),
         windows=case.windows,
         **inputs,

@@ -6,7 +6,7 @@ from refdcn.grading.record import Record
 
 HEAD = '''"""{title}
 
-Needs NumPy and the candidate only; it fails while the candidate does.
+Needs {needs} and the candidate only; it fails while the candidate does.
 """
 
 import sys
@@ -69,6 +69,9 @@ candidate = importlib.util.module_from_spec(spec)
 sys.modules["candidate"] = candidate
 spec.loader.exec_module(candidate)
 f = candidate.{name}"""
+ROUTED = """from refdcn.grading.process.inside.routes import load
+
+f = load({spec!r}).{function}"""
 TORCHVISION = """from torchvision.ops import deform_conv2d
 
 
