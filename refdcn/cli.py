@@ -30,7 +30,13 @@ FLAGS = {
     "dtypes": "--dtype",
     "conventions": "--convention",
     "gaps": "--gap",
+    "like": "--as",
+    "companion": "--grad",
 }
+LIBRARIES = (
+    *("refdcn", "torchvision", "onnx", "openvino", "paddle", "mindspore", "ncnn"),
+    *("mmcv", "chainer", "nnabla", "kornia", "dcnv3", "dcnv4"),
+)
 
 EXIT_CODES = (
     "Exit code: 0 pass, 1 wrong (or imprecise for a declared precision), 2 usage, "
@@ -114,6 +120,20 @@ def add_asked(grade: argparse.ArgumentParser) -> None:
         choices=("numpy", "torch"),
         default="numpy",
         help="what it takes; torch: its gradients are autograd's",
+    )
+    grade.add_argument(
+        "--as",
+        dest="like",
+        choices=LIBRARIES,
+        metavar="NAME",
+        help="whose function it is called as, and how its tensors lie: "
+        + ", ".join(LIBRARIES),
+    )
+    grade.add_argument(
+        "--grad",
+        dest="companion",
+        metavar="SPEC",
+        help="its gradients, called as it is but for grad_y before",
     )
     grade.add_argument(
         "--python",

@@ -126,7 +126,7 @@ def swept_calls(
 ) -> Iterator[Finding]:
     """The findings of the sweeps; only what differs needs a bound."""
     bounds, group = standard(dtype, options.precision), "sweeps"
-    for sweep in sweeps.prepare(options.seed, dtype, options.level, options.gaps):
+    for sweep in sweeps.prepare(options.seed, dtype, options.level, options.all_gaps):
         if done.spent():
             continue
         if patience.over(group, "forward"):

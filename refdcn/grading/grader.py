@@ -62,7 +62,7 @@ def prepare_one(
 def prepare(options: Options) -> list[Expected]:
     """The cases of every dtype, one after another."""
     o = options
-    how = (o.precision, o.border), tuple(o.gaps)
+    how = (o.precision, o.border), o.all_gaps
     found = (prepare_one(o.seed, dtype, o.level, *how) for dtype in o.dtypes)
     return [e for cases in found for e in cases if o.wants(e.case.group)]
 
@@ -70,7 +70,7 @@ def prepare(options: Options) -> list[Expected]:
 def grade(
     candidate: str | Callable[..., Any],
     *,
-    grad: Callable[..., Any] | None = None,
+    grad: Callable[..., Any] | str | None = None,
     **options: Any,
 ) -> Report:
     """Grade an implementation of Eq. (1) against the definition.
@@ -88,6 +88,8 @@ def grade(
     >>> grade("refdcn.formula:deform_conv2d", dtypes=["float32"]).exit_code
     0
     """
+    if isinstance(grad, str):
+        options, grad = options | {"companion": grad}, None
     o = chosen(options)
     check_arguments(candidate, grad, o)
     cases = prepare(o)
@@ -168,7 +170,7 @@ def examine(
             findings.append(found)
     except KeyboardInterrupt:
         interrupted = True
-    findings = applied(explained(findings), o.kept, o.gaps)
+    findings = applied(explained(findings), o.kept, o.all_gaps)
     try:
         if not interrupted:
             findings, known = recheck(runner, findings)

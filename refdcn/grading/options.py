@@ -9,6 +9,7 @@ from typing import Any
 
 from refdcn.grading.judging.declared import parse_conventions
 from refdcn.grading.judging.gaps import DeclarationError, parse
+from refdcn.grading.process.inside.conventions import CONVENTIONS, gaps
 from refdcn.grading.process.inside.routes import How
 from refdcn.grading.process.isolation import MEMORY, SECONDS
 from refdcn.grading.questions.suite import LEVELS
@@ -19,6 +20,7 @@ CHOICES = {
     "dtypes": (*DTYPES, "bfloat16"),
     "precision": ("fp64", "fp32", "tf32", "bf16", "fp16"),
     "array": ("numpy", "torch"),
+    "like": tuple(CONVENTIONS),
     "only": (
         *("exact", "random", "sizes", "optional", "layout", "repeat"),
         *("malformed", "hostile", "sweeps"),
@@ -44,6 +46,10 @@ class Options:
     seed: of everything that is drawn; None draws a fresh one, which the report names.
         A second grade with the same one computes no expectation anew.
     strict: count inputs that are not finite, and shapes computed unchecked.
+    like: the library as whose function it is called, such as "torchvision"; None is
+        refdcn. Its gaps are declared by that.
+    companion: the SPEC of its gradients, where they are neither beside it nor a
+        library's own.
     array: "torch" for a candidate on torch tensors, whose gradients are autograd's.
     python: the path of another interpreter, under which the candidate runs: Python 3.8
         or later, with NumPy 1.20 or later and nothing of refdcn; None is this one.
@@ -64,6 +70,8 @@ class Options:
     gaps: tuple[str, ...] = ()
     seed: int = field(default_factory=drawn_seed)
     strict: bool = False
+    like: str | None = None
+    companion: str | None = None
     array: str = "numpy"
     python: str | None = None
     timeout: float = SECONDS
@@ -73,6 +81,11 @@ class Options:
     budget: float | None = None
     smallest: bool = False
     progress: bool = False
+
+    @property
+    def all_gaps(self) -> tuple[str, ...]:
+        """The declared gaps, and those of the library as which it is called."""
+        return (*self.gaps, *gaps(self.like))
 
     @property
     def how(self) -> How:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import refdcn
+import refdcn.layouts
 from refdcn.cli import main
 from refdcn.grading import CannotStartError, grade, grader
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
@@ -211,7 +212,10 @@ def test_what_a_terminal_would_obey_is_written_out(started):
 # Another Python ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sorted(INSIDE.rglob("*.py")), ids=lambda p: p.stem)
+LOADED = [*sorted(INSIDE.rglob("*.py")), Path(refdcn.layouts.__file__)]
+
+
+@pytest.mark.parametrize("path", LOADED, ids=lambda p: p.stem)
 def test_the_candidate_s_side_is_python_3_8(path):
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text, feature_version=(3, 8))
@@ -349,6 +353,7 @@ import sys
 for name in ("fcntl", "resource"):
     sys.modules[name] = None
 import refdcn.grading
+import refdcn.layouts
 from refdcn.cli import main
 from refdcn.grading.process.in_process import InProcess
 try:

@@ -9,7 +9,13 @@ from typing import Any
 from refdcn.grading.options import Options
 from refdcn.grading.record import Record
 
-FLAGS = {"dtypes": "dtype", "conventions": "convention", "gaps": "gap"}
+FLAGS = {
+    "dtypes": "dtype",
+    "conventions": "convention",
+    "gaps": "gap",
+    "like": "as",
+    "companion": "grad",
+}
 LAST = "level", "seed"  # named also where they are the default
 LEFT_OUT = "smallest", "progress"  # what is shown beside, not what is graded
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from .called import Called, adapter, numbers, parameters
 from .routes import PLAIN, PYTHON, How, SpecError, Target, forms, parted
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -28,9 +29,8 @@ BUILT_IN = {
     "loops": f"{ADAPTERS}{os.sep}loops.py:deform_conv2d",
     "refdcn": "refdcn:deform_conv2d",
 }
-
-
 INPUTS = "x", "offset", "weight", "mask", "bias"
+GROUPS = "groups", "offset_groups"
 WINDOWS = "stride", "padding", "dilation"
 
 
@@ -65,6 +65,15 @@ def from_file(path: str, name: str) -> ModuleType:
 
 def attach(spec: str, how: How) -> Target:
     """Import the candidate; only ever called in the candidate's process."""
+    f, grad = functions(spec)
+    if how.companion is not None:
+        grad, _ = functions(how.companion)
+    how = how._replace(array="torch") if spec == ON_TORCH else how
+    return adapted(spec, f, grad, how)
+
+
+def functions(spec: str) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
+    """The function of a SPEC, and the companion beside it."""
     place, name = split(spec)
     if place.endswith(".py"):
         if spec not in BUILT_IN:  # beside those lie modules with common names
@@ -73,11 +82,18 @@ def attach(spec: str, how: How) -> Target:
     else:
         sys.path.insert(0, os.getcwd())
         module = importlib.import_module(place)
-    how = how._replace(array="torch") if spec == ON_TORCH else how
-    f = getattr(module, name, None)
+    f = within(module, name)
     if not callable(f):
         raise SpecError(f"{place} has no function {name}")
-    return adapted(spec, f, getattr(module, f"{name}_grad", None), how)
+    return f, within(module, f"{name}_grad")
+
+
+def within(module: ModuleType, name: str) -> Any:
+    """What a module holds under a name, which may have dots; None where it does not."""
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def check_signature(name: str, f: Callable[..., Any], *inputs: str) -> None:
@@ -87,13 +103,32 @@ def check_signature(name: str, f: Callable[..., Any], *inputs: str) -> None:
     except (TypeError, ValueError):
         return  # compiled without one: the calls will tell
     try:
-        given.bind(*inputs, **dict.fromkeys(WINDOWS))
+        given.bind(*inputs, **dict.fromkeys([*WINDOWS, *groups_of(f)]))
     except TypeError as e:
         windows = [f"{window}=(.., ..)" for window in WINDOWS]
         raise SpecError(
             f"{name} has the signature {given}; it must be callable as "
             f"({', '.join([*inputs, *windows])}): {e}"
         ) from None
+
+
+def groups_of(f: Callable[..., Any]) -> list[str]:
+    """Which of the numbers of groups a function asks for by name."""
+    named = parameters(f) or {}
+    return [name for name in GROUPS if name in named]
+
+
+def with_groups(f: Callable[..., Any], given: int = 0) -> Callable[..., Any]:
+    """f, given the numbers of groups that it asks for; `given` inputs come before x."""
+    names = groups_of(f)
+    if not names:
+        return f
+
+    def call(*inputs: Any, **windows: Any) -> Any:
+        found = numbers(inputs[given:], windows)
+        return f(*inputs, **windows, **{name: found[name] for name in names})
+
+    return call
 
 
 def adapted(
@@ -103,14 +138,19 @@ def adapted(
     how: How = PLAIN,
 ) -> Target:
     """Functions on NumPy arrays; those on torch tensors have autograd's gradients."""
+    if how.like is not None:
+        called = Called(how.like, f, grad)
+        return Target(name, called.forward, called.grad if called.has_grad else None)
+    on_torch = how.array == "torch"
     check_signature(name, f, *INPUTS)
-    if grad is not None and how.array != "torch":
+    if grad is not None and not on_torch:
         check_signature(f"{name}_grad", grad, "grad_y", *INPUTS)
-    if how.array != "torch":
+        grad = with_groups(grad, 1)
+    f = with_groups(f)
+    if not on_torch:
         return Target(name, f, grad)
-    path = os.path.join(HERE, "adapters", "torch_arrays.py")
-    adapter = from_file(path, "torch_arrays")
-    return Target(name, adapter.forward_of(f), adapter.grad_of(f))
+    arrays = adapter("torch_arrays")
+    return Target(name, arrays.forward_of(f), arrays.grad_of(f))
 
 
 def own(spec: str, package: str) -> bool:

@@ -33,6 +33,8 @@ class How(NamedTuple):
     """What was asked for beside the SPEC; sent to the candidate's process as JSON."""
 
     array: str = "numpy"
+    like: str | None = None  # how it is called: a name of conventions.py
+    companion: str | None = None  # the SPEC of its gradients
 
 
 class Route(NamedTuple):

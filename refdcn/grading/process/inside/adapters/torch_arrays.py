@@ -54,3 +54,8 @@ def grad_of(f: Callable[..., Any]) -> Callable[..., Any]:
         return [None if a is None else plain(a.grad) for a in leaves]
 
     return grad
+
+
+def several_of(f: Callable[..., Any]) -> Callable[..., Any]:
+    """A companion, on NumPy arrays."""
+    return lambda *inputs: [plain(a) for a in f(*map(tensor, inputs))]
