@@ -33,6 +33,7 @@ FLAGS = {
     "like": "--as",
     "companion": "--grad",
 }
+RUNTIMES = "onnxruntime", "reference", "openvino"
 LIBRARIES = (
     *("refdcn", "torchvision", "onnx", "openvino", "paddle", "mindspore", "ncnn"),
     *("mmcv", "chainer", "nnabla", "kornia", "dcnv3", "dcnv4"),
@@ -134,6 +135,16 @@ def add_asked(grade: argparse.ArgumentParser) -> None:
         dest="companion",
         metavar="SPEC",
         help="its gradients, called as it is but for grad_y before",
+    )
+    grade.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        help="what runs a model of ONNX; default: the first of these installed",
+    )
+    grade.add_argument(
+        "--device",
+        metavar="NAME",
+        help="where a torch candidate's tensors are: cuda, mps, xpu",
     )
     grade.add_argument(
         "--python",

@@ -219,6 +219,7 @@ def observed(spec: str, runner: Runner, done: Progress) -> Run:
         done.left_out_gradients,
         done.over_budget,
         timing=done.timing,
+        device=runner.device,
     )
 
 

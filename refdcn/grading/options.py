@@ -21,6 +21,7 @@ CHOICES = {
     "precision": ("fp64", "fp32", "tf32", "bf16", "fp16"),
     "array": ("numpy", "torch"),
     "like": tuple(CONVENTIONS),
+    "runtime": ("onnxruntime", "reference", "openvino"),
     "only": (
         *("exact", "random", "sizes", "optional", "layout", "repeat"),
         *("malformed", "hostile", "sweeps"),
@@ -50,7 +51,11 @@ class Options:
         refdcn. Its gaps are declared by that.
     companion: the SPEC of its gradients, where they are neither beside it nor a
         library's own.
+    runtime: what runs a model of ONNX: "onnxruntime", "reference" (ONNX's own) or
+        "openvino"; None takes the first of these that is installed.
     array: "torch" for a candidate on torch tensors, whose gradients are autograd's.
+    device: where the inputs of a torch or CuPy candidate are, such as "cuda"; "cpu"
+        goes the same way without a card.
     python: the path of another interpreter, under which the candidate runs: Python 3.8
         or later, with NumPy 1.20 or later and nothing of refdcn; None is this one.
     timeout: seconds for one call.
@@ -72,7 +77,9 @@ class Options:
     strict: bool = False
     like: str | None = None
     companion: str | None = None
+    runtime: str | None = None
     array: str = "numpy"
+    device: str | None = None
     python: str | None = None
     timeout: float = SECONDS
     memory: int = MEMORY

@@ -31,6 +31,7 @@ class Run:
     over_budget: int = 0  # cases not called since the time was spent
     interrupted: bool = False
     timing: Timing | None = None
+    device: str = ""  # the name of the one that its tensors are on
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,17 @@ from refdcn.grading.process.forked import Forked
 from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.inside.candidates import split
 from refdcn.grading.process.inside.routes import PYTHON, parted
-from refdcn.grading.process.isolation import Process
+from refdcn.grading.process.isolation import WORKER, Process
 from refdcn.grading.record import Record
 from refdcn.grading.words.findings import said
 from refdcn.grading.words.script import (
     BY_PATH,
+    BY_ROUTE,
     GRADIENTS,
     HEAD,
     NONE,
     ON_TORCH,
     REFUSED,
-    ROUTED,
     TORCHVISION,
     VALUES,
 )
@@ -64,9 +64,10 @@ def smallest(
         bounds = standard(f.case.dtype, o.precision)
         f = reduce.reduced_finding(runner, f, bounds, o.border)
         expected = f.expected or Expected(f.case, bounds, o.border)
-        text = reproduction(spec, o.array, f, expected)
-        if fails(text, f, o.python or sys.executable, o.timeout):
-            return f, text
+        for through_grader in (False, True):
+            text = reproduction(spec, o, f, expected, through_grader)
+            if fails(text, f, o.python or sys.executable, o.timeout):
+                return f, text
         first = first or f
     return first, ""
 
@@ -123,12 +124,19 @@ def listed(a: Any) -> str:
     return f"np.array({data}, {a.dtype.name!r}).reshape({list(a.shape)})"
 
 
-def loading(spec: str, array: str, grad: bool, bfloat16: bool) -> str:
-    """How the script gets at the candidate, as `f`."""
-    if parted(spec)[0] != PYTHON:
-        return ROUTED.format(spec=spec, function="grad" if grad else "forward")
+def loading(spec: str, o: Options, f: Finding, through_grader: bool) -> str:
+    """How the script gets at the candidate, as `f`.
+
+    What is no plain function of Python is called by the grader's own few lines.
+    """
+    grad, bfloat16 = f.of_gradients, f.case.bfloat16
+    adapted = parted(spec)[0] != PYTHON or o.like or o.companion or o.device
+    if through_grader or adapted:
+        how = {k: v for k, v in o.how._asdict().items() if v is not None}
+        which = "grad" if grad else "forward"
+        return BY_ROUTE.format(worker=str(WORKER), spec=spec, how=how, which=which)
     place, name = split(spec)
-    on_torch = array == "torch" or spec == "torchvision"
+    on_torch = o.array == "torch" or spec == "torchvision"
     name += "_grad" if grad and not on_torch else ""
     if spec == "torchvision":
         text = TORCHVISION
@@ -143,7 +151,9 @@ def loading(spec: str, array: str, grad: bool, bfloat16: bool) -> str:
     return text
 
 
-def reproduction(spec: str, array: str, f: Finding, expected: Expected) -> str:
+def reproduction(
+    spec: str, o: Options, f: Finding, expected: Expected, through_grader: bool = False
+) -> str:
     """The script of one finding."""
     grad, case = f.of_gradients, f.case
     inputs = dict(zip(NAMES, map(listed, case.inputs), strict=True))
@@ -151,8 +161,7 @@ def reproduction(spec: str, array: str, f: Finding, expected: Expected) -> str:
     title = title.replace("\\", "/").replace('"', "'")
     head = HEAD.format(
         title="\n".join(wrap(title, 80, break_long_words=False)),
-        needs="NumPy" if parted(spec)[0] == PYTHON else "refdcn",
-        load=loading(spec, array, grad, case.bfloat16),
+        load=loading(spec, o, f, through_grader),
         windows=case.windows,
         **inputs,
     )

@@ -112,7 +112,6 @@ def test_a_script_shows_what_a_kernel_in_c_does_wrong(kernel, tmp_path):
     spec, script = f"cabi:{library}:deform_conv2d", tmp_path / "smallest.py"
     options = ["--dtype", "float32", "--only", "random", "--script", str(script)]
     assert main(["grade", spec, *options]) == 1
-    assert "Needs refdcn and the candidate only" in script.read_text()
     run = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert run.returncode == 1 and "AssertionError: " in run.stderr
     assert "grad_offset[" in run.stdout

@@ -19,6 +19,7 @@ class InProcess:
     imports: frozenset[str] = frozenset()
     confined = False
     threads = 0
+    device = ""
 
     def __init__(
         self, forward: Callable[..., Any], grad: Callable[..., Any] | None = None

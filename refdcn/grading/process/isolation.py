@@ -87,6 +87,7 @@ class Process:
         self.python = None if python is None else checked(python)
         self.calls = self.session = self.threads = 0
         self.has_grad = self.confined = False
+        self.device = ""
         self.imports: set[str] = set()  # references it loaded
         self.over: Outcome | None = None  # of every call, once it answers no more
         self.meanwhile = meanwhile or iter(())  # work to do while the candidate loads
@@ -153,7 +154,7 @@ class Process:
             pass
         hello = self.receive((Loaded, Unloadable), time.monotonic() + LOADING)
         if isinstance(hello, Loaded):
-            self.has_grad, self.base, self.confined, self.threads = hello
+            self.has_grad, self.base, self.confined, self.threads, self.device = hello
             self.noise = os.fstat(self.log).st_size  # bytes of output seen
             return
         text = f"no answer in {LOADING:g} s"

@@ -16,12 +16,15 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from refdcn.grading.process.inside.fetched import CALLS_TORCHVISION, LEAVES_DEVICE
+
 INTRUDED = "something else than its answer came over the grader's channel"
 LONGEST = 2**20  # bytes of a line
 TEXT = 2000  # characters of a text that are kept
 ROOM = 2**28  # bytes that the results of one call may take
 MOST = 16  # results of one call
 REFERENCES = "refdcn", "torchvision", "mmcv"  # each holds the operator
+SEEN = CALLS_TORCHVISION, LEAVES_DEVICE  # of a candidate on a device
 NUMBERS = re.compile(r"[<>|][biufc]\d{1,2}")  # dtypes whose memory is numbers alone
 COUNT, ADDRESS, STRIDE = 2**40, 2**64, 2**50
 
@@ -31,7 +34,7 @@ class ReplyError(ValueError):
 
 
 class Imports(NamedTuple):
-    """A reference that the candidate's process loads; may come at any time."""
+    """A reference that its process loads, or calls unasked; may come at any time."""
 
     name: str
 
@@ -43,6 +46,7 @@ class Loaded(NamedTuple):
     base: int
     confined: bool
     threads: int
+    device: str  # its name; "" where none was asked for
 
 
 class Unloadable(NamedTuple):
@@ -203,7 +207,7 @@ PID, TOKEN = whole(2, 2**31), whole(1, 2**53)
 ANSWER = {"status": one_of("ok", "raised", "broke", "left", "memory")}
 ANSWER |= {"token": TOKEN, "sender": PID}
 FORMS: dict[str, tuple[type[Message], dict[str, Check]]] = {
-    "imports": (Imports, {"name": one_of(*REFERENCES)}),
+    "imports": (Imports, {"name": one_of(*REFERENCES, *SEEN)}),
     "loaded": (
         Loaded,
         {
@@ -211,6 +215,7 @@ FORMS: dict[str, tuple[type[Message], dict[str, Check]]] = {
             "base": whole(0, ADDRESS),
             "confined": flag,
             "threads": whole(0, 2**22),
+            "device": text,
         },
     ),
     "unloadable": (Unloadable, {"text": text}),

@@ -11,12 +11,17 @@ import numpy as np
 from refdcn.grading.judging.finding import Finding, Kind
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.inside.candidates import own
+from refdcn.grading.process.inside.fetched import CALLS_TORCHVISION, LEAVES_DEVICE
 from refdcn.grading.questions.timed import Timing
 from refdcn.grading.record import Line, Record
 from refdcn.grading.words.command import repeating
 from refdcn.grading.words.diagnosis import conclusion, evidence
 from refdcn.grading.words.findings import cause, failing, one_line, said
 
+SEEN = {
+    CALLS_TORCHVISION: "It calls torchvision's own operator.",
+    LEAVES_DEVICE: "It computes on another device than the one it was given.",
+}
 BOUND = "lie within the bound that every correct implementation meets"
 
 
@@ -118,7 +123,8 @@ def off_by(record: Record, f: Finding) -> str:
 def name(record: Record) -> str:
     """The candidate, and how it was reached where it has no name of its own."""
     fork = " (in a fork of the calling process)" if record.run.forked else ""
-    return record.candidate + fork
+    device = f" on {record.run.device}" if record.run.device else ""
+    return record.candidate + device + fork
 
 
 def uncounted(record: Record) -> Iterator[str]:
@@ -157,7 +163,9 @@ def remarks(record: Record) -> Iterator[str]:
         for dtype in record.refused:
             yield f"In {dtype} nothing was computed."
     for package in run.imports:
-        if run.forked or not own(record.candidate, package):
+        if package in SEEN:
+            yield SEEN[package]
+        elif run.forked or not own(record.candidate, package):
             yield f"It loads {package}, whose operator it may be calling."
     if run.threads:
         some = "a thread" if run.threads == 1 else f"{run.threads} threads"

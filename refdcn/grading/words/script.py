@@ -6,7 +6,7 @@ from refdcn.grading.record import Record
 
 HEAD = '''"""{title}
 
-Needs {needs} and the candidate only; it fails while the candidate does.
+Needs NumPy and the candidate only; it fails while the candidate does.
 """
 
 import sys
@@ -69,9 +69,12 @@ candidate = importlib.util.module_from_spec(spec)
 sys.modules["candidate"] = candidate
 spec.loader.exec_module(candidate)
 f = candidate.{name}"""
-ROUTED = """from refdcn.grading.process.inside.routes import load
-
-f = load({spec!r}).{function}"""
+BY_ROUTE = """import importlib.util
+# The grader's own lines turn the candidate into a function of these arrays.
+spec = importlib.util.spec_from_file_location("worker", {worker!r})
+worker = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(worker)
+f = worker.routes.load({spec!r}, worker.routes.How(**{how!r})).{which}"""
 TORCHVISION = """from torchvision.ops import deform_conv2d
 
 

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from .conventions import DTYPES, convention_of
-from .routes import SpecError
+from .routes import How, SpecError
 
 REFDCN = os.path.abspath(__file__)
 for _ in range(4):
@@ -36,6 +36,18 @@ def adapter(name: str) -> ModuleType:
         return importlib.import_module(f"{package}.adapters.{name}")
     except ModuleNotFoundError as e:
         raise SpecError(f"this needs {e.name}, which is not installed here") from e
+
+
+def tensors(how: How) -> Any:
+    """What makes functions on torch's tensors functions on NumPy arrays."""
+    if how.device is None:
+        return adapter("torch_arrays")
+    return adapter("torch_device").Device(how.device)
+
+
+def device_of(arrays: Any) -> Any:
+    """The device of such functions, where one was asked for."""
+    return arrays if hasattr(arrays, "device") else None
 
 
 def layouts() -> ModuleType:
@@ -84,8 +96,10 @@ class Called:
     """f as `name` is called; forward and grad take and return NumPy arrays."""
 
     def __init__(
-        self, name: str, f: Callable[..., Any], companion: Callable[..., Any] | None
+        self, how: How, f: Callable[..., Any], companion: Callable[..., Any] | None
     ) -> None:
+        assert how.like is not None
+        name = how.like
         self.name, self.f, self.companion = name, f, companion
         self.convention = convention_of(name)
         self.arrays, self.layouts = (

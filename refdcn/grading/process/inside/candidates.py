@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from .called import Called, adapter, numbers, parameters
+from .called import Called, device_of, numbers, parameters, tensors
 from .routes import PLAIN, PYTHON, How, SpecError, Target, forms, parted
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -139,8 +139,9 @@ def adapted(
 ) -> Target:
     """Functions on NumPy arrays; those on torch tensors have autograd's gradients."""
     if how.like is not None:
-        called = Called(how.like, f, grad)
-        return Target(name, called.forward, called.grad if called.has_grad else None)
+        called = Called(how, f, grad)
+        back = called.grad if called.has_grad else None
+        return Target(name, called.forward, back, device_of(called.arrays))
     on_torch = how.array == "torch"
     check_signature(name, f, *INPUTS)
     if grad is not None and not on_torch:
@@ -149,8 +150,8 @@ def adapted(
     f = with_groups(f)
     if not on_torch:
         return Target(name, f, grad)
-    arrays = adapter("torch_arrays")
-    return Target(name, arrays.forward_of(f), arrays.grad_of(f))
+    arrays = tensors(how)
+    return Target(name, arrays.forward_of(f), arrays.grad_of(f), device_of(arrays))
 
 
 def own(spec: str, package: str) -> bool:

@@ -38,6 +38,7 @@ OF_DCNV3 = (
     "group group_channels offset_scale im2col_step? remove_center?"
 )
 OF_DCNV4 = f"{OF_DCNV3} d_stride? block_thread? softmax?"
+LIKE_THE_IMAGE = "only H_out == H and W_out == W and stride == 1 and dilation == 1"
 CONVENTIONS = {
     "refdcn": Convention(
         "x offset weight mask bias stride=stride padding=padding dilation=dilation",
@@ -116,7 +117,7 @@ CONVENTIONS = {
         "nnabla.functions:deformable_convolution",
         "nnabla.readthedocs.io, nnabla.functions.deformable_convolution",
         ("float32",),
-        ("N == 0",),
+        ("N == 0", "K_h > H", "K_w > W", LIKE_THE_IMAGE),
     ),
     "kornia": Convention(
         OF_TORCHVISION,

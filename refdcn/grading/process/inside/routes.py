@@ -27,6 +27,7 @@ class Target(NamedTuple):
     name: str
     forward: Callable[..., Any]
     grad: Callable[..., Any] | None
+    device: Any = None  # where its tensors are, if that is asked for
 
 
 class How(NamedTuple):
@@ -35,6 +36,8 @@ class How(NamedTuple):
     array: str = "numpy"
     like: str | None = None  # how it is called: a name of conventions.py
     companion: str | None = None  # the SPEC of its gradients
+    runtime: str | None = None  # what runs a model of ONNX
+    device: str | None = None  # where torch's tensors are
 
 
 class Route(NamedTuple):
@@ -57,6 +60,9 @@ ROUTES = {
         "'./run {in} {out}'",
         "a program that reads a file of arrays and writes another",
     ),
+    "onnx": Route("onnx_model", "MODEL.onnx", "a model of ONNX; see --runtime"),
+    "torch": Route("torch_operator", "namespace::name", "a registered operator"),
+    "kernelbench": Route("kernelbench", "FILE", "a file with Model or ModelNew"),
 }
 
 
@@ -88,4 +94,9 @@ def load(spec: str, how: How = PLAIN) -> Target:
     package = __name__.rpartition(".")[0]
     adapter = import_module(f"{package}.{ROUTES[prefix].adapter}")
     target: Target = adapter.attach(place, how)
+    if how.device is not None and target.device is None:
+        raise SpecError(
+            f"device is {how.device!r}, and the candidate takes no tensors that could "
+            "be there; --array torch gives it such"
+        )
     return target

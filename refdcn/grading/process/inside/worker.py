@@ -26,16 +26,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from refdcn.grading.process.inside import confinement, routes
+    from refdcn.grading.process.inside import confinement, fetched, routes
 
     Message = dict[str, Any]
 elif __package__:
-    from refdcn.grading.process.inside import confinement, routes
+    from refdcn.grading.process.inside import confinement, fetched, routes
 else:  # this folder as a package of its own, without refdcn around it
     ALONE = types.ModuleType("candidate_side")
     ALONE.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     sys.modules[ALONE.__name__] = ALONE
     confinement = import_module("candidate_side.confinement")
+    fetched = import_module("candidate_side.fetched")
     routes = import_module("candidate_side.routes")
 
 WINDOWS = "stride", "padding", "dilation"
@@ -85,11 +86,14 @@ def perform(target: routes.Target, request: Message, inputs: list[Any]) -> Any:
     outs: list[Any] = [(request["y_shape"], request["dtype"])]
     if request["call"] == "grad":
         outs = [None if a is None else (a.shape, a.dtype) for a in inputs[:5]]
+    fill, empty = poison, np.empty
+    if target.device is not None:
+        fill, empty = target.device.poison, target.device.empty
     for out in outs:
         if out is not None:
-            poison(out[0], out[1], request["poison"])
+            fill(out[0], out[1], request["poison"])
     if request["ghost"]:
-        made = [None if out is None else np.empty(*out) for out in outs]
+        made = [None if out is None else empty(*out) for out in outs]
         return made if request["call"] == "grad" else made[0]
     windows = {k: tuple(request[k]) for k in WINDOWS}
     if request["call"] == "forward":
@@ -102,6 +106,8 @@ def fact(a: Any, arena: mmap.mmap, at: int, room: int) -> tuple[Message | None, 
     """What one result is and where it lay; its bytes go into the arena at `at`."""
     if a is None:
         return None, at
+    place = a if type(a) is fetched.Fetched else None
+    a = a.read() if place else a
     kind = type(a)
     # A subclass could compute when it is looked at, after the clock has stopped.
     if kind is not np.ndarray or a.dtype.kind not in NUMBERS or at + a.nbytes > room:
@@ -116,8 +122,8 @@ def fact(a: Any, arena: mmap.mmap, at: int, room: int) -> tuple[Message | None, 
     told = {
         "dtype": a.dtype.str,
         "shape": a.shape,
-        "strides": a.strides,
-        "address": a.__array_interface__["data"][0],
+        "strides": place.strides if place else a.strides,
+        "address": place.address if place else a.__array_interface__["data"][0],
     }
     return {"array": told}, at + len(bits)
 
@@ -171,6 +177,7 @@ def serve(target: routes.Target, arena: mmap.mmap, requests: int, replies: int) 
     """One session: a reply a request, until the grader closes the channel."""
     me, home = os.getpid(), os.getcwd()
     earlier: list[Any] = []
+    told = 0  # of what was seen
     for line in lines(requests):
         request = json.loads(line)
         if request["to"] != me:
@@ -178,6 +185,9 @@ def serve(target: routes.Target, arena: mmap.mmap, requests: int, replies: int) 
         os.chdir(home)
         reply = answer(target, arena, request, earlier)
         flush()
+        while fetched.SEEN[told:]:
+            send(replies, {"status": "imports", "name": fetched.SEEN[told]})
+            told += 1
         reply.update(token=request["token"], sender=os.getpid())
         send(replies, reply)
         if os.getpid() != me:
@@ -222,7 +232,10 @@ def begin(
 ) -> None:
     """Say what was loaded; then session after session, or with threads a single one."""
     hello = {"status": "loaded", "grad": target.grad is not None, "base": base}
-    hello.update(confined=confined, threads=started)
+    name = target.device.name if target.device is not None else ""
+    if name and target.device.device.type != "cpu":
+        started = max(1, started)  # what a device holds does not survive a fork
+    hello.update(confined=confined, threads=started, device=name)
     send(replies, hello)
 
     def session() -> None:
@@ -256,7 +269,8 @@ def main(arguments: list[str]) -> None:
     try:
         target = routes.load(spec, routes.How(**json.loads(how)))
     except BaseException as e:
-        send(replies, {"status": "unloadable", "text": said(e)})
+        text = str(e) if isinstance(e, routes.SpecError) else said(e)
+        send(replies, {"status": "unloadable", "text": text})
         return
     flush()
     started = max(0, threads() - before)
