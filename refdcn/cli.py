@@ -79,13 +79,14 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         nargs="?",
         help="torchvision, module:function or path/to/file.py:function, called as "
         "f(x, offset, weight, mask, bias, stride=(..), padding=(..), dilation=(..)); "
-        "or cabi:library.so:function, cmd:'./run {in} {out}', onnx:MODEL.onnx, "
+        "or cabi:library.so:function (a kernel in C or the like, see --header), "
+        "cmd:'./run {in} {out}' (a program in any language), onnx:MODEL.onnx, "
         "torch:namespace::name, kernelbench:FILE",
     )
     grade.add_argument(
         "--header",
         action="store_true",
-        help="print the folder of refdcn.h, for a compiler's -I",
+        help="print the folder of refdcn.h, for a compiler's -I, and end",
     )
     grade.add_argument(
         "--self-test",

@@ -4,6 +4,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,8 @@ def test_planar_offsets_in_c_are_told_as_those_in_python_are(kernel):
     assert report.exit_code == python.exit_code == 1
     assert "Offsets are read as all y then all x" in str(first_sentence(report))
     assert first_sentence(report) == first_sentence(python)
+    page = (KERNELS.parent / "grade_c.md").read_text()
+    assert first_sentence(report)[1] in page.replace("\n", " ")
 
 
 def test_the_kernel_in_cpp_and_its_gradients_are_right(kernel):
@@ -102,6 +105,16 @@ def test_a_gradient_without_mask_in_cpp_is_told_as_that_in_python_is(kernel):
     assert report.exit_code == python.exit_code == 1
     assert "lacks the mask" in str(first_sentence(report))
     assert first_sentence(report) == first_sentence(python)
+
+
+def test_a_script_shows_what_a_kernel_in_c_does_wrong(kernel, tmp_path):
+    library = kernel("deform_conv2d.cpp", "+= flow * t.mask * d", "+= flow * d")
+    spec, script = f"cabi:{library}:deform_conv2d", tmp_path / "smallest.py"
+    options = ["--dtype", "float32", "--only", "random", "--script", str(script)]
+    assert main(["grade", spec, *options]) == 1
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert run.returncode == 1 and "AssertionError: " in run.stderr
+    assert "grad_offset[" in run.stdout
 
 
 def test_what_it_has_no_dtype_for_is_unsupported(kernel):

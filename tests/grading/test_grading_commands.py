@@ -79,7 +79,6 @@ def test_a_mistake_is_told_as_that_of_a_function_is(program):
 
 def test_arrays_come_and_go_as_safetensors(program):
     """By the library that defines the format."""
-    pytest.importorskip("safetensors")
     text = run_py("np.load(given)", "load_file(given)")
     text = text.replace("np.savez(made, **{", "save_file({", 1)
     text = text.replace("if a is not None})", "if a is not None}, made)", 1)

@@ -305,6 +305,30 @@ def test_a_grade_under_another_python(python, capsys):
     assert "y is big-endian float32" in capsys.readouterr().out
 
 
+def test_other_languages_under_another_python(python, tmp_path):
+    path, _ = python
+    script = tmp_path / "run.sh"
+    script.write_text('#!/bin/sh\ncp "$1" "$2"\n')
+    script.chmod(0o755)
+    few = {"dtypes": ["float32"], "only": ["optional"], "python": path}
+    report = grade(f"cmd:{script} {{in}} {{out.safetensors}}", **few)
+    assert "cannot be read as .safetensors" in report.headline()
+    if shutil.which("cc") is None:
+        pytest.skip("no cc here")
+    source = CANDIDATES.parents[2] / "docs" / "kernels" / "deform_conv2d.c"
+    made = [
+        "-shared",
+        "-fPIC",
+        "-O2",
+        f"-I{refdcn.get_include()}",
+        "-o",
+        tmp_path / "k.so",
+    ]
+    subprocess.run(["cc", *made, source, "-lm"], check=True)
+    report = grade(f"cabi:{tmp_path}/k.so:deform_conv2d", **few)
+    assert report.exit_code == 0
+
+
 def test_a_closure_has_no_other_python():
     with pytest.raises(DeclarationError, match="python is 'p' though candidate is a"):
         grade(lambda *inputs, **windows: None, python="p")

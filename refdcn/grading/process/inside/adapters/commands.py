@@ -59,7 +59,8 @@ class Command:
 
     def __init__(self, template: str, folder: str | None, before: Any) -> None:
         self.words, self.before = shlex.split(template), before
-        self.folder = tempfile.mkdtemp(prefix="cmd-", dir=folder)
+        self.holder = tempfile.TemporaryDirectory(prefix="cmd-", dir=folder)
+        self.folder = self.holder.name
         places = {m[1]: m for word in self.words for m in PLACE.finditer(word)}
         self.ending = {name: m[2] or ".npz" for name, m in places.items()}
         self.backward = "call" in places
