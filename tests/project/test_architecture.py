@@ -25,6 +25,7 @@ ARROWS = {
     "layouts": set(),
     "jit": set(),
     "scratch": set(),
+    "machine": set(),
     "threads": {"scratch"},
     "cpu": {"loops", "shapes", "jit", "scratch", "threads"},
     "cuda": {"loops", "shapes", "jit"},
@@ -42,20 +43,27 @@ ARROWS = {
         *("grading/expected", "grading/process", "grading/judging"),
         *("grading/questions", "grading/catalogue"),
     },
+    "grading/evidence": {
+        *("grading/expected", "grading/judging", "grading/questions"),
+        "grading/diagnosis",
+    },
     "grading/options": {"grading/judging", "grading/process", "grading/questions"},
     "grading/record": {
         *("grading/judging", "grading/questions", "grading/diagnosis"),
-        "grading/options",
+        *("grading/evidence", "grading/options"),
     },
     "grading/words": {
         *("grading/expected", "grading/process/inside", "grading/judging"),
         *("grading/questions", "grading/catalogue", "grading/diagnosis"),
-        *("grading/options", "grading/record"),
+        *("grading/evidence", "grading/options", "grading/record"),
     },
+    # Reports shown: of what their JSON holds, and of nothing else.
+    "grading/showing": {"grading/judging"},
     "grading": {
         *("grading/expected", "grading/process", "grading/process/inside"),
         *("grading/judging", "grading/questions", "grading/diagnosis"),
-        *("grading/options", "grading/record", "grading/words"),
+        *("grading/evidence", "grading/options", "grading/record"),
+        *("grading/words", "machine"),
     },
     "grading/selftest": {
         *("grading", "grading/expected", "grading/process", "grading/process/inside"),
@@ -69,6 +77,7 @@ ARROWS = {
     "bench": {
         "formula",
         "loops",
+        "machine",
         "shapes",
         "threads",
         "cpu",
@@ -79,7 +88,7 @@ ARROWS = {
     "cli": {
         *("grading", "grading/selftest", "grading/options", "grading/judging"),
         *("grading/process", "grading/process/inside", "grading/words"),
-        *("demo", "bench", "card"),
+        *("grading/showing", "demo", "bench", "card"),
     },
     "__main__": {"cli"},
     "__init__": {
