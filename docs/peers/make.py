@@ -116,7 +116,9 @@ def installed(peer: Peer, folder: Path) -> Path:
 
 def version(peer: Peer, python: Path) -> str:
     """Of its first package."""
-    code = "from importlib.metadata import version as v; import sys; print(v(sys.argv[1]))"
+    code = (
+        "from importlib.metadata import version as v; import sys; print(v(sys.argv[1]))"
+    )
     name = re.split("[=<>]", peer.packages.split()[0])[0]
     told = subprocess.run([python, "-c", code, name], capture_output=True, text=True)
     return told.stdout.strip()
@@ -164,7 +166,9 @@ def largest(found: list, dtype: str) -> str:
     """The largest error in units of the bound; how many are outside of it."""
     mine = [f for f in found if f["dtype"] == dtype and f["values"]]
     bad = sum(f["verdict"] in ("wrong", "imprecise") for f in mine)
-    return f"{bad} of {len(mine)} wrong" if bad else f"{max(f['ratio'] for f in mine):.2f}"
+    return (
+        f"{bad} of {len(mine)} wrong" if bad else f"{max(f['ratio'] for f in mine):.2f}"
+    )
 
 
 def gradients(findings: list) -> str:
@@ -173,7 +177,9 @@ def gradients(findings: list) -> str:
     found = [f for f in found if f["group"] != "hostile" and f["values"]]
     if not found:
         return "none"
-    names = sorted({f["target"] for f in found if f["verdict"] in ("wrong", "imprecise")})
+    names = sorted(
+        {f["target"] for f in found if f["verdict"] in ("wrong", "imprecise")}
+    )
     ratio = max(f["ratio"] for f in found)
     return f"wrong: {', '.join(names)}" if names else f"{ratio:.2f}"
 
@@ -222,8 +228,12 @@ def way(finding: dict) -> str:
 
 def shapes(findings: list) -> str:
     """Those that are computed in silence."""
-    rows = [f for f in findings if f["group"] == "malformed" and f["dtype"] == "float32"]
-    bad = [f["case"].rpartition("(")[2].rstrip(")") for f in rows if f["kind"] != "refused"]
+    rows = [
+        f for f in findings if f["group"] == "malformed" and f["dtype"] == "float32"
+    ]
+    bad = [
+        f["case"].rpartition("(")[2].rstrip(")") for f in rows if f["kind"] != "refused"
+    ]
     return "; ".join(bad) or ("refused" if rows else "")
 
 
@@ -238,7 +248,10 @@ ROWS = (
 
 def table() -> str:
     """Implementation by behaviour."""
-    lines = ["| implementation | " + " | ".join(ROWS) + " |", "|---" * (len(ROWS) + 1) + "|"]
+    lines = [
+        "| implementation | " + " | ".join(ROWS) + " |",
+        "|---" * (len(ROWS) + 1) + "|",
+    ]
     for name, peer in PEERS.items():
         path = HERE / "results" / f"{name}.json"
         if not path.exists():

@@ -149,7 +149,7 @@ def swept_calls(
 def timed_calls(runner: Runner, options: Options, done: Progress) -> Iterator[Finding]:
     """The findings of timed calls; what they took is kept."""
     assert isinstance(runner, Process)
-    dtype = "float32" if "float32" in options.dtypes else options.dtypes[0]
+    dtype = timed.dtype_of(options.dtypes)
     bounds = standard(dtype, options.precision)
     how = options.seed, dtype, bounds, options.border, options.timed
     found, done.timing = timed.run(runner, *how)

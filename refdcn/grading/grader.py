@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from refdcn.grading import asking, script
+from refdcn.grading import asking, beside, script
 from refdcn.grading.diagnosis.diagnosis import Diagnosis, diagnose
 from refdcn.grading.diagnosis.hypotheses import PREDICTIONS
 from refdcn.grading.diagnosis.recheck import recheck
+from refdcn.grading.evidence.evidence import Evidence, gathered
 from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging.declared import applied
@@ -30,7 +31,7 @@ from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.isolation import Process
 from refdcn.grading.progress import Progress
 from refdcn.grading.questions import suite
-from refdcn.grading.record import Run
+from refdcn.grading.record import Record, Run
 from refdcn.grading.report import Report
 
 Runner = Process | InProcess
@@ -165,6 +166,7 @@ def examine(
     runner.has_grad = runner.has_grad and o.border == "corners"
     findings: list[Finding] = []
     diagnosis, smallest, shown, interrupted = Diagnosis(), None, "", False
+    evidence = Evidence()
     try:
         for found in asking.ask(runner, o, cases, done):  # each is judged as it comes
             findings.append(found)
@@ -177,12 +179,16 @@ def examine(
             diagnosis = diagnose(runner, unexplained(findings), known, predictions)
             if o.smallest:
                 smallest, shown = script.smallest(spec, runner, findings, o)
+            if o.evidence:
+                evidence = gathered(runner, Record(o, findings).counted)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         done.close()
     run = observed(spec, runner, done)
-    report = Report(o, tuple(findings), diagnosis, run, smallest, shown)
+    if o.beside and not interrupted:
+        run = replace(run, beside=tuple(beside.others(o)))
+    report = Report(o, tuple(findings), diagnosis, run, smallest, shown, evidence)
     if interrupted:
         raise Interrupted(replace(report, run=replace(run, interrupted=True)))
     return report

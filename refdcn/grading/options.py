@@ -61,10 +61,13 @@ class Options:
     timeout: seconds for one call.
     memory: bytes that one call may allocate (Linux).
     timed: calls of a larger case that are timed and held to the machine's roofline.
+    beside: time torchvision, refdcn and the dense convolution on the timed calls, too.
     only: groups of calls to ask for, such as "exact"; none asks for all.
     budget: seconds after which no further call is asked for; None sets no limit. What
         was found until then is diagnosed all the same.
     smallest: reduce the worst failing case and try it as a script.
+    evidence: measure what a report shows of a wrong candidate: where one failing case
+        is wrong, and which pixels it reads instead.
     progress: show a bar on standard error.
     """
 
@@ -84,9 +87,11 @@ class Options:
     timeout: float = SECONDS
     memory: int = MEMORY
     timed: int = 0
+    beside: bool = False
     only: tuple[str, ...] = ()
     budget: float | None = None
     smallest: bool = False
+    evidence: bool = False
     progress: bool = False
 
     @property

@@ -11,8 +11,10 @@ def call(x, offset, weight, mask, bias, stride, padding, dilation):
         weight = weight.reshape(groups, len(weight) // groups, *weight.shape[1:])
     bias = None if bias is None else bias.reshape(1, -1, 1, 1)
     windows = {"stride": stride, "padding": padding, "dilation": dilation}
-    more = windows | {"groups": groups} if hasattr(dict, "__or__") else dict(
-        windows, groups=groups
+    more = (
+        windows | {"groups": groups}
+        if hasattr(dict, "__or__")
+        else dict(windows, groups=groups)
     )
     return F.deformable_conv2d(x, weight, offset, mask, bias, **more)
 
@@ -35,6 +37,4 @@ def f_grad(grad_y, *inputs, **windows):
     with manager:
         y = call(*leaves, **windows)
         manager.backward(y, mge.tensor(grad_y))
-    return [
-        None if a is None else leaf.grad.numpy() for a, leaf in zip(inputs, leaves)
-    ]
+    return [None if a is None else leaf.grad.numpy() for a, leaf in zip(inputs, leaves)]

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +57,16 @@ class Timing(NamedTuple):
     case: str
     seconds: tuple[float, ...]
     floor: float
+    memory: int | None = None  # bytes at the peak, beyond inputs and result
+
+
+class Beside(NamedTuple):
+    """Another implementation on the same calls."""
+
+    name: str
+    timing: Timing | None = None
+    verdict: Verdict | None = None  # on its answers; None where it computes another sum
+    why: str = ""  # it is not timed
 
 
 def work(s: Sizes) -> float:
@@ -164,9 +176,13 @@ def run(
     compute = standard.wrong.product <= 2.0**-24  # else units of lower precision
     findings: list[Finding] = []
     seconds: list[float] = []
+    memory: int | None = None
     for k in range(calls + 1):
         now = fresh(rng, case, dtype)
-        outcome = runner.call(now)
+        if k:
+            outcome = runner.call(now)
+        else:
+            outcome, memory = watched(runner, now)
         if k in (0, chosen) or outcome.status != "ok" or outcome.faults:
             findings.append(judged(rng, now, outcome, standard, border))
         if outcome.status != "ok":
@@ -175,9 +191,34 @@ def run(
     # Looked up after the calls: a candidate may open a device late.
     compute = compute and not watch.accelerated(runner.session)
     floor = roofline().floor(case, compute)
-    timing = Timing(str(case.sizes), tuple(seconds[1:]), floor)
+    timing = Timing(str(case.sizes), tuple(seconds[1:]), floor, memory)
     findings.append(too_fast(case, timing))
     return findings, timing
+
+
+def watched(runner: Process, case: Case) -> tuple[Outcome, int | None]:
+    """A first call, and what it took at its peak beside inputs and result (Linux).
+
+    The pages of the grader's memory that it touches are its inputs and its result's
+    copy; the result itself is its own.
+    """
+    pid = runner.session
+    with suppress(OSError):
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is now the present
+    before = watch.status(pid)
+    outcome = runner.call(case)
+    after = watch.status(pid)
+    known = pid == runner.session and "VmHWM" in after and "VmRSS" in before
+    if not known or outcome.status != "ok":
+        return outcome, None
+    inputs = after.get("RssShmem", 0) - before.get("RssShmem", 0)
+    result = sum(a.nbytes for a in outcome.results if isinstance(a, np.ndarray))
+    return outcome, max(0, after["VmHWM"] - before["VmRSS"] - inputs - result)
+
+
+def dtype_of(dtypes: Sequence[str]) -> str:
+    """In which of them calls are timed: float32, where it is one."""
+    return "float32" if "float32" in dtypes else dtypes[0]
 
 
 def too_fast(case: Case, timing: Timing) -> Finding:

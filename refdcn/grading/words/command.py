@@ -17,7 +17,11 @@ FLAGS = {
     "companion": "grad",
 }
 LAST = "level", "seed"  # named also where they are the default
-LEFT_OUT = "smallest", "progress"  # what is shown beside, not what is graded
+LEFT_OUT = (
+    "smallest",
+    "evidence",
+    "progress",
+)  # what is shown beside, not what is graded
 
 
 def repeating(record: Record) -> str:
