@@ -98,6 +98,7 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
     )
     add_files(grade)
     add_asked(grade)
+    add_called(grade)
     add_declarations(grade)
     add_limits(grade)
     add_timing(grade)
@@ -120,7 +121,7 @@ def add_showing(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def add_asked(grade: argparse.ArgumentParser) -> None:
-    """What is asked, and how the candidate is called."""
+    """What is asked."""
     grade.add_argument(
         "--strict",
         action="store_true",
@@ -136,6 +137,10 @@ def add_asked(grade: argparse.ArgumentParser) -> None:
         default=list(DTYPES),
         help="what it is given; bfloat16 with --array torch only",
     )
+
+
+def add_called(grade: argparse.ArgumentParser) -> None:
+    """How the candidate is called, and where."""
     grade.add_argument(
         "--array",
         choices=("numpy", "torch"),
