@@ -28,6 +28,7 @@ from refdcn.cpu.turns import (
     FIRST,
     IMAGE,
     KIND,
+    PUBLISH,
     Turns,
     begin,
     done,
@@ -171,11 +172,12 @@ def exchange_block(call, sizes, segment, room, n, start, count, grads, run, part
         )  # fmt: skip
 
 
-@jitable
-def turns_by_channels(state, turn, most, me, phases, call, sizes, step, segments,
+def by_channels(state, turn, most, me, phases, call, sizes, step, segments,
                       groups, room):  # fmt: skip
     """All gradients of a call."""
     C, K = sizes.C_in, sizes.K
+    if me == PUBLISH:
+        return publish(state, (phases, call, sizes, step, segments, groups, room))
     room, turn = room_of(room, me), begin(state, turn)
     for _ in range(most):
         phase = phase_of(state, phases, turn, me == 0)
@@ -199,11 +201,6 @@ def turns_by_channels(state, turn, most, me, phases, call, sizes, step, segments
             transpose(room.grad_w, rows(0, C, K), call.grad_weight, rows(0, K, C))
         turn = done(state)
     return turn
-
-
-def by_channels(state, *given):
-    """Publishes a call."""
-    return publish(state, turns_by_channels, given)
 
 
 def run_call(call: Call, way: Layout, count: int, team: threads.Team | None) -> None:

@@ -37,6 +37,7 @@ from refdcn.cpu.turns import (
     FIRST,
     IMAGE,
     KIND,
+    PUBLISH,
     Turns,
     begin,
     done,
@@ -122,9 +123,10 @@ def rows_tile(call, sizes, segments, room, n, first):
         product_out(product[b * width * P :], P, O, call.y, n, first, b * O)
 
 
-@jitable
-def turns_by_rows(state, turn, most, me, phases, call, sizes, segments, room):
+def by_rows(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call by `rows_tile`."""
+    if me == PUBLISH:
+        return publish(state, (phases, call, sizes, segments, room))
     room, turn = room_of(room, me), begin(state, turn)
     for _ in range(most):
         phase = phase_of(state, phases, turn, me == 0)
@@ -167,9 +169,10 @@ def depthwise_tile(call, sizes, segments, room, n, first):
     transpose(room.product, rows(0, C, P), flat, rows(out, sizes.pixels, C))
 
 
-@jitable
-def turns_by_channels(state, turn, most, me, phases, call, sizes, segments, room):
+def by_channels(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call by `depthwise_tile`."""
+    if me == PUBLISH:
+        return publish(state, (phases, call, sizes, segments, room))
     room, turn = room_of(room, me), begin(state, turn)
     for _ in range(most):
         phase = phase_of(state, phases, turn, me == 0)
@@ -232,9 +235,10 @@ def multiply_turned(call, sizes, room, n, first, outputs):
                         flat[out + o * pixels + p] = room.product[o * size + p]
 
 
-@jitable
-def turns_by_planes(state, turn, most, me, phases, call, sizes, segments, room):
+def by_planes(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call of few channels: vectors run over outputs."""
+    if me == PUBLISH:
+        return publish(state, (phases, call, sizes, segments, room))
     room, turn = room_of(room, me), begin(state, turn)
     for _ in range(most):
         phase = phase_of(state, phases, turn, me == 0)
@@ -265,9 +269,10 @@ def turns_by_planes(state, turn, most, me, phases, call, sizes, segments, room):
     return turn
 
 
-@jitable
-def turns_by_taps(state, turn, most, me, phases, call, sizes, segments, room):
+def by_taps(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call of few outputs, whose weights cost more to lay out than to use."""
+    if me == PUBLISH:
+        return publish(state, (phases, call, sizes, segments, room))
     room, turn = room_of(room, me), begin(state, turn)
     for _ in range(most):
         phase = phase_of(state, phases, turn, me == 0)
@@ -298,26 +303,6 @@ def turns_by_taps(state, turn, most, me, phases, call, sizes, segments, room):
             multiply_turned(call, sizes, room, n, 0, outputs)
         turn = done(state)
     return turn
-
-
-def by_rows(state, *given):
-    """Publishes a call by `rows_tile`."""
-    return publish(state, turns_by_rows, given)
-
-
-def by_channels(state, *given):
-    """Publishes a call by `depthwise_tile`."""
-    return publish(state, turns_by_channels, given)
-
-
-def by_planes(state, *given):
-    """Publishes a call of few channels."""
-    return publish(state, turns_by_planes, given)
-
-
-def by_taps(state, *given):
-    """Publishes a call of few outputs."""
-    return publish(state, turns_by_taps, given)
 
 
 # --- Which of them, and how it is cut -------------------------------------------------
