@@ -97,6 +97,45 @@ overload(exchange)(
 overload(read)(lambda words, i: lambda words, i: _read(words, i))
 
 
+# --- Rows of threads ------------------------------------------------------------------
+
+
+def rows_of(room: Any, me: int) -> Any:
+    """What thread `me` has of a NamedTuple of arrays [threads or 1, ...]."""
+    return room._make(a[min(me, len(a) - 1)] for a in room)
+
+
+@intrinsic
+def _rows_of(typing, room, me):
+    kinds = [types.Array(kind.dtype, kind.ndim - 1, "C") for kind in room.types]
+    made = types.BaseTuple.from_types(kinds, room.instance_class)
+
+    def emit(context, builder, signature, given):
+        rows = []
+        for whole, kind, value in zip(
+            room.types, kinds, cgutils.unpack_tuple(builder, given[0]), strict=True
+        ):
+            array = cgutils.create_struct_proxy(whole)(context, builder, value)
+            shape = cgutils.unpack_tuple(builder, array.shape)
+            strides = cgutils.unpack_tuple(builder, array.strides)
+            last = builder.sub(shape[0], ir.Constant(shape[0].type, 1))
+            is_less = builder.icmp_signed("<", given[1], last)
+            at = builder.mul(builder.select(is_less, given[1], last), strides[0])
+            row = cgutils.create_struct_proxy(kind)(context, builder)
+            populate_array(
+                row, cgutils.pointer_add(builder, array.data, at),
+                cgutils.pack_array(builder, shape[1:]),
+                cgutils.pack_array(builder, strides[1:]), array.itemsize, None,
+            )  # fmt: skip
+            rows.append(row._getvalue())
+        return context.make_tuple(builder, made, rows)
+
+    return made(room, types.int64), emit
+
+
+overload(rows_of)(lambda room, me: lambda room, me: _rows_of(room, me))
+
+
 # --- Waiting --------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from refdcn import scratch, threads
 from refdcn.cpu import layout
-from refdcn.cpu.atomics import publish
+from refdcn.cpu.atomics import publish, rows_of
 from refdcn.cpu.kernels import filter_depthwise, sample, sample_planes, sample_turned
 from refdcn.cpu.layout import Array, Sizes
 from refdcn.cpu.product import PANEL_BYTES, multiply, panelled
@@ -43,7 +43,6 @@ from refdcn.cpu.turns import (
     done,
     phase_of,
     phases,
-    row_of,
 )
 from refdcn.cpu.vectors import transpose
 from refdcn.jit import jitable
@@ -77,15 +76,6 @@ class Room(NamedTuple):
     image: Array
     columns: Array
     product: Array
-
-
-@jitable
-def room_of(room, me):
-    """Where one of a call's threads computes, from that of all."""
-    w, image, columns, product = room
-    return Room(
-        row_of(w, me), row_of(image, me), row_of(columns, me), row_of(product, me)
-    )
 
 
 # --- Rows: samples [P, (k, c)] of an image whose channels are contiguous --------------
@@ -127,7 +117,7 @@ def by_rows(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call by `rows_tile`."""
     if me == PUBLISH:
         return publish(state, (phases, call, sizes, segments, room))
-    room, turn = room_of(room, me), begin(state, turn)
+    mine, turn = rows_of(room, me), begin(state, turn)
     for _ in range(most):
         phase = phase_of(state, phases, turn, me == 0)
         if phase < 0:
@@ -142,17 +132,17 @@ def by_rows(state, turn, most, me, phases, call, sizes, segments, room):
             if i < shares:
                 part = (sizes.C, sizes.K, sizes.O)
                 runs = group_runs(sizes.groups, sizes.C)
-                weights_in(call.weight, part, runs, (i, shares), room.w)
+                weights_in(call.weight, part, runs, (i, shares), mine.w)
             else:
                 image_part(
-                    call.x, n, sizes, (i - shares) * CHANNELS, CHANNELS, room.image
+                    call.x, n, sizes, (i - shares) * CHANNELS, CHANNELS, mine.image
                 )
         elif kind == TILES:
-            rows_tile(call, sizes, segments, room, n, i * sizes.P)
+            rows_tile(call, sizes, segments, mine, n, i * sizes.P)
         else:
-            image_part(call.x, i, sizes, 0, sizes.C_in, room.image)
+            image_part(call.x, i, sizes, 0, sizes.C_in, mine.image)
             for first in range(0, sizes.pixels, sizes.P):
-                rows_tile(call, sizes, segments, room, i, first)
+                rows_tile(call, sizes, segments, mine, i, first)
         turn = done(state)
     return turn
 
@@ -173,7 +163,7 @@ def by_channels(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call by `depthwise_tile`."""
     if me == PUBLISH:
         return publish(state, (phases, call, sizes, segments, room))
-    room, turn = room_of(room, me), begin(state, turn)
+    mine, turn = rows_of(room, me), begin(state, turn)
     for _ in range(most):
         phase = phase_of(state, phases, turn, me == 0)
         if phase < 0:
@@ -186,16 +176,16 @@ def by_channels(state, turn, most, me, phases, call, sizes, segments, room):
         if kind == LAY_OUT:
             if i < phases[phase, AT]:
                 C, K = sizes.C_in, sizes.K
-                transpose(call.weight, rows(0, K, C), room.w, rows(0, C, K))
+                transpose(call.weight, rows(0, K, C), mine.w, rows(0, C, K))
             else:
                 i = (i - phases[phase, AT]) * CHANNELS
-                image_part(call.x, n, sizes, i, CHANNELS, room.image)
+                image_part(call.x, n, sizes, i, CHANNELS, mine.image)
         elif kind == TILES:
-            depthwise_tile(call, sizes, segments, room, n, i * sizes.P)
+            depthwise_tile(call, sizes, segments, mine, n, i * sizes.P)
         else:
-            image_part(call.x, i, sizes, 0, sizes.C_in, room.image)
+            image_part(call.x, i, sizes, 0, sizes.C_in, mine.image)
             for first in range(0, sizes.pixels, sizes.P):
-                depthwise_tile(call, sizes, segments, room, i, first)
+                depthwise_tile(call, sizes, segments, mine, i, first)
         turn = done(state)
     return turn
 
@@ -239,7 +229,7 @@ def by_planes(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call of few channels: vectors run over outputs."""
     if me == PUBLISH:
         return publish(state, (phases, call, sizes, segments, room))
-    room, turn = room_of(room, me), begin(state, turn)
+    mine, turn = rows_of(room, me), begin(state, turn)
     for _ in range(most):
         phase = phase_of(state, phases, turn, me == 0)
         if phase < 0:
@@ -256,15 +246,15 @@ def by_planes(state, turn, most, me, phases, call, sizes, segments, room):
         elif kind == IMAGES:
             n = i
         if kind != TILES:
-            planes_in(call.x, n, sizes, room.image)
+            planes_in(call.x, n, sizes, mine.image)
         if kind != LAY_OUT:
             for at in range(first, last, sizes.P):
                 P = min(sizes.P, sizes.pixels - at)
                 sample_planes(
-                    room.image, call.offset, call.mask, n, at, P, sizes, segments,
-                    (sizes.C_in, sizes.K, sizes.C), room.columns,
+                    mine.image, call.offset, call.mask, n, at, P, sizes, segments,
+                    (sizes.C_in, sizes.K, sizes.C), mine.columns,
                 )  # fmt: skip
-                multiply_turned(call, sizes, room, n, at, (0, sizes.O))
+                multiply_turned(call, sizes, mine, n, at, (0, sizes.O))
         turn = done(state)
     return turn
 
@@ -273,7 +263,7 @@ def by_taps(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call of few outputs, whose weights cost more to lay out than to use."""
     if me == PUBLISH:
         return publish(state, (phases, call, sizes, segments, room))
-    room, turn = room_of(room, me), begin(state, turn)
+    mine, turn = rows_of(room, me), begin(state, turn)
     for _ in range(most):
         phase = phase_of(state, phases, turn, me == 0)
         if phase < 0:
@@ -285,10 +275,10 @@ def by_taps(state, turn, most, me, phases, call, sizes, segments, room):
         )
         taps, outputs = (0, sizes.K), (0, sizes.O)
         if kind == LAY_OUT:
-            image_part(call.x, n, sizes, i * CHANNELS, CHANNELS, room.image)
+            image_part(call.x, n, sizes, i * CHANNELS, CHANNELS, mine.image)
         elif kind == IMAGES:
             n = i
-            image_part(call.x, n, sizes, 0, sizes.C_in, room.image)
+            image_part(call.x, n, sizes, 0, sizes.C_in, mine.image)
         elif kind == COLUMNS:
             taps = i, i + 1
         else:
@@ -296,11 +286,11 @@ def by_taps(state, turn, most, me, phases, call, sizes, segments, room):
             outputs = i * sizes.O // parts, (i + 1) * sizes.O // parts
         if kind == COLUMNS or kind == IMAGES:
             sample_turned(
-                room.image, call.offset, call.mask, n, sizes, segments, taps,
-                room.product, room.columns,
+                mine.image, call.offset, call.mask, n, sizes, segments, taps,
+                mine.product, mine.columns,
             )  # fmt: skip
         if kind == OUTPUTS or kind == IMAGES:
-            multiply_turned(call, sizes, room, n, 0, outputs)
+            multiply_turned(call, sizes, mine, n, 0, outputs)
         turn = done(state)
     return turn
 

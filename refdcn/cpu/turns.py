@@ -128,12 +128,6 @@ def done(state):
     return fetch_add(state, TAKEN, 1)
 
 
-@jitable
-def row_of(array, me):
-    """What thread `me` has of an array [threads, size], or of one of one row."""
-    return array[min(me, len(array) - 1)]
-
-
 # --- Compiled functions that Python calls ---------------------------------------------
 
 
