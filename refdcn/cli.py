@@ -118,9 +118,9 @@ def add_asked(grade: argparse.ArgumentParser) -> None:
     )
     grade.add_argument(
         "--array",
-        choices=("numpy", "torch"),
+        choices=("numpy", "torch", "cupy"),
         default="numpy",
-        help="what it takes; torch: its gradients are autograd's",
+        help="what it takes; torch: its gradients are autograd's; cupy: on a card",
     )
     grade.add_argument(
         "--as",
