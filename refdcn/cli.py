@@ -143,9 +143,9 @@ def add_called(grade: argparse.ArgumentParser) -> None:
     """How the candidate is called, and where."""
     grade.add_argument(
         "--array",
-        choices=("numpy", "torch"),
+        choices=("numpy", "torch", "cupy"),
         default="numpy",
-        help="what it takes; torch: its gradients are autograd's",
+        help="what it takes; torch: its gradients are autograd's; cupy: on a card",
     )
     grade.add_argument(
         "--as",

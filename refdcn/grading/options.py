@@ -19,7 +19,7 @@ CHOICES = {
     "level": tuple(LEVELS),
     "dtypes": (*DTYPES, "bfloat16"),
     "precision": ("fp64", "fp32", "tf32", "bf16", "fp16"),
-    "array": ("numpy", "torch"),
+    "array": ("numpy", "torch", "cupy"),
     "like": tuple(CONVENTIONS),
     "runtime": ("onnxruntime", "reference", "openvino"),
     "only": (
@@ -53,7 +53,8 @@ class Options:
         library's own.
     runtime: what runs a model of ONNX: "onnxruntime", "reference" (ONNX's own) or
         "openvino"; None takes the first of these that is installed.
-    array: "torch" for a candidate on torch tensors, whose gradients are autograd's.
+    array: "torch" for a candidate on torch tensors, whose gradients are autograd's;
+        "cupy" for one on CuPy's arrays, which lie on a card.
     device: where the inputs of a torch or CuPy candidate are, such as "cuda"; "cpu"
         goes the same way without a card.
     python: the path of another interpreter, under which the candidate runs: Python 3.8
