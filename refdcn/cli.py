@@ -22,9 +22,9 @@ GROUPS = (
     *("exact", "random", "sizes", "optional", "layout", "repeat", "malformed"),
     *("hostile", "sweeps"),
 )
-# With --self-test all other arguments must have their defaults; the last three are
+# With --self-test all other arguments must have their defaults; the last four are
 # no arguments.
-SELF_TEST = ("self_test", "seed", "level", "command", "run", "default")
+SELF_TEST = ("self_test", "seed", "level", "command", "run", "default", "progress")
 FLAGS = {
     "spec": "SPEC",
     "dtypes": "--dtype",
@@ -79,8 +79,9 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         nargs="?",
         help="torchvision, module:function or path/to/file.py:function, called as "
         "f(x, offset, weight, mask, bias, stride=(..), padding=(..), dilation=(..)); "
-        "cabi:library.so:function, a kernel in C or the like, see --header; "
-        "cmd:'./run {in} {out}', a program in any language",
+        "or cabi:library.so:function (a kernel in C or the like, see --header), "
+        "cmd:'./run {in} {out}' (a program in any language), onnx:MODEL.onnx, "
+        "torch:namespace::name, kernelbench:FILE",
     )
     grade.add_argument(
         "--header",
@@ -96,7 +97,7 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
     add_asked(grade)
     add_declarations(grade)
     add_limits(grade)
-    grade.set_defaults(run=run_grade, default=grade.get_default)
+    grade.set_defaults(run=run_grade, default=grade.get_default, progress=False)
 
 
 def add_asked(grade: argparse.ArgumentParser) -> None:
@@ -273,15 +274,14 @@ def run_grade(options: argparse.Namespace) -> int:
     if options.spec is None and not options.self_test:
         print("refdcn grade: SPEC is missing; torchvision is one", file=sys.stderr)
         return 2
-    from refdcn.grading import CannotStartError, Interrupted
-    from refdcn.grading.judging.gaps import DeclarationError
-    from refdcn.grading.process.inside.routes import SpecError
+    from refdcn.grading import Interrupted
 
+    options.progress = True
     try:
         if options.self_test:
             return run_self_test(options)
         report = graded(options)
-    except (CannotStartError, SpecError, DeclarationError, OSError) as e:
+    except refusals() as e:
         print(f"refdcn grade: {e}", file=sys.stderr)
         return 2
     except Interrupted as e:
@@ -297,6 +297,15 @@ def run_grade(options: argparse.Namespace) -> int:
     return report.exit_code
 
 
+def refusals() -> tuple[type[Exception], ...]:
+    """What says in a sentence why there is no grade."""
+    from refdcn.grading import CannotStartError
+    from refdcn.grading.judging.gaps import DeclarationError
+    from refdcn.grading.process.inside.routes import SpecError
+
+    return CannotStartError, SpecError, DeclarationError, OSError
+
+
 def graded(options: argparse.Namespace) -> Report:
     """The report on what was typed: arguments are named as the fields of Options."""
     from refdcn.grading import grade
@@ -307,7 +316,7 @@ def graded(options: argparse.Namespace) -> Report:
     check(options.spec)
     if options.supports:
         options.gaps = [*options.gaps, *read(options.supports)]
-    options.smallest, options.progress = options.script is not None, True
+    options.smallest = options.script is not None
     return grade(options.spec, **{name: getattr(options, name) for name in NAMES})
 
 

@@ -15,11 +15,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
+from secrets import randbits
 from typing import Any
 
-from numba import config, njit
+from numba import config, njit, types
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import register_jitable as jitable
 
@@ -41,6 +45,16 @@ def compiled(function: Callable[..., Any], *fastmath: str) -> Callable[..., Any]
         with suppress(RuntimeError, OSError):
             made._cache = _Cache(function)
     return made  # type: ignore[no-any-return]
+
+
+@cache
+def c_address(function: Callable[..., None]) -> int:
+    """Where C finds `function` of one address, as void f(void *); without the GIL."""
+    made: Any = CFunc(function, ((types.intp,), types.void), {}, {"nopython": True})
+    with suppress(RuntimeError, OSError):
+        made._cache = _Cache(function)
+    made.compile()
+    return int(made.address)
 
 
 @cache
@@ -95,9 +109,22 @@ class _Cache(FunctionCache):
         )
 
 
+def _name_apart() -> None:
+    """Gives what this process compiles names that no other process gives.
+
+    Numba numbers functions from 1. So functions of one factory, for strips of 4 and of
+    3 rows, had one name where two processes had filled the cache, and whichever was
+    loaded first was called for both: results were wrong, and nothing said so.
+    """
+    FunctionIdentity._unique_ids = count(randbits(48))
+
+
+_name_apart()
+
 # A child that is forked while another thread compiles would wait for ever for a lock
 # that nobody holds: so a fork waits until what is being compiled is done.
 if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_name_apart)
     os.register_at_fork(
         before=global_compiler_lock.acquire,
         after_in_parent=global_compiler_lock.release,

@@ -56,7 +56,7 @@ def taps(K_h: int = 3, K_w: int = 3, offset_group: int = 0) -> Figure:
     for i in range(K_h):
         for j in range(K_w):
             channel = 2 * ((offset_group * K_h + i) * K_w + j)
-            axes.plot(j, i, "o", color="black", markersize=7)
+            axes.plot(j, i, "o", color="gray", markersize=7)
             for name, d, color in (("dy", (0, 1), "C0"), ("dx", (1, 0), "C3")):
                 tip = j + 0.5 * d[0], i + 0.5 * d[1]
                 arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 1.5}

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-KEPT_BYTES = 5 << 20  # of one array; a tile is of 4 MB at most, before rounding
+KEPT_BYTES = 5 << 20  # of an array and thread; a tile is of 4 MB, before rounding
 LINE_BYTES = 64  # of a cache; also of the longest vectors
 
 _spare: deque[dict[str, Any]] = deque()  # the last one first: it may be in the cache
@@ -38,8 +38,14 @@ def lent() -> Iterator[None]:
     _spare.append(mine)  # not after an exception
 
 
-def array(use: str, size: int, dtype: Any) -> Any:
-    """A flat array, the one of the last call unless that was large.
+def rows(use: str, count: int, size: int, dtype: Any) -> Any:
+    """[count, size] or a little more: a row, in cache lines of its own, a thread."""
+    size = -(-size // LINE_BYTES) * LINE_BYTES
+    return array(use, count * size, dtype, count).reshape(count, size)
+
+
+def array(use: str, size: int, dtype: Any, threads: int = 1) -> Any:
+    """A flat array for so many threads, the one of the last call unless that was large.
 
     The system zeroes fresh pages, which takes as long as to sample into them. It begins
     at a cache line: else every vector lies in two, and sampling takes 1.2 times longer.
@@ -50,6 +56,6 @@ def array(use: str, size: int, dtype: Any) -> Any:
         kept = np.empty(wanted + LINE_BYTES, np.uint8)
         begin = -kept.ctypes.data % LINE_BYTES
         kept = kept[begin : begin + wanted]
-        if wanted <= KEPT_BYTES:
+        if wanted <= threads * KEPT_BYTES:
             _local.arrays[use] = kept
     return kept[:wanted].view(dtype)

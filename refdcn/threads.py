@@ -21,13 +21,11 @@ import time
 from _thread import get_ident, start_new_thread
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 
 from refdcn import scratch
-
-Team: TypeAlias = Callable[[Callable[[], None], int], None]
 
 # What OpenMP takes: a number, or one for each level of nesting.
 NUMBERS = re.compile(r"\s*(\d{1,9})\s*(,\s*\d{1,9}\s*)*", re.ASCII)
@@ -59,6 +57,16 @@ def set_num_threads(threads: int) -> None:
     _count = threads
 
 
+class Team(Protocol):
+    """Threads of another library."""
+
+    def __call__(self, help: Callable[[], None], n: int, /) -> None:
+        """help() up to n times at once, one of them on this thread."""
+
+    def call(self, function: int, argument: int, n: int, /) -> None:
+        """The same of a function of C's, void f(void *), by its address."""
+
+
 class Work(Protocol):
     """What threads can share."""
 
@@ -82,7 +90,7 @@ def run(work: Work, threads: int, team: Team | None = None) -> None:
     if threads < 2:
         job.do(True)
     else:
-        job.share(team or pool, threads)
+        job.share(team, threads)
 
 
 class _Job:
@@ -96,10 +104,13 @@ class _Job:
         self.outside: list[None] = []  # and have gone
         self.errors: list[BaseException] = []
 
-    def share(self, team: Team, n: int) -> None:
+    def share(self, team: Team | None, n: int) -> None:
         """Done by n threads, or as many as come."""
         try:
-            team(self.help, n)
+            if team is None:
+                pool(self.help, n)
+            else:
+                team(self.help, n)
             self.do(True)  # what is left where no team came
         except BaseException as error:
             self.fail(error)
@@ -176,35 +187,67 @@ class Tasks:
 
 def pool(help: Callable[[], None], n: int) -> None:
     """A team of this thread and Python's own threads."""
-    for _ in range(_start(n - 1)):
-        _asked.put(help)
+    for i in range(_start(n - 1)):
+        _doors[DOOR * i + BELL] = 1
+        _asked[i].put(help)
     help()
+
+
+def helpers(wanted: int, listen: Callable[[Any, int], None]) -> tuple[Any, int]:
+    """Doors at which helpers listen inside compiled code, and how many there are.
+
+    listen(doors, i) comes back for the bell, or when nothing has come for a while: then
+    the helper sleeps, and `wake` has it listen again.
+    """
+    global _listen
+    _listen = listen
+    return _doors, _start(wanted)
+
+
+def wake() -> None:
+    """Those who sleep while something is at their door."""
+    for i in np.flatnonzero(_doors[WOKEN::DOOR]).tolist():
+        _doors[DOOR * i + WOKEN] = 0
+        _asked[i].put(_nothing)
 
 
 def _start(wanted: int) -> int:
     """How many threads there are to ask, up to `wanted`."""
-    while len(_helpers) < wanted:
+    while len(_asked) < min(wanted, MOST):
+        asked: SimpleQueue[Callable[[], None]] = SimpleQueue()
         try:
-            start_new_thread(_help, (_asked,))
+            start_new_thread(_help, (_doors, len(_asked), asked))
         except RuntimeError:  # no more of them, or Python ends: fewer share the work
             break
-        _helpers.append(None)
-    return min(wanted, len(_helpers))
+        _asked.append(asked)
+    return min(wanted, len(_asked))
 
 
-def _help(asked: SimpleQueue[Callable[[], None]]) -> None:
+def _help(doors: Any, i: int, asked: SimpleQueue[Callable[[], None]]) -> None:
     while True:
-        asked.get()()
+        if _listen is not None and asked.empty():
+            _listen(doors, i)
+        help = asked.get()
+        doors[DOOR * i + BELL] = 0
+        help()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _forget() -> None:
-    """A forked child has the queue but not the threads."""
-    global _asked, _helpers
-    _asked, _helpers = SimpleQueue(), []
+    """A forked child has the doors but not the threads."""
+    global _doors, _asked
+    _doors, _asked = np.zeros(MOST * DOOR, np.int64), []
 
 
-_asked: SimpleQueue[Callable[[], None]]
-_helpers: list[None]
+# A helper's door: so many words, in cache lines of its own. Compiled code leaves calls
+# in the first, and marks in the second whom Python shall wake.
+MOST, DOOR, WOKEN, BELL = 256, 16, 1, 8
+_doors: Any
+_asked: list[SimpleQueue[Callable[[], None]]]
+_listen: Callable[[Any, int], None] | None = None
 _forget()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)

@@ -16,6 +16,7 @@ import numpy as np
 
 import refdcn
 from refdcn.bench.contestants import MAKERS, SkippedError, Task, use_threads
+from refdcn.bench.timing import Entrant, flat, interleave, ratio
 from refdcn.bench.workload import arrays, parse
 
 STATUS = "/proc/self/status"
@@ -60,6 +61,20 @@ def overhead(contestant: str, shape: str, dtype: str, calls: int) -> dict[str, A
         if n >= 200:
             seconds.append(time.perf_counter() - begin)
     return {"median": median(seconds), "min": min(seconds), "max": max(seconds)}
+
+
+def against_products(shape: str, dtype: str, repeat: int) -> dict[str, Any]:
+    """Seconds of a call and of its products alone, in turns, on one thread."""
+    workload = parse(shape)
+    task = Task(workload, arrays(workload, dtype), "forward", 1)
+    entrants = [Entrant(n, 1, MAKERS[n](task)) for n in ("refdcn", "product")]
+    use_threads(1)
+    ours, products = interleave(entrants, repeat, 60.0)
+    return {
+        "ratio": ratio(ours, products),
+        "refdcn": median(flat(ours)),
+        "product": median(flat(products)),
+    }
 
 
 def memory(
@@ -110,6 +125,7 @@ def resident(which: str) -> int:
 WHAT: dict[str, Callable[..., dict[str, Any]]] = {
     "first_call": first_call,
     "overhead": overhead,
+    "against_products": against_products,
     "memory": memory,
 }
 

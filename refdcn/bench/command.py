@@ -8,7 +8,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from refdcn.bench import growth, report
+from refdcn.bench import growth, models, report
 from refdcn.bench.contestants import WrongError
 from refdcn.bench.fresh import ChildError
 from refdcn.bench.options import QUICK, TABLE
@@ -34,6 +34,8 @@ def run(given: argparse.Namespace) -> int:
         for path in files:  # rather now than after ten minutes
             path.absolute().parent.mkdir(parents=True, exist_ok=True)
         record = bench(options, progress)
+        if options.models:
+            models.measure(record, options, progress)
         if given.plot:
             record.growth = growth.measure(options, progress)
     except (ValueError, OSError) as e:
@@ -61,9 +63,10 @@ def wanted(given: argparse.Namespace) -> Options:
         dtypes=given.dtype,
         directions=given.direction,
         threads=sorted(set(given.threads)),
-        repeat=given.repeat or (3 if quick else 15),
-        seconds=given.seconds or (0.2 if quick else 4.0),
+        repeat=given.repeat or (3 if quick else Options().repeat),
+        seconds=given.seconds or (0.2 if quick else Options().seconds),
         busy=given.busy,
         clock=given.clock,
+        models=given.models,
         children=("overhead",) if quick else tuple(CHILDREN),
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
-TINY = "1x8x8x8->8"
+TINY, MANY = "1x8x8x8->8", "10000x8x8x8->8"
 FIRST = {"shape": "1x64x14x14->64", "dtype": "float32"}
 
 # Ends by itself when its parent is gone, however that ended.

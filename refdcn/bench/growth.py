@@ -8,8 +8,8 @@ from typing import Any
 
 from refdcn.bench.aims import aims
 from refdcn.bench.progress import Progress
-from refdcn.bench.records import Record, Timing
-from refdcn.bench.report import KINDS, NAMES, digits, heading, memory, processes
+from refdcn.bench.records import BESIDE, Record, Timing
+from refdcn.bench.report import KINDS, NAMES, digits, heading, memory, models, processes
 from refdcn.bench.run import Group, Options, time_group
 from refdcn.bench.timing import flat
 from refdcn.bench.workload import (
@@ -111,6 +111,8 @@ def tables(record: Record) -> str:
     kinds = dict.fromkeys((t.load, t.dtype, t.direction) for t in record.timings)
     for kind in kinds:
         lines += [*times(record, *kind), ""]
+    if record.models:
+        lines += ["### A whole model", "", "```text", *models(record), "```", ""]
     lines += ["### Floor", "", *floor(record), ""]
     lines += ["### Memory and start-up", "", "```text", *memory(record), ""]
     lines += [*processes(record), "```", "", "### Aims", ""]
@@ -123,7 +125,7 @@ def times(record: Record, load: str, dtype: str, direction: str) -> Iterator[str
     """Medians, one row a workload; thread counts side by side."""
     chosen = record.select(load=load, dtype=dtype, direction=direction)
     names = list(dict.fromkeys(t.contestant for t in chosen))
-    beside = ", beside a process that keeps a core busy" if load == "busy" else ""
+    beside = BESIDE if load == "busy" else ""
     yield f"### {KINDS[direction].capitalize()}, {dtype}{beside}"
     yield ""
     heads = [NAMES.get(name, name) for name in names]

@@ -32,6 +32,9 @@ SHAPES_HELP = (
     "NxCxHxW->C_out, quoted or with a colon for the arrow, then any of ,k3 ,s1 ,d1 ,g1 "
     ",og1: kernel size, stride, dilation, groups, offset groups (default: a table)"
 )
+MODELS_HELP = (
+    "time also a ResNet-50: plain, deformable, built on torchvision's operator"
+)
 PLOT_HELP = (
     "time also how cost grows with each size, and write growth.png and tables.inc there"
 )
@@ -51,11 +54,11 @@ def add_arguments(bench: argparse.ArgumentParser) -> None:
     add("--dtype", nargs="+", choices=DTYPES, default=["float32"])
     add("--direction", nargs="+", choices=DIRECTIONS, default=list(DIRECTIONS))
     add("--threads", nargs="+", type=positive, default=[1, 2], metavar="N")
-    add("--repeat", type=positive, help="rounds, in which each has a turn (15)")
+    add("--repeat", type=positive, help="rounds, in which each has a turn (11)")
     add(
         "--seconds",
         type=float,
-        help="a contestant stops taking turns on a shape when it has used these (4)",
+        help="a contestant stops taking turns on a shape when it has used these (1)",
     )
     add(
         "--clock",
@@ -64,6 +67,7 @@ def add_arguments(bench: argparse.ArgumentParser) -> None:
         help="cpu: the work of all threads, steadier on one thread of a busy machine",
     )
     add("--busy", action="store_true", help="again, beside a process that competes")
+    add("--models", action="store_true", help=MODELS_HELP)
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--check", action="store_true", help="with --device cuda: the proof on a card")
     add(

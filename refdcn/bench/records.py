@@ -19,6 +19,9 @@ PACKAGES = (
 )  # fmt: skip
 
 
+BESIDE = ", beside a process that keeps a core busy"
+
+
 @dataclass(frozen=True)
 class Timing:
     """The calls of one contestant on one workload."""
@@ -58,7 +61,9 @@ class Record:
     same_bits: dict[str, bool] = field(default_factory=dict)
     memory: list[dict[str, Any]] = field(default_factory=list)
     overhead: dict[str, dict[str, Any]] = field(default_factory=dict)
+    many: dict[str, float] = field(default_factory=dict)  # small images
     first_calls: dict[str, dict[str, Any]] = field(default_factory=dict)
+    models: list[Timing] = field(default_factory=list)
     growth: list[Timing] = field(default_factory=list)
 
     @property

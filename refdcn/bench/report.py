@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from refdcn.bench import fresh
 from refdcn.bench.aims import aims, count, limit_of, megabytes, thread_counts
-from refdcn.bench.records import Record, Timing
+from refdcn.bench.records import BESIDE, Record, Timing
 from refdcn.bench.timing import flat
 
 KINDS = {
@@ -37,7 +38,8 @@ def text(record: Record) -> str:
     for kind in dict.fromkeys((t.load, t.dtype, t.direction) for t in record.timings):
         lines += [*times(record, *kind), ""]
     lines += [f"skipped: {what}: {why}" for what, why in record.skipped.items()]
-    for part in (memory(record), processes(record), verdicts(record)):
+    parts = models(record), memory(record), processes(record), verdicts(record)
+    for part in parts:
         lines += ["", *part]
     return "\n".join(lines)
 
@@ -63,7 +65,7 @@ def times(record: Record, load: str, dtype: str, direction: str) -> Iterator[str
     """One line a contestant and workload."""
     chosen = record.select(load=load, dtype=dtype, direction=direction)
     threads = thread_counts(record)
-    beside = ", beside a process that keeps a core busy" if load == "busy" else ""
+    beside = BESIDE if load == "busy" else ""
     yield f"{KINDS[direction]}, {dtype}{beside}"
     yield "ms: median (min to max); times dense conv2d, the median over rounds"
     yield " " * 18 + "".join(f"{count(n):^{CELL}}" for n in threads)
@@ -95,6 +97,28 @@ def digits(value: float) -> str:
     return f"{value:#.3g}" if value >= 0.1 else f"{value:.3f}"
 
 
+def models(record: Record) -> Iterator[str]:
+    """Whole networks, one line a direction, number of threads and model."""
+    found = Record(record.machine, timings=record.models)
+    for t in record.models:
+        if t.contestant == "plain":
+            yield f"{t.shape}, {t.direction}, {count(t.threads)}, ms"
+        calls = [1000 * s for s in flat(t.rounds)]
+        spread = f"({digits(min(calls))} to {digits(max(calls))})"
+        paid = found.against(t, contestant="plain")
+        times = "" if paid is None else f"{paid:.2f} x plain"
+        line = f"  {t.contestant:<24}{digits(1000 * t.median):>8} {spread:<18}{times}"
+        yield line + saved(found, t)
+
+
+def saved(found: Record, t: Timing) -> str:
+    """What acceleration saves, in words."""
+    if t.contestant != "accelerated":
+        return ""
+    rest = found.against(t, contestant="torchvision")
+    return "" if rest is None else f", {100 * (1 - rest):.0f}% of torchvision's saved"
+
+
 def memory(record: Record) -> Iterator[str]:
     """Peaks, one line a workload and direction."""
     if not record.memory:
@@ -114,12 +138,15 @@ def memory(record: Record) -> Iterator[str]:
 
 
 def processes(record: Record) -> Iterator[str]:
-    """Call overhead and first calls."""
+    """Call overhead, many small images and first calls."""
     for name, answer in record.overhead.items():
         yield (
             f"a call of 1x8x8x8->8 by {name}: {1e6 * answer['median']:.0f} us "
             f"(min {1e6 * answer['min']:.0f})"
         )
+    if record.many:
+        ours, products = (1000 * record.many[n] for n in ("refdcn", "product"))
+        yield f"{fresh.MANY} by refdcn: {ours:.1f} ms, its products {products:.1f}"
     for name, answer in record.first_calls.items():
         yield (
             f"first call, {name}: forward {answer['forward']:.2f} s, then gradients "

@@ -47,8 +47,13 @@ def backward(
     needs: tuple[bool, ...] = (True,) * 5,
     thread_count: int | None = None,
     team: threads.Team | None = None,
+    *,
+    empty: Callable[..., Array] = np.empty,
 ) -> Gradients:
-    """The gradients by x, offset, weight, mask and bias that `needs` names."""
+    """The gradients by x, offset, weight, mask and bias that `needs` names.
+
+    `empty` finds their memory, as np.empty does, but for small ones.
+    """
     grad_y = layout.plain(grad_y)  # so that each layout is summed in one order
     grad_bias, C = None, weight.shape[1]
     with scratch.lent(), np.errstate(invalid="ignore", over="ignore"):
@@ -57,9 +62,9 @@ def backward(
         if not any(needs[:4]):
             return Gradients(None, None, None, None, grad_bias)
         if 1 < geometry.groups == geometry.C_in == geometry.C_out and x.size:
-            work = _depthwise(grad_y, x, offset, weight, mask, geometry)
-            threads.run(work, layout.thread_count(geometry, thread_count), team)
-            c = work.call
+            c, laid = _depthwise(grad_y, x, offset, weight, mask, geometry, empty)
+            count = layout.thread_count(geometry, thread_count)
+            depthwise.run_call(c, laid, count, team)
             grad_mask = None
             if mask is not None and needs[3]:
                 grad_mask = c.grad_mask.reshape(mask.shape)
@@ -71,7 +76,7 @@ def backward(
                 grad_bias,
             )
         weight, g = layout.filled(weight, geometry)
-        task = _Backward(grad_y, x, offset, weight, mask, g, needs)
+        task = _Backward(grad_y, x, offset, weight, mask, g, needs, empty)
         task.run(layout.thread_count(g, thread_count), team)
     return Gradients(
         task.grad_x if needs[0] else None,
@@ -96,15 +101,16 @@ def _depthwise(
     weight: Array,
     mask: Array | None,
     g: Geometry,
-) -> depthwise.Depthwise:
+    empty: Callable[..., Array],
+) -> tuple[depthwise.Call, depthwise.Layout]:
     flat, last = layout.flat_image(x)
     offset, plain_mask = layout.plain_pixels(offset), layout.plain_mask(mask, x.dtype)
     shapes = (x.size,), offset.shape, (weight.size,), plain_mask.shape
     call = depthwise.Call(
         layout.plain_pixels(grad_y), flat, offset, layout.plain(weight).reshape(-1),
-        plain_mask, *(np.empty(shape, x.dtype) for shape in shapes),
+        plain_mask, *(empty(shape, x.dtype) for shape in shapes),
     )  # fmt: skip
-    return depthwise.Depthwise(call, depthwise.laid_out(g, g.C_in, last))
+    return call, depthwise.laid_out(g, g.C_in, last)
 
 
 class _Run(NamedTuple):
@@ -138,6 +144,7 @@ class _Backward:
         mask: Array | None,
         g: Geometry,
         needs: tuple[bool, ...],
+        empty: Callable[..., Array],
     ) -> None:
         self.plan = p = layout.plan(g, x.itemsize)
         self.needs = needs
@@ -147,10 +154,10 @@ class _Backward:
         self.mask = layout.plain_mask(mask, x.dtype)
         self.weight = layout.plain(weight).reshape(-1)
         self.grad_y = grad_y.reshape(g.N, g.C_out, p.pixels)
-        self.grad_x = np.empty(x.shape, x.dtype)
-        self.grad_offset = np.empty((*offset.shape[:2], p.pixels), x.dtype)
-        self.grad_mask = np.empty(self.mask.shape, x.dtype)
-        self.grad_weight = np.empty(weight.shape, x.dtype)
+        self.grad_x = empty(x.shape, x.dtype)
+        self.grad_offset = empty((*offset.shape[:2], p.pixels), x.dtype)
+        self.grad_mask = empty(self.mask.shape, x.dtype)
+        self.grad_weight = empty(weight.shape, x.dtype)
         self.runs = [
             _Run(group, a, b, layout.taps(p.K, b - a), layout.segments(g, a, b, a))
             for group, a, b in layout.runs(g, _most(p, x.itemsize)).tolist()

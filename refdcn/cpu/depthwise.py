@@ -10,33 +10,33 @@ added in one order.
 # mypy: allow-untyped-defs, disable-error-code="misc,no-untyped-call"
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from refdcn import scratch
+from refdcn import scratch, threads
 from refdcn.cpu import layout
+from refdcn.cpu.atomics import publish
 from refdcn.cpu.kernels import cell_slopes, find_bases, find_cells, gather_parts, weigh
 from refdcn.cpu.layout import Array, Sizes
 from refdcn.cpu.relayout import image_out, image_part, rows
 from refdcn.cpu.turns import (
     AT,
     BACK,
-    CLOSED,
     END,
     FIRST,
     IMAGE,
     KIND,
+    Turns,
     begin,
     done,
-    new_state,
     phase_of,
     phases,
+    row_of,
 )
 from refdcn.cpu.vectors import BLOCK, transpose, weighted_exchange
-from refdcn.jit import compiled, jitable
+from refdcn.jit import jitable
 from refdcn.shapes import Geometry
 
 RUNS = 8  # of channels at most, of 64 or more: threads share them
@@ -63,7 +63,7 @@ class Call(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What threads share, and the last of their own."""
+    """What threads share, and the last a row for each."""
 
     w: Array
     image: Array
@@ -71,6 +71,13 @@ class Room(NamedTuple):
     grad_w: Array
     parts: Array  # [segments, K, 3, pixels]
     grads: Array
+
+
+@jitable
+def room_of(room, me):
+    """Where one of them computes."""
+    w, image, grad_image, grad_w, parts, grads = room
+    return Room(w, image, grad_image, grad_w, parts, row_of(grads, me))
 
 
 class Layout(NamedTuple):
@@ -164,13 +171,14 @@ def exchange_block(call, sizes, segment, room, n, start, count, grads, run, part
         )  # fmt: skip
 
 
-def by_channels(state, turn, most, is_caller, phases, call, sizes, step, segments,
-                groups, room):  # fmt: skip
+@jitable
+def turns_by_channels(state, turn, most, me, phases, call, sizes, step, segments,
+                      groups, room):  # fmt: skip
     """All gradients of a call."""
     C, K = sizes.C_in, sizes.K
-    turn = begin(state, turn)
+    room, turn = room_of(room, me), begin(state, turn)
     for _ in range(most):
-        phase = phase_of(state, phases, turn, is_caller)
+        phase = phase_of(state, phases, turn, me == 0)
         if phase < 0:
             return turn if phase == BACK else END
         kind, n = phases[phase, KIND], phases[phase, IMAGE]
@@ -193,35 +201,23 @@ def by_channels(state, turn, most, is_caller, phases, call, sizes, step, segment
     return turn
 
 
-class Depthwise:
-    """The work of one call, which threads share."""
+def by_channels(state, *given):
+    """Publishes a call."""
+    return publish(state, turns_by_channels, given)
 
-    def __init__(self, call: Call, way: Layout) -> None:
-        self.call, self.way, self.state = call, way, new_state()
-        self.kernel = compiled(by_channels, "contract")
-        s, dtype = way.sizes, call.x.dtype
-        w, image = s.K * s.C_in, layout.image_size(s)
-        shape = len(way.segments), s.K, 3, s.pixels
-        self.shared = [
-            scratch.array(use, size, dtype)
-            for use, size in (("w", w), ("image", image), ("grad_image", image))
-        ]
-        self.shared.append(scratch.array("grad_w", w, dtype))
-        parts = scratch.array("parts", int(np.prod(shape)), dtype)
-        self.shared.append(parts.reshape(shape))
 
-    def visit(self, is_caller: bool) -> Callable[[int], int]:
-        call, way = self.call, self.way
-        grads = scratch.array("own grads", P * way.step, call.x.dtype)
-        room = Room._make([*self.shared, grads])
-
-        def some(turn: int) -> Any:
-            return self.kernel(
-                self.state, turn, way.most, is_caller, way.phases, call, way.sizes,
-                way.step, way.segments, way.groups, room,
-            )  # fmt: skip
-
-        return some
-
-    def close(self) -> None:
-        self.state[CLOSED] = 1
+def run_call(call: Call, way: Layout, count: int, team: threads.Team | None) -> None:
+    """All gradients of a call, on so many threads."""
+    s, dtype = way.sizes, call.x.dtype
+    w, image = s.K * s.C_in, layout.image_size(s)
+    shape = len(way.segments), s.K, 3, s.pixels
+    room = Room(
+        scratch.array("w", w, dtype),
+        scratch.array("image", image, dtype),
+        scratch.array("grad_image", image, dtype),
+        scratch.array("grad_w", w, dtype),
+        scratch.array("parts", int(np.prod(shape)), dtype).reshape(shape),
+        scratch.rows("own grads", count, P * way.step, dtype),
+    )
+    given = way.phases, call, s, way.step, way.segments, way.groups, room
+    Turns(by_channels, way.most, *given).run(count, team)

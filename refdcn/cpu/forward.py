@@ -18,6 +18,7 @@ import numpy as np
 
 from refdcn import scratch, threads
 from refdcn.cpu import layout
+from refdcn.cpu.atomics import publish
 from refdcn.cpu.kernels import filter_depthwise, sample, sample_planes, sample_turned
 from refdcn.cpu.layout import Array, Sizes
 from refdcn.cpu.product import PANEL_BYTES, multiply, panelled
@@ -32,19 +33,19 @@ from refdcn.cpu.relayout import (
 from refdcn.cpu.turns import (
     AT,
     BACK,
-    CLOSED,
     END,
     FIRST,
     IMAGE,
     KIND,
+    Turns,
     begin,
     done,
-    new_state,
     phase_of,
     phases,
+    row_of,
 )
 from refdcn.cpu.vectors import transpose
-from refdcn.jit import compiled, jitable
+from refdcn.jit import jitable
 from refdcn.shapes import Geometry
 
 VISIT_FLOPS = 3e8  # some 10 ms, after which a thread lets Python answer signals
@@ -69,12 +70,21 @@ class Call(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Where a thread computes; what threads share is the same in all of theirs."""
+    """Where threads compute: [threads, size], or one row of what they share."""
 
     w: Array
     image: Array
     columns: Array
     product: Array
+
+
+@jitable
+def room_of(room, me):
+    """Where one of a call's threads computes, from that of all."""
+    w, image, columns, product = room
+    return Room(
+        row_of(w, me), row_of(image, me), row_of(columns, me), row_of(product, me)
+    )
 
 
 # --- Rows: samples [P, (k, c)] of an image whose channels are contiguous --------------
@@ -112,11 +122,12 @@ def rows_tile(call, sizes, segments, room, n, first):
         product_out(product[b * width * P :], P, O, call.y, n, first, b * O)
 
 
-def by_rows(state, turn, most, is_caller, phases, call, sizes, segments, room):
+@jitable
+def turns_by_rows(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call by `rows_tile`."""
-    turn = begin(state, turn)
+    room, turn = room_of(room, me), begin(state, turn)
     for _ in range(most):
-        phase = phase_of(state, phases, turn, is_caller)
+        phase = phase_of(state, phases, turn, me == 0)
         if phase < 0:
             return turn if phase == BACK else END
         kind, n, i = (
@@ -156,11 +167,12 @@ def depthwise_tile(call, sizes, segments, room, n, first):
     transpose(room.product, rows(0, C, P), flat, rows(out, sizes.pixels, C))
 
 
-def by_channels(state, turn, most, is_caller, phases, call, sizes, segments, room):
+@jitable
+def turns_by_channels(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call by `depthwise_tile`."""
-    turn = begin(state, turn)
+    room, turn = room_of(room, me), begin(state, turn)
     for _ in range(most):
-        phase = phase_of(state, phases, turn, is_caller)
+        phase = phase_of(state, phases, turn, me == 0)
         if phase < 0:
             return turn if phase == BACK else END
         kind, n, i = (
@@ -220,11 +232,12 @@ def multiply_turned(call, sizes, room, n, first, outputs):
                         flat[out + o * pixels + p] = room.product[o * size + p]
 
 
-def by_planes(state, turn, most, is_caller, phases, call, sizes, segments, room):
+@jitable
+def turns_by_planes(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call of few channels: vectors run over outputs."""
-    turn = begin(state, turn)
+    room, turn = room_of(room, me), begin(state, turn)
     for _ in range(most):
-        phase = phase_of(state, phases, turn, is_caller)
+        phase = phase_of(state, phases, turn, me == 0)
         if phase < 0:
             return turn if phase == BACK else END
         kind, n, i = (
@@ -252,11 +265,12 @@ def by_planes(state, turn, most, is_caller, phases, call, sizes, segments, room)
     return turn
 
 
-def by_taps(state, turn, most, is_caller, phases, call, sizes, segments, room):
+@jitable
+def turns_by_taps(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call of few outputs, whose weights cost more to lay out than to use."""
-    turn = begin(state, turn)
+    room, turn = room_of(room, me), begin(state, turn)
     for _ in range(most):
-        phase = phase_of(state, phases, turn, is_caller)
+        phase = phase_of(state, phases, turn, me == 0)
         if phase < 0:
             return turn if phase == BACK else END
         kind, n, i = (
@@ -284,6 +298,26 @@ def by_taps(state, turn, most, is_caller, phases, call, sizes, segments, room):
             multiply_turned(call, sizes, room, n, 0, outputs)
         turn = done(state)
     return turn
+
+
+def by_rows(state, *given):
+    """Publishes a call by `rows_tile`."""
+    return publish(state, turns_by_rows, given)
+
+
+def by_channels(state, *given):
+    """Publishes a call by `depthwise_tile`."""
+    return publish(state, turns_by_channels, given)
+
+
+def by_planes(state, *given):
+    """Publishes a call of few channels."""
+    return publish(state, turns_by_planes, given)
+
+
+def by_taps(state, *given):
+    """Publishes a call of few outputs."""
+    return publish(state, turns_by_taps, given)
 
 
 # --- Which of them, and how it is cut -------------------------------------------------
@@ -401,35 +435,15 @@ def _room(
     return w, image, columns, max(panel * s.O, panel * s.C_in)
 
 
-class _Forward:
-    """The work of one call, which threads share."""
-
-    def __init__(self, call: Call, way: Layout) -> None:
-        self.call, self.way, self.state = call, way, new_state()
-        self.kernel = compiled(STRATEGIES[way.name].kernel, "contract")
-        dtype, room = call.y.dtype, way.room
-        self.shared: tuple[Array, ...] = (scratch.array("w", room[0], dtype),)
-        if not way.whole:
-            self.shared += (scratch.array("image", room[1], dtype),)
-            if way.name == "taps":
-                self.shared += (scratch.array("columns", room[2], dtype),)
-
-    def visit(self, is_caller: bool) -> Callable[[int], int]:
-        dtype, way = self.call.y.dtype, self.way
-        own = [*zip(Room._fields, way.room, strict=True)][len(self.shared) :]
-        mine = (scratch.array(f"own {use}", size, dtype) for use, size in own)
-        room = Room._make([*self.shared, *mine])
-
-        def some(turn: int) -> int:
-            return self.kernel(  # type: ignore[no-any-return]
-                self.state, turn, way.most, is_caller, way.phases, self.call, way.sizes,
-                way.segments, room,
-            )  # fmt: skip
-
-        return some
-
-    def close(self) -> None:
-        self.state[CLOSED] = 1
+def room_for(way: Layout, count: int, dtype: Any) -> Room:
+    """Where so many threads compute."""
+    shared = 1 if way.whole else 3 if way.name == "taps" else 2
+    made = (
+        scratch.rows(use if i < shared else f"own {use}", 1 if i < shared else count,
+                     size, dtype)
+        for i, (use, size) in enumerate(zip(Room._fields, way.room, strict=True))
+    )  # fmt: skip
+    return Room._make(made)
 
 
 def forward(
@@ -441,14 +455,19 @@ def forward(
     geometry: Geometry,
     thread_count: int | None = None,
     team: threads.Team | None = None,
+    *,
+    empty: Callable[..., Array] = np.empty,
 ) -> Array:
-    """y [N, C_out, H_out, W_out] of NumPy arrays of one dtype, float32 or float64."""
+    """y [N, C_out, H_out, W_out] of NumPy arrays of one dtype, float32 or float64.
+
+    `empty` finds its memory, as np.empty does.
+    """
     weight, g = layout.filled(weight, geometry)
     count = layout.thread_count(g, thread_count)
     x, last = layout.flat_image(x)
     way = laid_out(g, geometry.C_in, last, x.itemsize, count)
     s = way.sizes
-    y = np.empty((g.N, g.C_out, s.pixels), x.dtype)
+    y = empty((g.N, g.C_out, s.pixels), x.dtype)
     # Of each group, filled up to whole vectors where the product's columns are.
     width = layout.width(s, x.itemsize) if way.name == "rows" else s.O
     filled = np.zeros((g.groups, width), x.dtype)
@@ -460,6 +479,8 @@ def forward(
     )  # fmt: skip
     if y.size:
         with scratch.lent():
-            turns = int(way.phases[-1, FIRST])
-            threads.run(_Forward(call, way), min(count, turns), team)
+            count = min(count, int(way.phases[-1, FIRST]))
+            room = room_for(way, count, x.dtype)
+            kernel, given = STRATEGIES[way.name].kernel, (s, way.segments, room)
+            Turns(kernel, way.most, way.phases, call, *given).run(count, team)
     return y.reshape(g.N, g.C_out, g.H_out, g.W_out)

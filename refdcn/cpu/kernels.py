@@ -119,7 +119,7 @@ def sample_planes(
     """
     C_in, K, C = shape
     panel = PANEL_BYTES // planes.itemsize
-    area, row = len(planes) // C_in, sizes.W + 2
+    area, row = (sizes.H + 3) * (sizes.W + 2), sizes.W + 2
     bases = np.empty((2, panel), np.int64)
     place = np.empty(panel, np.int64)
     cell = np.empty((2, panel), planes.dtype)

@@ -23,7 +23,7 @@ from numba import cuda
 from refdcn import loops
 from refdcn.jit import jitable
 
-CALLED = "410a82d7d334"  # of loops.py and jit.py, for Numba's cache
+CALLED = "64a3f77e213a"  # of loops.py and jit.py, for Numba's cache
 SIDE = 32  # of a transposed tile: one warp wide
 PADDED = SIDE + 1  # else the threads of a column would share a bank of memory
 WARP = 0xFFFFFFFF  # all lanes take part in a shuffle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -155,7 +156,7 @@ def curve_sets(runs: Sequence[Run]) -> dict[str, list[str]]:
 CAPTIONS = {
     "curves": "Learning curves: mean over seeds, and one standard deviation to either "
     "side. Right: against plain, seed by seed.",
-    "parts": "The same for the mask alone, and for what the start at 0.5 needs.",
+    "parts": "Learning curves for the mask alone, and for what the start at 0.5 needs.",
     "points": "The 81 places that one position (red cross) of the last convolution "
     "samples through the one before it, at the start and as learnt; first seed. They "
     "spread. Whether they seek the stroke is for the ink in the table to say, not for "
@@ -165,10 +166,15 @@ CAPTIONS = {
 }
 
 
+def said(what: str) -> str:
+    """What is shown, for those who do not see it."""
+    return re.split(r"[:.;,] ", CAPTIONS[what])[0]
+
+
 def figures(folder: Path | None, number: int, *names: str) -> str:
     """MyST figures of the pictures that are there."""
     return "\n".join(
-        f"![{what}]({picture(what, number)})\n\n*{CAPTIONS[what]}*\n"
+        f"![{said(what)}]({picture(what, number)})\n\n*{CAPTIONS[what]}*\n"
         for what in names
         if folder is not None and (folder / picture(what, number)).exists()
     )
@@ -185,6 +191,7 @@ def section(
         f"dropout {settings.dropout:g}. Seeds: {seeds(runs)}.\n",
         figures(folder, number, "curves", "parts"),
         accuracy_table(runs),
+        goal_table(runs),
         paragraph(runs),
         geometry_table(runs),
         figures(folder, number, "points", "fields"),
@@ -229,6 +236,41 @@ def accuracy_table(runs: Sequence[Run]) -> str:
               zip(against, RIVALS, strict=True)),
             f"{min(s for run in mine for s in run.seconds):.1f}",
         ])  # fmt: skip
+    return table(head, rows)
+
+
+GOALS = 50, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99  # percent
+
+
+def epochs_to(run: Run, goal: float) -> int | None:
+    """The first epoch that ends at that accuracy, from 1; None where none does."""
+    reached = (e for e, a in enumerate(run.accuracy, 1) if 100 * a >= goal)
+    return next(reached, None)
+
+
+def goal_table(runs: Sequence[Run], most: int = 3) -> str:
+    """Epochs and seconds to the highest accuracies that half of all runs reach."""
+    met = [g for g in GOALS if 2 * sum(epochs_to(r, g) is not None for r in runs)
+           >= len(runs)]  # fmt: skip
+    if not met:
+        return ""
+    goals = met[-most:]
+    rows = []
+    for arm in arms(runs):
+        row = [ARMS[arm].title]
+        for goal in goals:
+            mine = [run for run in runs if run.arm == arm]
+            found = [(run, e) for run in mine if (e := epochs_to(run, goal))]
+            if found:
+                epochs = mean_sd([float(e) for _, e in found])
+                seconds = statistics.fmean(sum(r.seconds[:e]) for r, e in found)
+                row.append(f"{epochs} ({seconds:.0f} s)")
+            else:
+                row.append("never")
+            if 0 < len(found) < len(mine):
+                row[-1] += f", {len(found)} of {len(mine)} seeds"
+        rows.append(row)
+    head = ["epochs (and seconds) to", *(f"{goal} %" for goal in goals)]
     return table(head, rows)
 
 

@@ -38,13 +38,16 @@ def deform_conv2d(
     if torch.compiler.is_compiling():
         _refuse_compiled_forward_mode()
         return library.forward(x, offset, weight, mask, bias, *conv)
-    if torch.jit.is_tracing():  # TorchScript saves operators, no autograd.Function
+    # TorchScript saves operators, no autograd.Function.
+    if torch.jit.is_tracing() and not onnx.is_early():
         return library.forward(x, offset, weight, mask, bias, *conv)
     return differentiable(x, offset, weight, mask, bias, *conv)
 
 
 def differentiable(*args: Any) -> Any:
     """F with its derivatives; the arguments are the operator's."""
+    if onnx.is_early():
+        return onnx.deform_conv_by_sampling(*args)
     if torch.onnx.is_in_onnx_export():
         return onnx.deform_conv_node(*args)
     return Forward.apply(*args)

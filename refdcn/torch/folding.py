@@ -23,7 +23,8 @@ class PlainLayer(NamedTuple):
 
     kernel_size and padding are those of the plain convolution; moved is the share of
     taps whose mean offset rounds to another pixel. error is that of the layer's
-    output over the sample, |y_plain - y| / |y| in the Euclidean norm; None without one.
+    output over the sample, `|y_plain - y| / |y|` in the Euclidean norm; None without
+    one.
     """
 
     name: str

@@ -28,7 +28,7 @@ class Branch(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         # A weight that is no parameter is computed, by a norm for instance.
         if "weight" not in self._parameters and not torch.compiler.is_compiling():
-            check_normed(self.weight)
+            check_normed(self)
         return super().forward(x)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Branch:
@@ -109,7 +109,7 @@ padding_mode, device, dtype
     # A Branch, what a user has put in its place, or None.
     offset: Any
     mask: Any
-    _started: rest.Written | None = None  # until it is loaded or trained
+    _started: rest.Start | None = None  # until it is loaded or trained
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
@@ -155,7 +155,7 @@ padding_mode, device, dtype
         masked = branches and modulation is not None
         self.offset = branch(2 * taps) if branches else None
         self.mask = branch(taps) if masked else None
-        self._started = rest.written(self)
+        self._started = rest.start(self)
 
     def forward(
         self,
@@ -165,6 +165,7 @@ padding_mode, device, dtype
         offset: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
+        """y, with offset and mask from the branches where they are not given."""
         given = {"feature": feature, "offset": offset, "mask": mask}
         if tracing.is_symbol(x):
             given = {name: t for name, t in given.items() if t is not None}
@@ -287,11 +288,11 @@ def dtype_of(branch: nn.Module, x: Tensor) -> torch.dtype:
     return next((p.dtype for p in branch.parameters()), x.dtype)
 
 
-def check_normed(weight: Tensor) -> None:
+def check_normed(branch: Branch) -> None:
     """weight_norm and spectral_norm divide by a norm, which is 0 for a new branch."""
-    if weight.isnan().all():
+    if branch.weight.isnan().all():
         raise ValueError(
-            "weight of a branch (offset or mask) is NaN: the branches of a "
+            f"{rest.name_of(branch)}: the weight of a branch is NaN: the branches of a "
             "DeformConv2d start at zero, and weight_norm or spectral_norm divides by "
             "their norm, 0 / 0; normalise the layer itself, not its branches"
         )

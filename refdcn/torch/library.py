@@ -7,6 +7,7 @@ as (top, bottom, left, right), which is what export formats need.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,6 +20,7 @@ from refdcn.torch.team import torch_team
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 HALF_DTYPES = (torch.float16, torch.bfloat16)
+SMALL = 4096  # numbers, which are copied faster than their tensor is found
 
 Needs: TypeAlias = Sequence[bool]  # of x, offset, weight, mask, bias
 
@@ -127,9 +129,26 @@ def _array(tensor: Tensor | None) -> Any:
     return np.asarray(_Memory(wide(tensor).detach().cpu().resolve_neg()))
 
 
+def _empty(shape: Any, dtype: Any) -> Any:
+    """np.empty in memory of torch, whose storages can be resized."""
+    if math.prod(shape) < SMALL:
+        return np.empty(shape, dtype)
+    like = torch.float32 if dtype == np.float32 else torch.float64
+    return np.asarray(_Memory(torch.empty(shape, dtype=like)))
+
+
 def _tensor(array: Any, dtype: torch.dtype) -> Tensor:
-    """Row-major, as the fake kernels promise, and rounded once."""
-    return torch.from_numpy(np.ascontiguousarray(array)).to(dtype)
+    """Row-major, as the fake kernels promise, and rounded once.
+
+    The tensor that `_empty` made is found again below its views; others are copied.
+    """
+    memory = array
+    while isinstance(memory, np.ndarray):
+        memory = memory.base
+    if isinstance(memory, _Memory) and array.flags.c_contiguous:
+        if memory.tensor.numel() == array.size:
+            return memory.tensor.view(array.shape).to(dtype)
+    return torch.from_numpy(np.ascontiguousarray(array)).to(dtype, copy=True)
 
 
 @torch.library.impl(library, "deform_conv2d", "CPU")
@@ -142,7 +161,7 @@ def _forward_cpu(
     g = _checked(x, offset, weight, mask, bias, Conv(stride, padding, dilation))
     y = cpu.forward(
         _array(x), _array(offset), _array(weight), _array(mask), _array(bias), g,
-        thread_count=torch.get_num_threads(), team=torch_team(),
+        thread_count=torch.get_num_threads(), team=torch_team(), empty=_empty,
     )  # fmt: skip
     return _tensor(y, x.dtype)
 
@@ -160,7 +179,7 @@ def _backward_cpu(
     gradients = cpu.backward(
         _array(grad_y), _array(x), _array(offset), _array(weight), _array(mask),
         _array(bias), g, tuple(needs), thread_count=torch.get_num_threads(),
-        team=torch_team(),
+        team=torch_team(), empty=_empty,
     )  # fmt: skip
     return tuple(
         _tensor(gradient, x.dtype) if need else x.new_empty(0)

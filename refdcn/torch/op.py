@@ -39,7 +39,7 @@ def deform_conv2d(
     offset : [N, offset_groups * K_h * K_w * 2, H_out, W_out]
         dp in pixels, channels (offset group, tap row, tap column, (dy, dx)).
     weight : [C_out, C_in / groups, K_h, K_w]
-        w. `groups` and `offset_groups` follow from the shapes.
+        The kernel w. `groups` and `offset_groups` follow from the shapes.
     mask : [N, offset_groups * K_h * K_w, H_out, W_out], optional
         dm, any real numbers; None is 1 everywhere (DCNv1).
     bias : [C_out], optional

@@ -18,7 +18,7 @@ from refdcn.torch.calls import Call, Seen, Watch
 class OffsetSummary(NamedTuple):
     """The samples that one layer has taken.
 
-    mean and max of |dp| = sqrt(dy^2 + dx^2), in pixels of the layer's input. outside
+    mean and max of `|dp| = sqrt(dy^2 + dx^2)`, in pixels of the layer's input. outside
     is the share of samples that read no pixel, q <= -1 or q >= size on an axis, and
     outside_at_rest that share with dp = 0: padding alone puts taps outside.
     """
@@ -70,8 +70,8 @@ class OffsetStatistics:
         Calls inside another model are left out; those outside any module are listed
         as deform_conv2d.
     max_mean : float, optional
-        Warn, once a layer, where mean |dp| of a call is above it, in pixels, or NaN;
-        None: never.
+        Warn, once a layer, where the mean length of dp in a call is above it, in
+        pixels, or NaN; None: never.
     max_outside : float, optional
         Warn, once a layer, where the share of samples outside is above that at rest by
         more than this; None: never.

@@ -20,18 +20,24 @@ PF_FORKNOEXEC = 0x40  # Linux: forked, and no exec has given it a new image
 
 
 def torch_team() -> threads.Team | None:
-    """A team for `threads.run`; None where torch's threads cannot be had.
+    """Torch's threads; None where torch's threads cannot be had.
 
     So it is without OpenMP (as on macOS and Windows), and in a forked process: its
     OpenMP may be its parent's, and would wait for ever for threads that are not here.
     """
-    return None if _forked or _parallel() is None else _team
+    return None if _forked or _parallel() is None else TEAM
 
 
-def _team(work: Callable[[], None], n: int) -> None:
-    _parallel()(_TASK(lambda _: work()), None, n, 0)
+class _Team:
+    def __call__(self, help: Callable[[], None], n: int) -> None:
+        task = _TASK(lambda _: help())
+        _parallel()(ctypes.cast(task, ctypes.c_void_p), None, n, 0)
+
+    def call(self, function: int, argument: int, n: int) -> None:
+        _parallel()(function, argument, n, 0)
 
 
+TEAM = _Team()
 _TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -51,7 +57,7 @@ def _parallel() -> Any:
         parallel = getattr(library.dynlib, "GOMP_parallel", None)
         if parallel is not None:
             number = ctypes.c_uint
-            parallel.argtypes = [_TASK, ctypes.c_void_p, number, number]
+            parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, number, number]
             parallel.restype = None
             return parallel
     return None

@@ -261,9 +261,10 @@ def test_buffers_stay_within_what_a_thread_keeps(monkeypatch, sizes):
     largest = {}
     array = scratch.array
 
-    def watched(use, size, dtype):
-        largest[use] = max(largest.get(use, 0), size * np.dtype(dtype).itemsize)
-        return array(use, size, dtype)
+    def watched(use, size, dtype, threads=1):
+        of_one = size * np.dtype(dtype).itemsize // threads
+        largest[use] = max(largest.get(use, 0), of_one)
+        return array(use, size, dtype, threads)
 
     monkeypatch.setattr(scratch, "array", watched)
     results(refdcn, case)

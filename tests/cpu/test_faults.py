@@ -246,6 +246,38 @@ DAMAGE = {
 }
 
 
+def test_what_two_processes_and_their_forks_compile_has_names_of_its_own():
+    """In a cache that both fill, equal names would be taken for equal functions."""
+    text = """
+    from refdcn.jit import compiled, jitable
+
+    def made(n):
+        @jitable
+        def strip(x):
+            return n * x
+        return strip
+
+    def name():
+        strip = made(3)
+        def kernel(x):
+            return strip(x)
+        whole = compiled(kernel)
+        whole(1)
+        (found,) = whole.overloads.values()
+        return found.fndesc.mangled_name
+
+    print(name(), flush=True)
+    if hasattr(os, "fork"):
+        for _ in range(2):
+            if os.fork() == 0:
+                print(name(), flush=True)
+                os._exit(0)
+            os.wait()
+    """
+    names = [name for _ in range(2) for name in run_script(text)[0].split()]
+    assert len(names) >= 2 and len(set(names)) == len(names)
+
+
 @pytest.fixture(scope="module")
 def filled_cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
@@ -280,7 +312,7 @@ def test_an_interrupt_is_answered_soon(threads):
     """Its best of three: this machine may have other things to do."""
     out, _ = run_script(f"""
     refdcn.set_num_threads({threads})
-    a, waits = case(0, 300, 64, 96, 1), []
+    a, waits = case(0, 300, 64, 96, 3), []
 
     def on_alarm(*_):
         raise KeyboardInterrupt

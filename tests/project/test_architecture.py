@@ -51,6 +51,7 @@ ARROWS = {
         "grading/options",
     },
     "grading/words": {
+        "layouts",
         *("grading/expected", "grading/process/inside", "grading/judging"),
         *("grading/questions", "grading/catalogue", "grading/diagnosis"),
         *("grading/options", "grading/record"),
@@ -84,6 +85,10 @@ ARROWS = {
         *("grading/process", "grading/process/inside", "grading/words"),
         *("demo", "bench", "card"),
     },
+    "testing": {"grading"},
+    "pytest_plugin": {
+        *("cli", "grading", "grading/record", "grading/judging"),
+    },  # fmt: skip
     "__main__": {"cli"},
     "__init__": {
         "columns",

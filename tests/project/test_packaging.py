@@ -121,3 +121,19 @@ def test_report_fails_where_nothing_ran(tmp_path):
 def test_report_counts_no_expected_failure(tmp_path):
     a = {"test_x": '<skipped type="pytest.xfail"/>', "test_y": ""}
     assert report(tmp_path, a=a) == (0, "1 passed, 0 failed")
+
+
+@pytest.mark.torch  # the environment that has the tools of a release
+def test_what_a_release_would_upload_is_sound(tmp_path):
+    """CONTRIBUTING.md's recipe; the sdist must be enough to build the wheel."""
+    pytest.importorskip("build")
+    pytest.importorskip("twine")
+    made = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path)]
+    done = subprocess.run([*made, str(ROOT)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = sorted(tmp_path.iterdir())
+    assert [file.suffix for file in files] == [".whl", ".gz"]
+    check = [sys.executable, "-m", "twine", "check", "--strict", *map(str, files)]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PASSED") == 2

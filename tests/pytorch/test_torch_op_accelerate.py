@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from typing import Optional
 from unittest import mock
 
 import pytest
@@ -240,6 +241,15 @@ def test_the_gradient_of_an_unused_mask(channels, value):
     same(found[1], found[0])
 
 
+def called(
+    x: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor,
+    mask: Optional[torch.Tensor],  # noqa: UP045  (what torch.jit.script reads)
+):  # fmt: skip
+    return torchvision.ops.deform_conv2d(
+        x, offset, weight, bias, (2, 1), (1, 0), (1, 2), mask
+    )
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of torchvision's code
 @pytest.mark.parametrize("contiguous", [True, False])
@@ -278,5 +288,8 @@ def test_answers_and_gradients_are_torchvisions(contiguous, batch, use_mask):
         same(layer(x, offset, mask if use_mask else None), wanted[0])
         if batch:
             assert torch.autograd.gradcheck(op, tensors, fast_mode=True)
-            scripted = torch.jit.trace(op, tuple(tensors), check_trace=False)
-            same(scripted(*tensors), wanted[0])
+            traced = torch.jit.trace(op, tuple(tensors), check_trace=False)
+            same(traced(*tensors), wanted[0])
+        given = x, offset, weight, bias, mask if use_mask else None
+        scripted = backward(lambda *_: torch.jit.script(called)(*given), tensors)
+        same((scripted[0], *scripted[1]), (wanted[0], *wanted[1]))

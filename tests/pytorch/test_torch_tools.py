@@ -50,16 +50,20 @@ def network(padding=1, **options):
 # --- Storages: FSDP2 frees and refills them -----------------------------------------
 
 
+@pytest.mark.parametrize("groups, C_out", [(1, 6), (4, 4), (2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("backward", [False, True])
-def test_a_call_leaves_storages_resizable(backward):
-    x, offset, weight, mask, bias = operands()
-    if backward:
-        y = torch.ones(2, 6, 7, 8)
-        deform_conv2d_grad(y, x, offset, weight, mask, bias, padding=1)
-    else:
-        deform_conv2d(x, offset, weight, mask, bias, padding=1)
-    for tensor in (x, offset, weight, mask, bias):
-        assert tensor.untyped_storage().resizable()
+def test_a_call_leaves_storages_resizable(groups, C_out, dtype, backward):
+    """Those of its arguments, of y and of the gradients, large or small."""
+    for size in (3, 24):
+        x, offset, weight, mask, bias = operands(dtype)
+        weight, bias = weight[:C_out, : 4 // groups].clone(), bias[:C_out].clone()
+        x, offset, mask = (t.repeat(size, 1, 1, 1) for t in (x, offset, mask))
+        given = x, offset, weight, mask, bias
+        y = deform_conv2d(*given, padding=1)
+        made = deform_conv2d_grad(y, *given, padding=1) if backward else (y,)
+        for tensor in (*given, *made):
+            assert tensor.untyped_storage().resizable()
     assert not x.requires_grad
     weight.untyped_storage().resize_(0)
 
@@ -337,6 +341,11 @@ def initialise(kind, model):
     for p in model.parameters():
         if kind == "xavier" and p.ndim > 1:
             nn.init.xavier_uniform_(p)
+        if kind == "data":
+            p.data.normal_(0, 0.02)
+    for m in model.modules():
+        if kind == "new data" and isinstance(m, nn.Conv2d):
+            m.weight.data = torch.randn_like(m.weight)
 
 
 def deep():
@@ -344,7 +353,7 @@ def deep():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(layer))
 
 
-@pytest.mark.parametrize("kind", ["kaiming", "xavier"])
+@pytest.mark.parametrize("kind", ["kaiming", "xavier", "data", "new data"])
 @pytest.mark.parametrize("converted", [True, False])
 def test_an_overwritten_start_is_told_once(kind, converted, recwarn):
     if converted:
@@ -363,6 +372,23 @@ def test_an_overwritten_start_is_told_once(kind, converted, recwarn):
     recwarn.clear()
     model(x)
     assert not recwarn
+
+
+@pytest.mark.parametrize("way", ["to_empty", "skip_init", "copy before", "copy after"])
+def test_a_start_overwritten_in_a_layer_that_was_moved_or_copied(way):
+    model = deep()
+    if way == "to_empty":
+        model = deep().to("meta").to_empty(device="cpu")
+    elif way == "skip_init":
+        made = nn.utils.skip_init(DeformConv2d, 4, 4, 3, padding=1)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(made))
+    elif way == "copy before":
+        model = copy.deepcopy(model)
+    initialise("kaiming", model)
+    if way == "copy after":
+        model = copy.deepcopy(model)
+    with pytest.warns(UserWarning, match=r"^1\.0: its offset branch"):
+        model.train()(torch.randn(1, 3, 8, 8))
 
 
 def test_no_false_alarm_about_the_start(recwarn):
@@ -387,4 +413,10 @@ def test_no_false_alarm_about_the_start(recwarn):
     for model in (deep(), mended, loaded, alone, replaced, copy.deepcopy(trained)):
         model.train()(x)
     torch.func.functional_call(deep(), dict(trained.named_parameters()), (x,))
+    handed = deep()  # as loaders do that know no load_state_dict
+    for name, p in trained.named_parameters():
+        owner, _, kind = name.rpartition(".")
+        setattr(handed.get_submodule(owner), kind, nn.Parameter(p.detach().clone()))
+    handed.train()(x)
+    deep().half().float().train()(x)
     assert not recwarn

@@ -21,7 +21,7 @@ import torchvision
 from torch import fx, nn
 from torch.nn.utils import fuse_conv_bn_eval, parametrizations
 
-from refdcn.torch import DeformConv2d, deformable
+from refdcn.torch import DeformConv2d, deformable, parameter_groups
 from refdcn.torch.pruning import pruning_arguments
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +73,7 @@ class Row:
 
     def with_recipe(self, check):
         self.recipe = check
+        return check
 
 
 def row(name, words="", needs=None):
@@ -140,10 +141,9 @@ def starts_at_zero(model):
 
 
 @row(
-    "initialisers of every nn.Conv2d (such as mmengine's init_cfg)",
-    "told by a warning when training starts (but for writes through `.data`, which "
-    "leave no trace); convert after them, or call `reset_parameters()` of "
-    "`layer.offset` and `layer.mask`",
+    "initialisers of every nn.Conv2d",
+    "told by a warning when training starts; convert after them, or call "
+    "`reset_parameters()` of `layer.offset` and `layer.mask`",
 )
 def initialisers():
     model = network()
@@ -152,13 +152,106 @@ def initialisers():
     starts_at_zero(model)
 
 
-@ROWS["initialisers of every nn.Conv2d (such as mmengine's init_cfg)"].with_recipe
-def initialisers_first():
+@ROWS["initialisers of every nn.Conv2d"].with_recipe
+def initialisers_first(initialise=kaiming):
     model = network()
     model[2] = nn.Conv2d(8, 12, 3, padding=1)
-    kaiming(model)
+    initialise(model)
     deformable(model, "2")
     starts_at_zero(model)
+
+
+def mmengine_initialises(model):
+    from mmengine.model import initialize
+
+    initialize(model, dict(type="Kaiming", layer="Conv2d"))
+
+
+@row(
+    "mmengine: init_cfg of layer='Conv2d'",
+    "as above: it visits subclasses, too",
+    "mmengine",
+)
+def mmengine_init():
+    model = network()
+    model[2] = DeformConv2d(8, 12, 3, padding=1)
+    mmengine_initialises(model)
+    starts_at_zero(model)
+
+
+ROWS["mmengine: init_cfg of layer='Conv2d'"].with_recipe(
+    lambda: initialisers_first(mmengine_initialises)
+)
+
+
+def rates_differ(model, optimizer):
+    """The branches learn at 0.1 of the others' rate, 0.1."""
+    rates = {
+        p: group["lr"] for group in optimizer.param_groups for p in group["params"]
+    }
+    for name, p in model.named_parameters():
+        wanted = 0.01 if ".offset." in name or ".mask." in name else 0.1
+        assert abs(rates[p] - wanted) < 1e-9
+
+
+def mmengine_rates(**options):
+    from mmengine.optim import build_optim_wrapper
+
+    model, optimizer = network(), dict(type="SGD", lr=0.1)
+    config = dict(type="OptimWrapper", optimizer=optimizer, paramwise_cfg=options)
+    rates_differ(model, build_optim_wrapper(model, config).optimizer)
+
+
+@row(
+    "mmengine: dcn_offset_lr_mult",
+    "it looks for mmcv's layers; `custom_keys` of `.offset.` and `.mask.`, as in "
+    "[the layer](layer.md)",
+    "mmengine",
+)
+def mmengine_optimizer():
+    mmengine_rates(dcn_offset_lr_mult=0.1)
+
+
+@ROWS["mmengine: dcn_offset_lr_mult"].with_recipe
+def mmengine_custom_keys():
+    keys = {".offset.": dict(lr_mult=0.1), ".mask.": dict(lr_mult=0.1)}
+    mmengine_rates(custom_keys=keys)
+
+
+def ultralytics_optimizer(change):
+    from ultralytics.models.yolo.detect import DetectionTrainer
+    from ultralytics.utils import DEFAULT_CFG
+
+    class Trainer(change(DetectionTrainer)):
+        def __init__(self, model):  # it would ask for a data set
+            self.args, self.data, self.model = DEFAULT_CFG, {"nc": 80}, model
+
+    model = network()
+    options = dict(name="SGD", lr=0.1, momentum=0.9, decay=1e-4)
+    rates_differ(model, Trainer(model).build_optimizer(model, **options))
+
+
+@row(
+    "Ultralytics: the trainer's optimiser",
+    "it has one rate; a trainer with `build_optimizer` of your own returns one of "
+    "`parameter_groups(model, lr, weight_decay=decay)`",
+    "ultralytics",
+)
+def ultralytics_rates():
+    ultralytics_optimizer(lambda trainer: trainer)
+
+
+@ROWS["Ultralytics: the trainer's optimiser"].with_recipe
+def ultralytics_groups():
+    def change(trainer):
+        class Trainer(trainer):
+            def build_optimizer(self, model, name, lr, momentum, decay, iterations=1e5):
+                groups = parameter_groups(model, lr, weight_decay=decay)
+                return torch.optim.SGD(groups, momentum=momentum, nesterov=True)
+
+        return Trainer
+
+    ultralytics_optimizer(change)
 
 
 @row("weight_norm, spectral_norm of the layer")
@@ -348,6 +441,36 @@ def pruning():
 ROWS["torch-pruning"].with_recipe(lambda: prune(pruning_arguments))
 
 
+def prune_by_magnitude(arguments):
+    import torch_pruning
+
+    model, x = network(), image(1, 3, 10, 9)
+    options = arguments(model)
+    options["ignored_layers"] = [*options.get("ignored_layers", []), model[5]]
+    torch_pruning.pruner.MagnitudePruner(
+        model, x, torch_pruning.importance.MagnitudeImportance(), pruning_ratio=0.5,
+        **options,
+    ).step()  # fmt: skip
+    layer = model[2]
+    assert (layer.in_channels, layer.out_channels) == (4, 6)
+    assert (layer.offset.out_channels, layer.mask.out_channels) == (18, 9)
+    assert model(x).shape == (1, 6, 8, 7)
+
+
+@row(
+    "torch-pruning: MagnitudePruner",
+    "the same arguments",
+    "torch_pruning",
+)
+def pruning_by_magnitude():
+    prune_by_magnitude(lambda model: {})
+
+
+ROWS["torch-pruning: MagnitudePruner"].with_recipe(
+    lambda: prune_by_magnitude(pruning_arguments)
+)
+
+
 @row("torch.nn.utils.prune")
 def prune_mask():
     from torch.nn.utils import prune
@@ -411,6 +534,51 @@ def quantise_eager_stubs():
     same(eagerly(model)(x), model(x), 0.2)
 
 
+def torchao(**options):
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    model, x = network(), image()
+    wanted = model(x)
+    quantize_(model, Int8WeightOnlyConfig(), **options)
+    same(model(x), wanted, 0.1)
+
+
+@row(
+    "torchao: quantize_ with a filter of convolutions",
+    "nor does a plain convolution pass; without a filter it leaves them as they are",
+    "torchao",
+)
+def torchao_filter():
+    torchao(filter_fn=lambda module, name: isinstance(module, nn.Conv2d))
+
+
+ROWS["torchao: quantize_ with a filter of convolutions"].with_recipe(torchao)
+
+
+def nncf(model, x):
+    import nncf
+
+    return nncf.quantize(model, nncf.Dataset([x]))
+
+
+@row(
+    "nncf: quantize",
+    "its torch backend fails on plain models, too; give it "
+    "`torch.export.export(model, (x,)).module()`, whose offsets stay in floating point",
+    "nncf",
+)
+def nncf_torch():
+    model, x = network(), image()
+    same(nncf(model, x)(x), model(x), 0.1)
+
+
+@ROWS["nncf: quantize"].with_recipe
+def nncf_exported():
+    model, x = network(), image()
+    exported = torch.export.export(model, (x,)).module()
+    same(nncf(exported, x)(x), model(x), 0.1)
+
+
 # --- Saving and exporting ------------------------------------------------------------
 
 
@@ -456,14 +624,14 @@ def load_exported(first):
 
 
 @row(
-    "torch.export.save, AOTInductor: loaded by another program",
+    "torch.export.save, loaded by another program",
     "that program imports `refdcn.torch`",
 )
 def export_load():
     load_exported("")
 
 
-@ROWS["torch.export.save, AOTInductor: loaded by another program"].with_recipe
+@ROWS["torch.export.save, loaded by another program"].with_recipe
 def export_load_imported():
     load_exported("import refdcn.torch; ")
 
@@ -483,22 +651,36 @@ def onnx(opset, dynamo, model=None, x=None):
     same(torch.from_numpy(np.asarray(y)), model(x).detach(), 1e-4)
 
 
-@row("torch.onnx.export, both exporters, opset 19 and later", needs="onnxruntime")
+@row(
+    "torch.onnx.export, both exporters, opset 19 and later",
+    "one node, DeformConv",
+    "onnxruntime",
+)
 def onnx_both():
     for dynamo in (True, False):
         onnx(19, dynamo)
 
 
 @row(
-    "torch.onnx.export, opset 18 and earlier",
-    "ONNX has no such node before 19; `opset_version=19`",
+    "torch.onnx.export, both exporters, opset 16 to 18",
+    "GridSample and Conv, since ONNX has no DeformConv before 19",
     "onnxruntime",
 )
-def onnx_early():
+def onnx_sampled():
+    onnx(16, False)
     onnx(18, True)
 
 
-ROWS["torch.onnx.export, opset 18 and earlier"].with_recipe(onnx_both.as_is)
+@row(
+    "torch.onnx.export, opset 15 and earlier",
+    "ONNX has no GridSample before 16; `opset_version=19`",
+    "onnxruntime",
+)
+def onnx_early():
+    onnx(15, False)
+
+
+ROWS["torch.onnx.export, opset 15 and earlier"].with_recipe(onnx_both.as_is)
 
 
 # --- Whole models --------------------------------------------------------------------
@@ -562,16 +744,12 @@ def yolo_torchscript():
 
 @row(
     'Ultralytics: export(format="onnx")',
-    "its own choice of opset may be 18; `opset=19`",
+    "its own choice of opset, 18, and `opset=19`",
     "ultralytics",
 )
 def yolo_onnx():
     yolo_export("onnx")
-
-
-ROWS['Ultralytics: export(format="onnx")'].with_recipe(
-    lambda: yolo_export("onnx", opset=19)
-)
+    yolo_export("onnx", opset=19)
 
 
 @row("torchvision: convnext_tiny, deeplabv3_resnet50 to ONNX", needs="onnxruntime")

@@ -385,6 +385,21 @@ def test_the_page_says_where_the_claim_fails():
     assert "| plain | 100 | 50.0 ± 0.0 | 66.0 ± 0.8 |  | -5.0 ± 0.0 | 2.0 |" in page
 
 
+def test_the_page_says_how_long_a_level_takes():
+    """Where some runs never reach it, or none does, it says so."""
+    runs = [made("plain", s, [0.5, 0.80, 0.91 + s / 100]) for s in range(3)]
+    runs += [made("2sigmoid", s, [0.9, 0.95, 0.90]) for s in range(2)]
+    runs += [made("2sigmoid", 2, [0.6, 0.80, 0.94])]
+    runs += [made("matched", s, [0.1, 0.2, 0.3]) for s in range(1)]
+    page = report.page(runs)
+    assert "| epochs (and seconds) to | 85 % | 90 % | 92 % |" in page
+    assert (
+        "| plain | 3.0 ± 0.0 (6 s) | 3.0 ± 0.0 (6 s) | 3.0 ± 0.0 (6 s), 2 of 3" in page
+    )
+    assert "| 1.7 ± 1.2 (3 s) | 1.7 ± 1.2 (3 s) | 2.3 ± 0.6 (5 s) |" in page
+    assert "| plain, as many parameters | never | never | never |" in page
+
+
 def test_titles_tell_settings_apart():
     keys = {"lr": 2e-3, "offset_rate": 0.1, "degrees": 45, "train": 100, "epochs": 3}
     changed = [Settings(), *(Settings(**{k: v}) for k, v in keys.items())]

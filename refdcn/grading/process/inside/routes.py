@@ -60,9 +60,15 @@ ROUTES = {
         "'./run {in} {out}'",
         "a program that reads a file of arrays and writes another",
     ),
-    "onnx": Route("onnx_model", "MODEL.onnx", "a model of ONNX; see --runtime"),
-    "torch": Route("torch_operator", "namespace::name", "a registered operator"),
-    "kernelbench": Route("kernelbench", "FILE", "a file with Model or ModelNew"),
+    "onnx": Route(
+        "adapters.onnx_model", "MODEL.onnx", "a model of ONNX; see --runtime"
+    ),
+    "torch": Route(
+        "adapters.torch_operator", "namespace::name", "a registered operator"
+    ),
+    "kernelbench": Route(
+        "adapters.kernelbench", "FILE", "a file with Model or ModelNew"
+    ),
 }
 
 

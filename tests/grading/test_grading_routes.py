@@ -1,0 +1,333 @@
+"""Each way to a candidate: one that is right, one that is wrong, and what is missing.
+
+A real library is graded where it is installed, here or under the interpreter that the
+variable REFDCN_PYTHON_<NAME> names, as REFDCN_PYTHON_PADDLE.
+"""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from refdcn import cli, layouts
+from refdcn.cli import main
+from refdcn.grading import CannotStartError, grade, options
+from refdcn.grading.judging.gaps import parse
+from refdcn.grading.process.inside import conventions, routes
+from refdcn.grading.words import libraries
+from refdcn.testing import assert_grades
+
+pytest_plugins = ["pytester"]
+CANDIDATES = Path(__file__).parents[1] / "support" / "candidates"
+NUMPY, TORCH = CANDIDATES / "others_call.py", CANDIDATES / "torch_forms.py"
+DEVICE = CANDIDATES / "on_device.py"
+SOME = {"dtypes": ["float32"], "seed": 1, "only": ["exact", "random"]}
+SWAPPED = "is wrong. Offsets are read as (x, y); the definition is (y, x)."
+ENDED = "With that changed, every element is within the bound."
+
+
+def of_swapped(spec, **how):
+    """The report on one that reads (x, y), whose first sentence says so."""
+    report = grade(spec, **{**SOME, **how})
+    assert report.exit_code == 1
+    assert report.sentence.startswith(f"{spec} {SWAPPED}"), report.sentence
+    return report
+
+
+def test_groups_are_given_to_a_function_that_names_them():
+    assert grade(f"{NUMPY}:groups", **SOME).exit_code == 0
+    assert ENDED in of_swapped(f"{NUMPY}:groups_swapped").sentence
+
+
+def test_a_function_is_called_as_another_library_s():
+    report = grade(f"{NUMPY}:onnx", like="onnx", **SOME)
+    assert report.sentence.startswith(f"{NUMPY}:onnx is right")
+    assert report.scope == "forward and gradients"
+    assert "--as onnx" in report.text()
+    of_swapped(f"{NUMPY}:onnx_swapped", like="onnx")
+
+
+def test_a_companion_is_called_as_its_library_s_function_is():
+    spec, wrong = f"{NUMPY}:onnx", f"{NUMPY}:onnx_doubled_grad"
+    report = grade(spec, grad=wrong, like="onnx", **SOME)
+    assert report.exit_code == 1
+    assert {f.target for f in report.counted if f.failures} == {"grad_weight"}
+    assert f"--grad {wrong}" in report.text()
+
+
+def test_what_a_library_cannot_take_is_a_gap_of_its_own():
+    report = grade(f"{NUMPY}:onnx", like="onnx", **SOME | {"dtypes": ["float64"]})
+    assert "Declared gap: dtype == float64" in report.sentence
+    drawn = grade(f"{NUMPY}:onnx", like="onnx", **SOME).findings
+    assert min(min(f.case.x.shape[2:]) for f in drawn) > 1  # H < 2 and W < 2
+
+
+def test_every_convention_is_known_everywhere():
+    assert cli.LIBRARIES == tuple(conventions.CONVENTIONS)
+    assert cli.RUNTIMES == options.CHOICES["runtime"]
+    laid = {*layouts.LIBRARIES, "dcnv3", "dcnv4"}
+    assert set(conventions.CONVENTIONS) == laid
+    for one in conventions.CONVENTIONS.values():
+        assert all(parse(gap) for gap in one.declared)
+
+
+def test_the_docs_have_the_table_of_the_conventions():
+    path = Path(__file__).parents[2] / "docs" / "routes" / "libraries.inc"
+    assert path.read_text(encoding="utf-8") == libraries.table()
+
+
+@pytest.mark.parametrize(
+    "arguments, missing",
+    [
+        (["onnx:none.onnx"], "SPEC names the model none.onnx, which does not exist"),
+        (["onnx:"], "nothing follows onnx:, where MODEL.onnx is wanted"),
+        (["kernelbench:none.py"], "the file none.py, which does not exist"),
+        (["module"], "it must be torchvision, formula, loops, refdcn, module:function"),
+        (["no_such:f", "--as", "paddle"], "No module named 'no_such'"),
+        ([f"{NUMPY}:too_few", "--as", "refdcn"], "has the signature (x, offset)"),
+        ([f"{NUMPY}:none"], "has no function none"),
+        (["formula", "--grad", "refdcn.formula:none"], "has no function none"),
+        (["formula", "--device", "cuda"], "takes no tensors that could be there"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_one_sentence(arguments, missing, capsys):
+    if "model none" in missing and find_spec("onnx") is None:
+        missing = "an ONNX model needs onnx, which is not installed here"
+    if "file none.py" in missing and find_spec("torch") is None:
+        missing = "needs torch, which is not installed here"
+    assert main(["grade", *arguments]) == 2
+    said = capsys.readouterr().err.strip()
+    assert missing in said and said.count("\n") == 0 and "Traceback" not in said
+
+
+def test_help_names_every_way(capsys):
+    with pytest.raises(SystemExit):
+        main(["grade", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for prefix, route in routes.ROUTES.items():
+        assert (f"{prefix}:{route.form}" if prefix else route.form) in said
+
+
+# In a test suite ------------------------------------------------------------------
+
+
+def test_assert_grades_fails_with_the_report():
+    assert_grades("formula", **SOME)
+    with pytest.raises(AssertionError, match="Offsets are read as .* Repeat it: refd"):
+        assert_grades(f"{NUMPY}:groups_swapped", **SOME)
+
+
+def test_pytest_grades_a_test_a_group(pytester):
+    line = f"{NUMPY}:groups_swapped --dtype float32 --seed 1 --only exact malformed"
+    run = ["-p", "refdcn.pytest_plugin", "-p", "no:cacheprovider", "-q"]
+    found = pytester.runpytest_subprocess(*run, "--refdcn-grade", line)
+    found.assert_outcomes(failed=1, passed=1)
+    found.stdout.fnmatch_lines(
+        ["*refdcn grade*: exact*", "*Offsets are read as (x, y)*"]
+    )
+    pytester.makeini(f"[pytest]\nrefdcn_grade = formula {line.partition(' ')[2]}\n")
+    pytester.runpytest_subprocess(*run).assert_outcomes(passed=2)
+    pytester.makeini("[pytest]\n")
+    usage = pytester.runpytest_subprocess(*run, "--refdcn-grade", "f --none")
+    assert usage.ret == 4
+    lost = pytester.runpytest_subprocess(
+        *run, "--refdcn-grade", "no_such:f --only exact"
+    )
+    lost.assert_outcomes(failed=1)
+    lost.stdout.fnmatch_lines(["refdcn grade: no_such:f cannot be loaded: *"])
+
+
+# On torch -------------------------------------------------------------------------
+
+
+@pytest.mark.torch
+def test_tensors_go_through_every_convention_and_back():
+    for name in ("mmcv", "dcnv3"):
+        report = grade(f"{TORCH}:{name}", like=name, **SOME)
+        assert report.exit_code == 0, report.text()
+        assert report.scope == "forward and gradients"
+    assert grade(f"{TORCH}:DCNv4.apply", like="dcnv4", **SOME).exit_code == 0
+    for name in ("torchvision", "mmcv", "dcnv3"):
+        of_swapped(f"{TORCH}:{name}_swapped", like=name)
+
+
+@pytest.mark.torch
+def test_an_operator_s_arguments_are_told_by_its_schema(capsys):
+    report = grade(f"torch:{TORCH}:refdcn_tests::right", **SOME)
+    assert (report.exit_code, report.scope) == (0, "forward and gradients")
+    of_swapped(f"torch:{TORCH}:refdcn_tests::swapped")
+    for place, said in {
+        f"{TORCH}:refdcn_tests::strange": "has the argument a, which the grader",
+        "refdcn_none::right": "torch has no operator refdcn_none::right here",
+        f"{NUMPY.with_suffix('.so')}:a::b": "torch cannot load",
+        "right": "it must be torch:namespace::name",
+    }.items():
+        assert main(["grade", f"torch:{place}"]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.torch
+def test_a_module_in_a_file(tmp_path, capsys):
+    right, wrong = (CANDIDATES / f"module_{n}.py" for n in ("right", "swapped"))
+    report = grade(f"kernelbench:{right}", **SOME)
+    assert (report.exit_code, report.scope) == (0, "forward and gradients")
+    gaps = ["only stride == 1", "only dilation == 1", "only padding == 1"]
+    of_swapped(f"kernelbench:{wrong}", gaps=[*gaps, "mask == none"])
+    refused = grade(f"kernelbench:{wrong}", **SOME)
+    assert "--gap 'only stride_y == 1 and stride_x == 1' declares it" in refused.text()
+    empty = tmp_path / "empty.py"
+    empty.write_text("")
+    assert main(["grade", f"kernelbench:{empty}"]) == 2
+    assert "neither a class ModelNew nor a class Model" in capsys.readouterr().err
+
+
+@pytest.mark.torch
+def test_a_model_of_onnx(tmp_path, capsys):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    made = models(onnx)
+    for name, model in made.items():
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    for spec in ("DeformConv-22", tmp_path / "one.onnx", tmp_path / "cast.onnx"):
+        report = grade(f"onnx:{spec}", **SOME)
+        assert (report.exit_code, report.scope) == (0, "forward only"), report.text()
+    of_swapped(f"onnx:{tmp_path / 'swapped.onnx'}")
+    one = grade("onnx:DeformConv", runtime="reference", gaps=["H < 2", "W < 2"], **SOME)
+    assert one.exit_code == 0 and "--runtime reference" in one.text()
+    (tmp_path / "nonsense.onnx").write_bytes(b"no model")
+    for spec, said in {
+        tmp_path / "nonsense.onnx": "is no model of ONNX",
+        tmp_path / "held.onnx": "has no input for weight",
+        "DeformConv-3": "has the versions 19 and 22 alone",
+    }.items():
+        assert main(["grade", f"onnx:{spec}"]) == 2
+        assert said in capsys.readouterr().err
+
+
+def models(onnx):
+    """Graphs around a node DeformConv."""
+    make, kind = onnx.helper, onnx.TensorProto.FLOAT
+    names = ["X", "W", "offset", "B", "mask"]
+
+    def model(nodes, inputs=names, held=()):
+        infos = [make.make_tensor_value_info(n, kind, [None] * 4) for n in inputs]
+        y = make.make_tensor_value_info("y", kind, None)
+        for info in infos:
+            info.type.tensor_type.ClearField("shape")
+        graph = make.make_graph(nodes, "g", infos, [y], held)
+        return make.make_model(
+            graph, opset_imports=[make.make_opsetid("", 19)], ir_version=10
+        )
+
+    def conv(offset="offset"):
+        given = ["X", "W", offset, "B", "mask"]
+        return make.make_node("DeformConv", given, ["y"], kernel_shape=[3, 3])
+
+    node = make.make_node
+    order = make.make_tensor("order", onnx.TensorProto.INT64, [2], [1, 0])
+    swap = [
+        node("Shape", ["offset"], ["whole"]),
+        node("Shape", ["offset"], ["out"], start=2),
+        node("Shape", ["offset"], ["images"], end=1),
+        node("Concat", ["images", "two", "out"], ["apart"], axis=0),
+        node("Reshape", ["offset", "apart"], ["a"]),
+        node("Gather", ["a", "order"], ["b"], axis=2),
+        node("Reshape", ["b", "whole"], ["other"]),
+    ]
+    two = make.make_tensor("two", onnx.TensorProto.INT64, [2], [-1, 2])
+    weight = make.make_tensor("W", kind, [1, 1, 1, 1], [1.0])
+    cast = [node("Identity", ["offset"], ["same"]), conv("same")]
+    return {
+        "one": model([conv()]),
+        "cast": model(cast),
+        "swapped": model([*swap, conv("other")], held=[two, order]),
+        "held": model([conv()], ["X", "offset", "B", "mask"], [weight]),
+    }
+
+
+@pytest.mark.torch
+def test_what_is_done_on_a_device_is_seen():
+    how = {**SOME, "array": "torch", "device": "cpu", "only": ["exact", "repeat"]}
+    right = grade(f"{DEVICE}:right", **how)
+    assert right.sentence.startswith(f"{DEVICE}:right on cpu is right")
+    assert "It calls torchvision's own operator." in right.sentence
+    for name, said in {
+        "writes": "it changed its input x",
+        "beside": "it changed its input x",
+        "buffer": "the result shares memory with an earlier one",
+        "alias": "the result shares memory with x",
+        "empty": "were never written",
+    }.items():
+        report = grade(f"{DEVICE}:{name}", **how)
+        assert report.exit_code == 5 and said in report.sentence, name
+    swapped = grade(f"{DEVICE}:swapped", **how)
+    assert swapped.exit_code == 1 and f"on cpu {SWAPPED}" in swapped.sentence
+
+
+@pytest.mark.torch
+def test_one_that_leaves_its_device_is_told():
+    how = {**SOME, "array": "torch", "device": "cpu"}
+    assert "on another device than" in grade(f"{DEVICE}:leaves", **how).sentence
+    assert "on another device than" not in grade(f"{DEVICE}:right", **how).sentence
+
+
+@pytest.mark.torch
+def test_a_card_that_is_not_there_is_one_sentence(capsys):
+    import torch
+
+    given = ["grade", f"{DEVICE}:right", "--array", "torch", "--device"]
+    for name, said in {"cuda": "finds none here", "abacus": "torch cannot use"}.items():
+        if name == "cuda" and torch.cuda.is_available():
+            continue
+        assert main([*given, name]) == 2
+        assert said in capsys.readouterr().err
+
+
+# Real libraries -------------------------------------------------------------------
+
+
+def there(name, package):
+    """The interpreter that has a library, or none; this one is None."""
+    if find_spec(package) is not None:
+        return None
+    path = os.environ.get(f"REFDCN_PYTHON_{name.upper()}")
+    return path or pytest.skip(f"needs {package}")
+
+
+REAL = {
+    name: one.function
+    for name, one in conventions.CONVENTIONS.items()
+    if name not in ("refdcn", "dcnv3", "dcnv4", "chainer")
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_library_is_right_without_any_file(name):
+    spec = REAL[name]
+    python = there(name, spec.partition(":")[0].partition(".")[0])
+    report = grade(spec, like=name, python=python, **SOME)
+    assert report.exit_code == 0, report.text()
+    grads = name in ("torchvision", "paddle", "mindspore", "mmcv", "nnabla", "kornia")
+    assert report.has_grad is grads
+
+
+def test_chainer_divides_by_zero_on_an_image_of_one_row():
+    python = there("chainer", "chainer")
+    how = SOME | {"gaps": ["H < 2", "W < 2"], "like": "chainer", "python": python}
+    report = grade("chainer.functions:deformable_convolution_2d_sampler", **how)
+    assert report.exit_code in (0, 1)
+    assert all(f.ratio < 1 for f in report.findings if f.case.kind == "bound")
+
+
+def test_onnxruntime_is_right_without_any_file():
+    python = there("onnx", "onnxruntime")
+    report = grade("onnx:DeformConv", python=python, **SOME)
+    assert report.exit_code == 0, report.text()
+
+
+def test_a_runtime_that_is_not_there_is_named():
+    if find_spec("onnx") is None or find_spec("openvino") is not None:
+        pytest.skip("needs onnx without openvino")
+    with pytest.raises(CannotStartError, match="runtime openvino needs openvino"):
+        grade("onnx:DeformConv", runtime="openvino")
