@@ -1,8 +1,8 @@
 """MegEngine: a mask always, weights with an axis of groups, one offset group."""
 
 import megengine as mge
-import megengine.functional as F
 import numpy as np
+from megengine import functional
 
 
 def call(x, offset, weight, mask, bias, stride, padding, dilation):
@@ -11,12 +11,8 @@ def call(x, offset, weight, mask, bias, stride, padding, dilation):
         weight = weight.reshape(groups, len(weight) // groups, *weight.shape[1:])
     bias = None if bias is None else bias.reshape(1, -1, 1, 1)
     windows = {"stride": stride, "padding": padding, "dilation": dilation}
-    more = (
-        windows | {"groups": groups}
-        if hasattr(dict, "__or__")
-        else dict(windows, groups=groups)
-    )
-    return F.deformable_conv2d(x, weight, offset, mask, bias, **more)
+    windows["groups"] = groups
+    return functional.deformable_conv2d(x, weight, offset, mask, bias, **windows)
 
 
 def arrays(x, offset, weight, mask, bias):

@@ -8,7 +8,7 @@ def call(x, offset, weight, mask, bias, stride, padding, dilation):
     more = {
         "kernel": kernel, "stride": stride, "pad": padding, "dilate": dilation,
         "num_filter": len(weight), "num_group": x.shape[1] // weight.shape[1],
-        "num_deformable_group": offset.shape[1] // (2 * kernel[0] * kernel[1]),
+        "num_deformable_group": max(1, offset.shape[1] // (2 * kernel[0] * kernel[1])),
         "no_bias": bias is None,
     }  # fmt: skip
     inputs = [a for a in (x, offset, mask, weight, bias) if a is not None]
@@ -22,11 +22,22 @@ def arrays(*inputs):
     return [None if a is None else mx.nd.array(a, dtype=a.dtype) for a in inputs]
 
 
-def f(*inputs, **windows):
-    return call(*arrays(*inputs), **windows).asnumpy()
+def modulated(x, offset, weight, mask, bias, **windows):
+    """Its gradients are "only implemented in GPU"."""
+    if mask is None:
+        raise NotImplementedError("no mask")
+    return call(*arrays(x, offset, weight, mask, bias), **windows).asnumpy()
 
 
-def f_grad(grad_y, *inputs, **windows):
+def plain(x, offset, weight, mask, bias, **windows):
+    if mask is not None:
+        raise NotImplementedError("a mask")
+    return call(*arrays(x, offset, weight, mask, bias), **windows).asnumpy()
+
+
+def plain_grad(grad_y, *inputs, **windows):
+    if inputs[3] is not None:
+        raise NotImplementedError("a mask")
     leaves = arrays(*inputs)
     for a in leaves:
         a is None or a.attach_grad()

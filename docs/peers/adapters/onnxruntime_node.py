@@ -32,7 +32,7 @@ def f(x, offset, weight, mask, bias, stride, padding, dilation):
     attributes = {
         "strides": stride, "pads": padding * 2, "dilations": dilation,
         "kernel_shape": weight.shape[2:], "group": x.shape[1] // weight.shape[1],
-        "offset_group": offset.shape[1] // (2 * int(np.prod(weight.shape[2:]))),
+        "offset_group": max(1, offset.shape[1] // (2 * int(np.prod(weight.shape[2:])))),
     }  # fmt: skip
     inputs = x, weight, offset, bias, mask
     text = model(inputs, attributes).SerializeToString()

@@ -1,12 +1,12 @@
 """TVM: topi's operator has no groups, no mask and no bias, which is added."""
 
-from functools import lru_cache
+from functools import cache
 
 import tvm
 from tvm import te, topi
 
 
-@lru_cache(maxsize=None)
+@cache
 def compiled(shapes, dtype, stride, padding, dilation):
     names = "x", "offset", "weight"
     inputs = [te.placeholder(s, dtype, n) for s, n in zip(shapes, names)]
