@@ -35,6 +35,8 @@ html_theme = "furo"
 html_title = f"refdcn {release}"
 html_theme_options = {"navigation_with_keys": True}
 html_static_path = ["_static"]
+# Beside the pages: the schema of a report, and the workflow.
+html_extra_path = ["../refdcn/grading/showing/report.schema.json", "grade.yml"]
 html_css_files = ["explorer.css"]
 html_js_files = [("explorer.js", {"defer": "defer"})]
 
