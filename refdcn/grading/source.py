@@ -32,8 +32,20 @@ def source_of(spec: str, companion: bool) -> Source | None:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return Source(str(path), 1)
-    lines = {n.name: n.lineno for n in tree.body if isinstance(n, ast.FunctionDef)}
+    lines = {name: n.lineno for n in tree.body for name in bound(n)}
     return Source(str(path), next((lines[n] for n in names if n in lines), 1))
+
+
+def bound(node: ast.stmt) -> list[str]:
+    """The names that a statement of a module gives to something."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return [node.name]
+    if isinstance(node, ast.ImportFrom):
+        return [alias.asname or alias.name for alias in node.names]
+    if isinstance(node, ast.Assign):
+        inner = [n for target in node.targets for n in ast.walk(target)]
+        return [n.id for n in inner if isinstance(n, ast.Name)]
+    return []
 
 
 def module_file(module: str) -> Path | None:
