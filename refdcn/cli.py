@@ -1,4 +1,4 @@
-"""The command `refdcn`: grade, compare, badge, demo, bench."""
+"""The command `refdcn`: grade, grade-many, compare, badge, vectors, demo, bench."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from refdcn import get_include
 from refdcn.bench.options import add_arguments as add_bench
 from refdcn.demo.options import add_arguments as add_rotated_digits
+from refdcn.gate.options import add_arguments as add_many
+from refdcn.vectors.options import add_arguments as add_vectors
 
 if TYPE_CHECKING:
     from refdcn.grading.report import Report
@@ -59,6 +61,15 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     add_grade(commands.add_parser("grade", help="grade an implementation"))
     add_showing(commands)
+    many = commands.add_parser("grade-many", help="grade many, each with a score")
+    add_many(many)
+    add_asked(many)
+    add_declarations(many)
+    add_limits(many)
+    many.set_defaults(run=run_many)
+    vectors = commands.add_parser("vectors", help="write cases with their answers")
+    add_vectors(vectors)
+    vectors.set_defaults(run=run_vectors)
     demo = commands.add_parser("demo", help="grade a right and a wrong kernel")
     demo.set_defaults(run=run_demo)
     experiments = demo.add_subparsers(title="an experiment", metavar="")
@@ -95,6 +106,11 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         "--self-test",
         action="store_true",
         help="grade every mistake of the catalogue, and correct implementations",
+    )
+    grade.add_argument(
+        "--gate",
+        action="store_true",
+        help="hold it to the rules for programs that are rewarded for passing",
     )
     add_files(grade)
     add_asked(grade)
@@ -397,6 +413,7 @@ def graded(options: argparse.Namespace) -> Report:
     pictures = options.html is not None or options.json is not None
     options.smallest = pictures or options.script is not None
     options.evidence = pictures
+    options.explain = True
     if options.beside:
         options.timed = options.timed or TIMED
     return grade(options.spec, **{name: getattr(options, name) for name in NAMES})
@@ -470,6 +487,20 @@ def run_self_test(options: argparse.Namespace) -> int:
     done = selftest.whole(seed, options.level)
     print(done.text())
     return 0 if done.sound else 1
+
+
+def run_many(options: argparse.Namespace) -> int:
+    """Grade many and print a table."""
+    from refdcn.gate import command
+
+    return command.run(options)
+
+
+def run_vectors(options: argparse.Namespace) -> int:
+    """Write inputs, answers and bounds as files."""
+    from refdcn.vectors import command
+
+    return command.run(options)
 
 
 def run_demo(options: argparse.Namespace) -> int:

@@ -174,7 +174,7 @@ def examine(
         interrupted = True
     findings = applied(explained(findings), o.kept, o.all_gaps)
     try:
-        if not interrupted:
+        if o.explain and not interrupted:
             findings, known = recheck(runner, findings)
             diagnosis = diagnose(runner, unexplained(findings), known, predictions)
             if o.smallest:
@@ -240,12 +240,19 @@ def attach(
     spec = candidate if isinstance(candidate, str) else import_path(candidate, grad)
     if spec is not None:
         python = options.python
-        return spec, Process(spec, options.how, *limits, meanwhile, python)
+        how = *limits, meanwhile, python, options.gate
+        return spec, Process(spec, options.how, *how)
     assert not isinstance(candidate, str)
     if options.python is not None:
         raise DeclarationError(
             f"python is {options.python!r} though candidate is a function that only "
             "this process knows; it must be None, or the function one of a module"
+        )
+    if options.gate:
+        raise DeclarationError(
+            "gate is True though candidate is a function that only this process knows; "
+            "it must be False, or the function one of a module, since a fork of this "
+            "process holds what this process has loaded"
         )
     forked = Forked(candidate, grad, options.how, *limits)
     return forked.spec, forked

@@ -75,6 +75,12 @@ ARROWS = {
         *("grading/catalogue", "grading/options", "grading/record", "grading/words"),
     },
     "grading/adapters": {"loops", "shapes"},
+    # What is made of a grade: files for other languages, verdicts on many.
+    "vectors": {"grading/expected", "grading/judging", "grading/catalogue"},
+    "gate": {
+        *("grading", "grading/options", "grading/record", "grading/judging"),
+        *("grading/expected", "grading/questions", "grading/process/inside"),
+    },
     "plot": {"formula", "shapes", "torch"},
     "demo": {"torch", "plot", "grading"},
     "card": {"bench", "cuda", "loops", "shapes"},
@@ -92,7 +98,7 @@ ARROWS = {
     "cli": {
         *("grading", "grading/selftest", "grading/options", "grading/judging"),
         *("grading/process", "grading/process/inside", "grading/words"),
-        *("grading/showing", "demo", "bench", "card"),
+        *("grading/showing", "demo", "bench", "card", "gate", "vectors"),
     },
     "testing": {"grading"},
     "pytest_plugin": {
@@ -103,6 +109,7 @@ ARROWS = {
         "columns",
         "cuda",
         "formula",
+        "gate",
         "grading",
         "layouts",
         "loops",

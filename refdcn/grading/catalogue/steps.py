@@ -151,7 +151,11 @@ def evaluate(case: Case, edits: Sequence[Edit] = (), grads: bool = False) -> Sta
 
 def predict(case: Case, edits: Sequence[Edit], target: str) -> Array:
     """The output `target` ("y", "grad_x", ...) under a hypothesis."""
-    s = evaluate(case, edits, target != "y")
+    return shaped(case, evaluate(case, edits, target != "y"), target)
+
+
+def shaped(case: Case, s: State, target: str) -> Array:
+    """The output `target` of a finished evaluation."""
     if target == "y":
         return np.asarray(s.y)
     name = target[5:]
