@@ -117,7 +117,7 @@ CONVENTIONS = {
         "nnabla.functions:deformable_convolution",
         "nnabla.readthedocs.io, nnabla.functions.deformable_convolution",
         ("float32",),
-        ("N == 0", "K_h > H", "K_w > W", LIKE_THE_IMAGE),
+        ("N == 0", "C_out % offset_groups != 0", LIKE_THE_IMAGE),
     ),
     "kornia": Convention(
         OF_TORCHVISION,
