@@ -60,9 +60,7 @@ ROUTES = {
         "'./run {in} {out}'",
         "a program that reads a file of arrays and writes another",
     ),
-    "onnx": Route(
-        "adapters.onnx_model", "MODEL.onnx", "a model of ONNX; see --runtime"
-    ),
+    "onnx": Route("adapters.onnx_model", "MODEL.onnx", "a model of ONNX"),
     "torch": Route(
         "adapters.torch_operator", "namespace::name", "a registered operator"
     ),
