@@ -29,6 +29,8 @@ from refdcn.grading.process import isolation, message
 from refdcn.grading.process.channel import Channel, Silence
 from refdcn.grading.process.isolation import Process
 from refdcn.grading.process.message import (
+    REFERENCES,
+    SEEN,
     Died,
     Imports,
     Loaded,
@@ -36,7 +38,9 @@ from refdcn.grading.process.message import (
     Reply,
     ReplyError,
     Session,
+    Started,
     Unloadable,
+    Wrote,
     parse,
 )
 from refdcn.grading.process.outcome import CannotStartError
@@ -64,9 +68,12 @@ def honest(kind, token=1, pid=4321):
     told = {"dtype": "<f4", "shape": [1, 1, 2, 2], "strides": [16, 16, 8, 4]}
     told["address"] = 2**46
     answer = {"token": token, "sender": pid}
+    loaded = {"base": 2**45, "confined": True, "threads": 0}
     return {
         "imports": {"name": "refdcn"},
-        "loaded": {"grad": True, "base": 2**45, "confined": True, "threads": 0},
+        "wrote": {"path": "/tmp/file"},
+        "started": {"program": "/bin/true"},
+        "loaded": loaded | {"grad": True, "device": ""},
         "unloadable": {"text": "no"},
         "session": {"pid": pid},
         "died": {"code": -9},
@@ -133,9 +140,11 @@ def is_sound(found):
 
     match found:
         case Imports(name):
-            return name in ("refdcn", "torchvision", "mmcv")
-        case Loaded(grad, base, confined, threads):
-            flags = type(grad) is type(confined) is bool
+            return name in (*REFERENCES, *SEEN)
+        case Wrote(text) | Started(text):
+            return type(text) is str and text.encode() is not None
+        case Loaded(grad, base, confined, threads, device):
+            flags = type(grad) is type(confined) is bool and type(device) is str
             return flags and whole(base, 0, 2**64) and whole(threads, 0, 2**22)
         case Unloadable(text):
             return type(text) is str and text.encode() is not None
@@ -165,7 +174,7 @@ def parsed(line, due=KINDS):
         found = parse(line, due)
     except ReplyError:
         return None
-    assert is_sound(found) and isinstance(found, (*due, Imports)), line
+    assert is_sound(found) and isinstance(found, (*due, Imports, Wrote, Started)), line
     return found
 
 
