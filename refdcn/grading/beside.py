@@ -30,7 +30,7 @@ def compared(candidate: str | None, options: Options) -> Iterator[Beside]:
     """The candidate, unless only this process knows it, then the others."""
     o = options
     limits: dict[str, Any] = {"timeout": o.timeout, "memory": o.memory}
-    own = {"array": o.array, "python": o.python}
+    own = {"how": o.how, "python": o.python, "gate": o.gate}
     rows: list[tuple[str, str, dict[str, Any], str | None, str]] = [
         (name, spec, limits, None, "corners") for name, spec in OTHERS.items()
     ]
