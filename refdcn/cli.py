@@ -28,6 +28,7 @@ GROUPS = (
 # With --self-test all other arguments must have their defaults; the last four are
 # no arguments.
 SELF_TEST = ("self_test", "seed", "level", "command", "run", "default", "progress")
+UNREAD = 141  # as a shell reports that nobody reads the output
 TIMED = 9  # calls, beside others
 FLAGS = {
     "spec": "SPEC",
@@ -361,8 +362,13 @@ def run_grade(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("refdcn grade: interrupted before the first call", file=sys.stderr)
         return 130
+    whole = written(report, options)  # first: who reads the text may leave early
     print(report.text())
-    return report.exit_code if written(report, options) else 2
+    if options.annotate:
+        from refdcn.grading.showing import machines
+
+        print(machines.annotation(report.document()))
+    return report.exit_code if whole else 2
 
 
 def written(report: Report, options: argparse.Namespace) -> bool:
@@ -376,7 +382,7 @@ def written(report: Report, options: argparse.Namespace) -> bool:
         "markdown": machines.markdown,
     }
     wanted = [name for name in forms if getattr(options, name)]
-    told = report.document() if wanted or options.annotate else {}
+    told = report.document() if wanted else {}
     try:
         for name in wanted:
             getattr(options, name).write_text(forms[name](told), encoding="utf-8")
@@ -385,8 +391,6 @@ def written(report: Report, options: argparse.Namespace) -> bool:
     except OSError as e:
         print(f"refdcn grade: {e}", file=sys.stderr)
         return False
-    if options.annotate:
-        print(machines.annotation(told))
     return True
 
 
@@ -535,5 +539,10 @@ def run_on_card(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command."""
     options = parser().parse_args(arguments)
-    code: int = options.run(options)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has left, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
     return code

@@ -15,7 +15,7 @@ from refdcn.grading.evidence.evidence import Evidence
 from refdcn.grading.evidence.fields import Field
 from refdcn.grading.evidence.reads import Pixel, Sample
 from refdcn.grading.expected.case import NAMES, Array, Case
-from refdcn.grading.judging.distance import EDGES
+from refdcn.grading.judging.distance import EDGES, first_failure
 from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.verdicts import Verdict, worst
 from refdcn.grading.process.inside.candidates import BUILT_IN
@@ -164,10 +164,17 @@ def smallest_json(f: Finding | None) -> dict[str, Any] | None:
         "target": f.target,
         "verdict": str(f.verdict),
         "text": said(f),
-        "worst": f.worst and f.worst._asdict(),
+        "worst": worst_element(f),
         "windows": f.case.windows,
         "inputs": {name: listed(a) for name, a in arrays.items()},
     }
+
+
+def worst_element(f: Finding) -> dict[str, Any] | None:
+    """What came and what must come, of a value that is imprecise alone, too."""
+    if f.worst is None and f.failing is not None and f.got is not None and f.expected:
+        return first_failure(~f.failing, f.got, f.expected.range(f.target))._asdict()
+    return f.worst and f.worst._asdict()
 
 
 def listed(a: Array | None) -> dict[str, Any] | None:

@@ -187,7 +187,8 @@ def examine(
         done.close()
     run = observed(spec, runner, done)
     if o.beside and not interrupted:
-        run = replace(run, beside=tuple(beside.others(o)))
+        named = None if run.forked else spec
+        run = replace(run, beside=tuple(beside.compared(named, o)))
     report = Report(o, tuple(findings), diagnosis, run, smallest, shown, evidence)
     if interrupted:
         raise Interrupted(replace(report, run=replace(run, interrupted=True)))

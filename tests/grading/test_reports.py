@@ -223,6 +223,32 @@ def test_a_page_says_what_is_wrong_and_draws_it(tab, tmp_path, sort):
     assert tab.value(heats) == len(told["evidence"]["fields"]) + parts
 
 
+def test_the_smallest_input_says_what_must_come_and_what_came(tab, tmp_path):
+    pytest.importorskip("jinja2")
+    smallest = document("planar")["smallest"]
+    shown(tab, tmp_path, page.page(document("planar")))
+    worst = smallest["worst"]
+    text = tab.value("document.querySelector('[aria-labelledby=smallest]').innerText")
+    due = f"must be {page.number(worst['low'])}, give or take"
+    assert due in text and f"it is {page.number(worst['got'])}." in text
+    assert abs(worst["got"] - worst["low"]) > worst["bound"]
+
+
+def test_times_stand_beside_others_with_the_candidate_first():
+    timing = {"case": "", "seconds": [0.3, 0.1, 0.2], "floor": 0.0, "memory": 5_000_000}
+    one = {"name": "formula", "timing": timing, "verdict": "pass", "why": ""}
+    gone = one | {"name": "torchvision", "timing": None, "verdict": None, "why": "no"}
+    rest = [one | {"name": name} for name in ("refdcn", "dense convolution")]
+    told = document("right") | {"timing": timing, "beside": [one, gone, *rest]}
+    rows = [*page.times(told)]
+    names = [row["name"] for row in rows]
+    assert names == ["formula", "torchvision", "refdcn", "dense convolution"]
+    assert round(rows[0]["ms"]) == 200 and round(rows[0]["fastest"]) == 100
+    assert rows[1]["ms"] is None and rows[1]["why"] == "no"
+    assert [row["name"] for row in page.times(told | {"beside": []})] == ["formula"]
+    assert [*page.times(document("right"))] == []
+
+
 def test_no_text_of_a_candidate_becomes_markup():
     pytest.importorskip("jinja2")
     told = document("unsupported")
@@ -447,6 +473,19 @@ def test_a_file_that_fails_after_the_grade_is_one_sentence(capsys, monkeypatch):
     monkeypatch.setattr(cli, "graded", lambda options: report)
     assert cli.main(["grade", "formula", "--markdown", "/dev/full"]) == 2
     assert "No space left" in capsys.readouterr().err
+
+
+def test_who_reads_the_first_line_alone_leaves_a_whole_report(tmp_path):
+    import subprocess
+
+    file = tmp_path / "a.json"
+    command = [sys.executable, "-m", "refdcn", "grade", "formula", "--json", str(file)]
+    asked = ["--dtype", "float32", "--only", "exact"]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*command, *asked], **pipe) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141 and reading.read(file)["verdict"] == "pass"
 
 
 def test_nothing_of_a_report_is_loaded_without_one():

@@ -253,10 +253,13 @@ def planes_of(values: Any, at: tuple[int, ...]) -> Iterator[dict[str, Any]]:
 
 def times(document: Document) -> Iterator[dict[str, Any]]:
     """The candidate first, then others on the same calls; bars share one scale."""
-    own = {"name": document["candidate"], "timing": document["timing"], "why": ""}
-    rows = [own | {"verdict": document["verdict"]}, *document["beside"]]
-    if document["timing"] is None and not document["beside"]:
+    rows = [*document["beside"]]
+    if not rows and document["timing"] is None:
         return
+    own = {"name": document["candidate"], "timing": document["timing"], "why": ""}
+    if rows and rows[0]["name"] == own["name"] and len(rows) > OTHERS:
+        own = rows.pop(0)
+    rows.insert(0, own | {"verdict": document["verdict"]})
     medians = [middle(r["timing"]["seconds"]) for r in rows if r["timing"]]
     for row in rows:
         timing = row["timing"] or {}
@@ -267,6 +270,9 @@ def times(document: Document) -> Iterator[dict[str, Any]]:
             known["width"] = share(middle(seconds), max(medians))
             known["memory"] = timing["memory"]
         yield {**row, **known}
+
+
+OTHERS = 3  # beside the candidate
 
 
 def middle(seconds: Sequence[float]) -> float:
