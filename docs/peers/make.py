@@ -91,7 +91,6 @@ PEERS = {
         "deformops, eager", f"deformops {TORCH}", "deformops_eager.py:f",
         "--array torch",
     ),
-    "tvdcn": Peer("tvdcn", "tvdcn", "tvdcn_ops.py:f", "--array torch"),
     "torch_onnx": Peer(
         "torch.onnx, by ONNX Runtime", f"torch {TORCH} onnx onnxruntime onnxscript",
         "exported.py:torch_onnx", "--dtype float32 --budget 300",

@@ -1,5 +1,6 @@
 """torchvision's operator as two exporters write it, run by ONNX Runtime."""
 
+import contextlib
 import io
 
 import onnxruntime
@@ -29,7 +30,8 @@ def run(arrays, windows, **how):
     inputs = tuple(torch.from_numpy(a.copy()) for a in arrays if a is not None)
     file = io.BytesIO()
     call = Call(given, windows)
-    torch.onnx.export(call, inputs, file, input_names=given, dynamo=False, **how)
+    with contextlib.redirect_stdout(io.StringIO()):
+        torch.onnx.export(call, inputs, file, input_names=given, dynamo=False, **how)
     model = file.getvalue()
     session = onnxruntime.InferenceSession(model, OPTIONS, ["CPUExecutionProvider"])
     kept = {i.name for i in session.get_inputs()}
