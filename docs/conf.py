@@ -54,6 +54,8 @@ html_short_title = "refdcn"
 html_favicon = "_static/icon.svg"
 html_theme_options = {"navigation_with_keys": True}
 html_static_path = ["_static"]
+# Beside the pages: the schema of a report, and the workflow.
+html_extra_path = ["../refdcn/grading/showing/report.schema.json", "grade.yml"]
 html_css_files = ["site.css", "explorer.css"]
 html_js_files = [("explorer.js", {"defer": "defer"})]
 

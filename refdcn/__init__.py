@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from refdcn import loops as loops
     from refdcn import plot as plot
     from refdcn import torch as torch
+    from refdcn.gate.many import grade_many as grade_many
     from refdcn.grading import grade as grade
     from refdcn.ops import Gradients as Gradients
     from refdcn.ops import deform_conv2d as deform_conv2d
@@ -35,6 +36,7 @@ _HOME = {
     "deform_conv2d_grad": "refdcn.ops",
     "get_num_threads": "refdcn.threads",
     "grade": "refdcn.grading",
+    "grade_many": "refdcn.gate.many",
     "set_num_threads": "refdcn.threads",
 }
 _MODULES = ("columns", "cuda", "formula", "layouts", "loops", "plot", "torch")
@@ -46,6 +48,7 @@ __all__ = [
     "get_include",
     "get_num_threads",
     "grade",
+    "grade_many",
     "set_num_threads",
 ]
 

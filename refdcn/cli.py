@@ -1,8 +1,9 @@
-"""The command `refdcn`: grade, demo, bench."""
+"""The command `refdcn`: grade, grade-many, compare, badge, vectors, demo, bench."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 from refdcn import get_include
 from refdcn.bench.options import add_arguments as add_bench
 from refdcn.demo.options import add_arguments as add_rotated_digits
+from refdcn.gate.options import add_arguments as add_many
+from refdcn.vectors.options import add_arguments as add_vectors
 
 if TYPE_CHECKING:
     from refdcn.grading.report import Report
@@ -25,6 +28,7 @@ GROUPS = (
 # With --self-test all other arguments must have their defaults; the last four are
 # no arguments.
 SELF_TEST = ("self_test", "seed", "level", "command", "run", "default", "progress")
+TIMED = 9  # calls, beside others
 FLAGS = {
     "spec": "SPEC",
     "dtypes": "--dtype",
@@ -56,6 +60,16 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True)
     add_grade(commands.add_parser("grade", help="grade an implementation"))
+    add_showing(commands)
+    many = commands.add_parser("grade-many", help="grade many, each with a score")
+    add_many(many)
+    add_asked(many)
+    add_declarations(many)
+    add_limits(many)
+    many.set_defaults(run=run_many)
+    vectors = commands.add_parser("vectors", help="write cases with their answers")
+    add_vectors(vectors)
+    vectors.set_defaults(run=run_vectors)
     demo = commands.add_parser("demo", help="grade a right and a wrong kernel")
     demo.set_defaults(run=run_demo)
     experiments = demo.add_subparsers(title="an experiment", metavar="")
@@ -93,15 +107,37 @@ def add_grade(grade: argparse.ArgumentParser) -> None:
         action="store_true",
         help="grade every mistake of the catalogue, and correct implementations",
     )
+    grade.add_argument(
+        "--gate",
+        action="store_true",
+        help="hold it to the rules for programs that are rewarded for passing",
+    )
     add_files(grade)
     add_asked(grade)
+    add_called(grade)
     add_declarations(grade)
     add_limits(grade)
+    add_timing(grade)
     grade.set_defaults(run=run_grade, default=grade.get_default, progress=False)
 
 
+def add_showing(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """What is made of reports that were written."""
+    compare = commands.add_parser("compare", help="several JSON reports side by side")
+    compare.add_argument("reports", type=Path, nargs="+", metavar="REPORT.json")
+    compare.add_argument("--html", type=output, metavar="FILE", help="as a page, too")
+    compare.set_defaults(run=run_compare)
+    badge = commands.add_parser("badge", help="the verdict of a JSON report as an SVG")
+    badge.add_argument("report", type=Path, metavar="REPORT.json")
+    badge.add_argument(
+        "file", type=output, nargs="?", metavar="FILE", help="default: print it"
+    )
+    badge.add_argument("--label", default="refdcn", help="before the verdict")
+    badge.set_defaults(run=run_badge)
+
+
 def add_asked(grade: argparse.ArgumentParser) -> None:
-    """What is asked, and how the candidate is called."""
+    """What is asked."""
     grade.add_argument(
         "--strict",
         action="store_true",
@@ -117,11 +153,15 @@ def add_asked(grade: argparse.ArgumentParser) -> None:
         default=list(DTYPES),
         help="what it is given; bfloat16 with --array torch only",
     )
+
+
+def add_called(grade: argparse.ArgumentParser) -> None:
+    """How the candidate is called, and where."""
     grade.add_argument(
         "--array",
-        choices=("numpy", "torch"),
+        choices=("numpy", "torch", "cupy"),
         default="numpy",
-        help="what it takes; torch: its gradients are autograd's",
+        help="what it takes; torch: its gradients are autograd's; cupy: on a card",
     )
     grade.add_argument(
         "--as",
@@ -161,6 +201,23 @@ def add_files(grade: argparse.ArgumentParser) -> None:
         "--json", type=output, metavar="FILE", help="write the whole report there"
     )
     grade.add_argument(
+        "--html",
+        type=output,
+        metavar="FILE",
+        help="write it as a page with pictures: needs refdcn[report]",
+    )
+    grade.add_argument(
+        "--junit", type=output, metavar="FILE", help="write it as JUnit XML"
+    )
+    grade.add_argument(
+        "--markdown", type=output, metavar="FILE", help="write a summary, as of a job"
+    )
+    grade.add_argument(
+        "--annotate",
+        action="store_true",
+        help="print the verdict as an annotation of GitHub at the candidate's line",
+    )
+    grade.add_argument(
         "--script",
         type=output,
         metavar="FILE",
@@ -196,8 +253,25 @@ def add_declarations(grade: argparse.ArgumentParser) -> None:
     )
 
 
+def add_timing(grade: argparse.ArgumentParser) -> None:
+    """How many calls are timed, and who beside."""
+    grade.add_argument(
+        "--timed",
+        type=seed,
+        metavar="N",
+        default=0,
+        help="time N calls of a larger case, hold them to the machine's roofline",
+    )
+    grade.add_argument(
+        "--beside",
+        action="store_true",
+        help="time torchvision, refdcn and the dense convolution as well; without "
+        "--timed, 9 calls",
+    )
+
+
 def add_limits(grade: argparse.ArgumentParser) -> None:
-    """What one call may take, what is asked and how long, and how many are timed."""
+    """What one call may take, what is asked and how long."""
     grade.add_argument(
         "--timeout",
         type=positive,
@@ -211,13 +285,6 @@ def add_limits(grade: argparse.ArgumentParser) -> None:
         metavar="GIB",
         default=4 * 2**30,
         help="that one call may allocate (Linux); default: 4",
-    )
-    grade.add_argument(
-        "--timed",
-        type=seed,
-        metavar="N",
-        default=0,
-        help="time N calls of a larger case, hold them to the machine's roofline",
     )
     grade.add_argument(
         "--only",
@@ -263,6 +330,8 @@ def output(text: str) -> Path:
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r}; wanted a file in a folder")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r}; wanted a file that can be written")
     return path
 
 
@@ -275,11 +344,14 @@ def run_grade(options: argparse.Namespace) -> int:
         print("refdcn grade: SPEC is missing; torchvision is one", file=sys.stderr)
         return 2
     from refdcn.grading import Interrupted
+    from refdcn.grading.showing.page import require
 
     options.progress = True
     try:
         if options.self_test:
             return run_self_test(options)
+        if options.html:
+            require()
         report = graded(options)
     except refusals() as e:
         print(f"refdcn grade: {e}", file=sys.stderr)
@@ -290,11 +362,32 @@ def run_grade(options: argparse.Namespace) -> int:
         print("refdcn grade: interrupted before the first call", file=sys.stderr)
         return 130
     print(report.text())
-    if options.json:
-        options.json.write_text(report.json() + "\n")
-    if options.script:
-        write_script(report, options.script)
-    return report.exit_code
+    return report.exit_code if written(report, options) else 2
+
+
+def written(report: Report, options: argparse.Namespace) -> bool:
+    """Write the files that were asked for; False where one cannot be."""
+    from refdcn.grading.showing import machines, page
+
+    forms = {
+        "json": lambda told: report.json() + "\n",
+        "html": page.page,
+        "junit": machines.junit,
+        "markdown": machines.markdown,
+    }
+    wanted = [name for name in forms if getattr(options, name)]
+    told = report.document() if wanted or options.annotate else {}
+    try:
+        for name in wanted:
+            getattr(options, name).write_text(forms[name](told), encoding="utf-8")
+        if options.script:
+            write_script(report, options.script)
+    except OSError as e:
+        print(f"refdcn grade: {e}", file=sys.stderr)
+        return False
+    if options.annotate:
+        print(machines.annotation(told))
+    return True
 
 
 def refusals() -> tuple[type[Exception], ...]:
@@ -302,8 +395,9 @@ def refusals() -> tuple[type[Exception], ...]:
     from refdcn.grading import CannotStartError
     from refdcn.grading.judging.gaps import DeclarationError
     from refdcn.grading.process.inside.routes import SpecError
+    from refdcn.grading.showing.page import MissingError
 
-    return CannotStartError, SpecError, DeclarationError, OSError
+    return CannotStartError, SpecError, DeclarationError, MissingError, OSError
 
 
 def graded(options: argparse.Namespace) -> Report:
@@ -316,7 +410,12 @@ def graded(options: argparse.Namespace) -> Report:
     check(options.spec)
     if options.supports:
         options.gaps = [*options.gaps, *read(options.supports)]
-    options.smallest = options.script is not None
+    pictures = options.html is not None or options.json is not None
+    options.smallest = pictures or options.script is not None
+    options.evidence = pictures
+    options.explain = True
+    if options.beside:
+        options.timed = options.timed or TIMED
     return grade(options.spec, **{name: getattr(options, name) for name in NAMES})
 
 
@@ -328,6 +427,41 @@ def write_script(report: Report, path: Path) -> None:
         path.write_text(report.script)
     else:
         print(f"{path} is not written: {why_not(report)}", file=sys.stderr)
+
+
+def run_compare(options: argparse.Namespace) -> int:
+    """Print several reports side by side."""
+    from refdcn.grading.showing import page, reading, side_by_side
+
+    try:
+        if options.html:
+            page.require()
+        told = [reading.read(path) for path in options.reports]
+        names = side_by_side.distinct([str(path) for path in options.reports])
+        print(side_by_side.text(names, told))
+        if options.html:
+            text = side_by_side.page(names, told)
+            options.html.write_text(text, encoding="utf-8")
+    except (reading.ReportError, page.MissingError, OSError) as e:
+        print(f"refdcn compare: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run_badge(options: argparse.Namespace) -> int:
+    """Write the badge of a report."""
+    from refdcn.grading.showing import machines, reading
+
+    try:
+        text = machines.badge(reading.read(options.report), options.label)
+        if options.file:
+            options.file.write_text(text, encoding="utf-8")
+        else:
+            print(text, end="")
+    except (reading.ReportError, OSError) as e:
+        print(f"refdcn badge: {e}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def run_self_test(options: argparse.Namespace) -> int:
@@ -353,6 +487,20 @@ def run_self_test(options: argparse.Namespace) -> int:
     done = selftest.whole(seed, options.level)
     print(done.text())
     return 0 if done.sound else 1
+
+
+def run_many(options: argparse.Namespace) -> int:
+    """Grade many and print a table."""
+    from refdcn.gate import command
+
+    return command.run(options)
+
+
+def run_vectors(options: argparse.Namespace) -> int:
+    """Write inputs, answers and bounds as files."""
+    from refdcn.vectors import command
+
+    return command.run(options)
 
 
 def run_demo(options: argparse.Namespace) -> int:

@@ -26,6 +26,12 @@ if find_spec("numba_cuda") is None:  # they run in the cuda environment
 if find_spec("torch_pruning") is None:  # they run in the tools environment
     collect_ignore_glob.append("*/test_others_*.py")
 
+PEERS = "openvino", "paddle", "mindspore", "kornia"  # each in an environment of its own
+if not any(map(find_spec, PEERS)) and not any(
+    "REFDCN_PYTHON_" in k for k in os.environ
+):
+    collect_ignore_glob.append("*/test_peers.py")
+
 
 def pytest_collection_modifyitems(items):
     for item in items:

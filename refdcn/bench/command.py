@@ -8,7 +8,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from refdcn.bench import growth, models, report
+from refdcn.bench import growth, models, report, tables
 from refdcn.bench.contestants import WrongError
 from refdcn.bench.fresh import ChildError
 from refdcn.bench.options import QUICK, TABLE
@@ -50,7 +50,7 @@ def run(given: argparse.Namespace) -> int:
     if given.json:
         Path(given.json).write_text(json.dumps(report.plain(record)) + "\n")
     if given.plot:
-        growth.write(record, Path(given.plot))
+        tables.write(record, Path(given.plot))
     return 0
 
 

@@ -1,25 +1,16 @@
-"""How cost grows with each size: sweeps from one workload, a plot, tables for docs."""
+"""How cost grows with each size: sweeps from one workload, and a plot."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from refdcn.bench.aims import aims
 from refdcn.bench.progress import Progress
-from refdcn.bench.records import BESIDE, Record, Timing
-from refdcn.bench.report import KINDS, NAMES, digits, heading, memory, models, processes
+from refdcn.bench.records import Record, Timing
+from refdcn.bench.report import NAMES
 from refdcn.bench.run import Group, Options, time_group
 from refdcn.bench.timing import flat
-from refdcn.bench.workload import (
-    Workload,
-    column_bytes,
-    moved_bytes,
-    parse,
-    product_flops,
-    sampling_flops,
-)  # fmt: skip
+from refdcn.bench.workload import Workload
 
 BASE = Workload(1, 64, 28, 28, 64)
 # axis of the plot: the workload's fields that it sets, values
@@ -60,15 +51,6 @@ def measure(options: Options, progress: Progress) -> list[Timing]:
     return record.timings
 
 
-def write(record: Record, folder: Path) -> None:
-    """growth.png and tables.inc."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tables.inc").write_text(tables(record), encoding="utf-8")
-    picture(record.growth).savefig(
-        folder / "growth.png", dpi=110, facecolor="white", metadata={"Software": None}
-    )
-
-
 def picture(timings: list[Timing]) -> Any:
     """One column a size, one row a direction; both axes logarithmic."""
     from matplotlib.figure import Figure
@@ -103,60 +85,3 @@ def lines(panel: Any, axis: str, timings: list[Timing]) -> None:
     panel.set_xticks(ticks, list(map(str, ticks)))
     panel.minorticks_off()
     panel.grid(alpha=0.3)
-
-
-def tables(record: Record) -> str:
-    """Markdown that docs/performance.md includes."""
-    lines = ["```text", heading(record), "```", ""]
-    kinds = dict.fromkeys((t.load, t.dtype, t.direction) for t in record.timings)
-    for kind in kinds:
-        lines += [*times(record, *kind), ""]
-    if record.models:
-        lines += ["### A whole model", "", "```text", *models(record), "```", ""]
-    lines += ["### Floor", "", *floor(record), ""]
-    lines += ["### Memory and start-up", "", "```text", *memory(record), ""]
-    lines += [*processes(record), "```", "", "### Aims", ""]
-    lines += ["| aim | measured | |", "|---|---|---|"]
-    lines += [f"| {a.text} | {a.measured} | {a.verdict} |" for a in aims(record)]
-    return "\n".join(lines) + "\n"
-
-
-def times(record: Record, load: str, dtype: str, direction: str) -> Iterator[str]:
-    """Medians, one row a workload; thread counts side by side."""
-    chosen = record.select(load=load, dtype=dtype, direction=direction)
-    names = list(dict.fromkeys(t.contestant for t in chosen))
-    beside = BESIDE if load == "busy" else ""
-    yield f"### {KINDS[direction].capitalize()}, {dtype}{beside}"
-    yield ""
-    heads = [NAMES.get(name, name) for name in names]
-    yield f"| | {' | '.join(heads)} | refdcn / dense |"
-    yield f"|---|{'---|' * len(names)}---|"
-    for shape in dict.fromkeys(t.shape for t in chosen):
-        here = [t for t in chosen if t.shape == shape]
-        cells = [
-            " / ".join(digits(1000 * t.median) for t in here if t.contestant == name)
-            for name in names
-        ]
-        ours = [t for t in here if t.contestant == "refdcn"]
-        ratios = [record.against(t, contestant="dense") for t in ours]
-        last = " / ".join(f"{r:.2f}" for r in ratios if r is not None)
-        yield f"| `{shape}` | {' | '.join(c or '-' for c in cells)} | {last or '-'} |"
-
-
-def floor(record: Record) -> Iterator[str]:
-    """Operations and bytes of the forward call."""
-    yield (
-        "| | product, Gflop | sampling, Gflop | sampling / product | in and out, MB "
-        "| flop / byte | columns of an image, MB |"
-    )
-    yield "|---|---|---|---|---|---|---|"
-    for shape in dict.fromkeys(t.shape for t in record.timings):
-        w, dtype = parse(shape), record.timings[0].dtype
-        product, sampling = product_flops(w), sampling_flops(w)
-        moved = moved_bytes(w, dtype)
-        yield (
-            f"| `{shape}` | {digits(product / 1e9)} | {digits(sampling / 1e9)} "
-            f"| {sampling / product:.3f} | {digits(moved / 1e6)} "
-            f"| {(product + sampling) / moved:.0f} "
-            f"| {digits(column_bytes(w, dtype) / 1e6)} |"
-        )

@@ -36,7 +36,7 @@ MODELS_HELP = (
     "time also a ResNet-50: plain, deformable, built on torchvision's operator"
 )
 PLOT_HELP = (
-    "time also how cost grows with each size, and write growth.png and tables.inc there"
+    "time also how cost grows with each size; write growth.png, tables.inc, answer.inc"
 )
 
 

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 from dataclasses import dataclass, field
-from importlib import metadata
-from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
-import refdcn
 from refdcn.bench.timing import Rounds, flat, ratio
 from refdcn.bench.workload import Workload, parse
-
-PACKAGES = (
-    "numpy", "numba", "torch", "torchvision", "onnxruntime", "openvino"
-)  # fmt: skip
-
 
 BESIDE = ", beside a process that keeps a core busy"
 
@@ -95,38 +86,6 @@ class Record:
 def mean_ratio(ratios: list[float]) -> float:
     """The geometric mean: of a and 1 / a it is 1."""
     return geometric_mean(ratios)
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
-    found: dict[str, Any] = {
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "refdcn": refdcn.__version__,
-    }
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    lines = (line.split(":", 1) for line in text.split("\n\n")[0].splitlines())
-    fields = {line[0].strip(): line[1].strip() for line in lines if len(line) == 2}
-    name = fields.get("model name", platform.machine())
-    vectors = "AVX-512" if "avx512f" in fields.get("flags", "") else None
-    return f"{name} ({vectors})" if vectors else name
 
 
 def load_average() -> float | None:

@@ -26,6 +26,7 @@ from refdcn.bench.progress import Progress
 from refdcn.bench.records import Record, Timing
 from refdcn.bench.timing import CLOCKS, Entrant, interleave
 from refdcn.bench.workload import arrays, parse
+from refdcn.machine import machine
 
 NAMES = ("y", "grad_x", "grad_offset", "grad_weight", "grad_mask", "grad_bias")
 BUSY = ("refdcn", "dense")  # who is timed beside a competing process
@@ -60,7 +61,7 @@ class Group(NamedTuple):
 
 def bench(options: Options, progress: Progress | None = None) -> Record:
     """Measure all that the options ask for."""
-    record = Record(records.machine(), options.clock)
+    record = Record(machine(), options.clock)
     record.machine["load average before"] = records.load_average()
     groups = list(plan(options))
     progress = progress or Progress(show=False)

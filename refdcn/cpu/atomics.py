@@ -11,7 +11,6 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -98,6 +97,45 @@ overload(exchange)(
 overload(read)(lambda words, i: lambda words, i: _read(words, i))
 
 
+# --- Rows of threads ------------------------------------------------------------------
+
+
+def rows_of(room: Any, me: int) -> Any:
+    """What thread `me` has of a NamedTuple of arrays [threads or 1, ...]."""
+    return room._make(a[min(me, len(a) - 1)] for a in room)
+
+
+@intrinsic
+def _rows_of(typing, room, me):
+    kinds = [types.Array(kind.dtype, kind.ndim - 1, "C") for kind in room.types]
+    made = types.BaseTuple.from_types(kinds, room.instance_class)
+
+    def emit(context, builder, signature, given):
+        rows = []
+        for whole, kind, value in zip(
+            room.types, kinds, cgutils.unpack_tuple(builder, given[0]), strict=True
+        ):
+            array = cgutils.create_struct_proxy(whole)(context, builder, value)
+            shape = cgutils.unpack_tuple(builder, array.shape)
+            strides = cgutils.unpack_tuple(builder, array.strides)
+            last = builder.sub(shape[0], ir.Constant(shape[0].type, 1))
+            is_less = builder.icmp_signed("<", given[1], last)
+            at = builder.mul(builder.select(is_less, given[1], last), strides[0])
+            row = cgutils.create_struct_proxy(kind)(context, builder)
+            populate_array(
+                row, cgutils.pointer_add(builder, array.data, at),
+                cgutils.pack_array(builder, shape[1:]),
+                cgutils.pack_array(builder, strides[1:]), array.itemsize, None,
+            )  # fmt: skip
+            rows.append(row._getvalue())
+        return context.make_tuple(builder, made, rows)
+
+    return made(room, types.int64), emit
+
+
+overload(rows_of)(lambda room, me: lambda room, me: _rows_of(room, me))
+
+
 # --- Waiting --------------------------------------------------------------------------
 
 
@@ -162,39 +200,33 @@ overload(now)(
 # --- Functions that other threads call ------------------------------------------------
 
 
-def publish(state: Any, function: Any, arguments: Any) -> Callable[..., Any]:
-    """Lets `call(state, ...)` be function(state, ..., *arguments), on any thread.
-
-    Arrays are borrowed: whoever publishes keeps them. In Python the function is
-    returned, compiled it is found in the state.
-    """
-    return lambda *given: function(state, *given, *arguments)
-
-
 @intrinsic
-def _publish(typing, state, function, arguments):
-    taken = (state, *(types.int64,) * 3, *arguments.types)
-    of_function = function.get_call_type(typing, taken, {})
+def publish(typing, state, arguments):
+    """Lets `call(state, ...)` be f(state, ..., *arguments), on any thread.
+
+    This stands in a compiled function f(state, turn, most, me, *arguments), and is -1.
+    Arrays are borrowed: whoever publishes keeps them.
+    """
+    kinds = (state, *(types.int64,) * 3, *arguments.types)
 
     def emit(context, builder, signature, given):
-        kinds = (state, *arguments.types)
-        values = [given[0], *cgutils.unpack_tuple(builder, given[2])]
-        packed = cgutils.pack_struct(
-            builder, _borrowed(context, builder, kinds, values)
-        )
+        fields = _borrowed(
+            context, builder, (state, *arguments.types),
+            [given[0], *cgutils.unpack_tuple(builder, given[1])],
+        )  # fmt: skip
+        packed = cgutils.pack_struct(builder, fields)
         if context.get_abi_sizeof(packed.type) > 8 * (WORDS - ARGUMENTS):
             raise ValueError(f"{arguments} does not fit into a state")
         (data,) = pointers(context, builder, (state,), given[:1])
         place = _at(builder, data, ARGUMENTS, packed.type)
-        store = builder.store(packed, place)
-        store.align = 8
-        entry = _entry(context, builder, function, of_function, packed.type)
+        builder.store(packed, place).align = 8
+        entry = _entry(context, builder.function, kinds, packed.type)
         address = builder.ptrtoint(entry, ir.IntType(64))
         function_place = _at(builder, data, FUNCTION, ir.IntType(64))
         builder.store_atomic(address, function_place, "release", 8)
-        return context.get_dummy_value()
+        return ir.Constant(ir.IntType(64), -1)
 
-    return types.void(state, function, arguments), emit
+    return types.int64(state, arguments), emit
 
 
 def _at(builder: Any, data: Any, word: int, kind: Any) -> Any:
@@ -222,25 +254,24 @@ def _borrowed(context: Any, builder: Any, kinds: Any, values: Any) -> list[Any]:
 TAKEN_BY_ENTRY = (types.int64,) * 4  # the state's address, and three numbers
 
 
-def _entry(
-    context: Any, builder: Any, function: Any, signature: Any, packed: Any
-) -> Any:
+def _entry(context: Any, function: Any, kinds: Any, packed: Any) -> Any:
     """A function of the same type for all: it takes its arguments from the state."""
-    convention = context.call_conv
+    convention, module = context.call_conv, function.module
     kind = convention.get_function_type(types.int64, TAKEN_BY_ENTRY)
-    name = builder.module.get_unique_name(f"{builder.function.name}.entry")
-    made = ir.Function(builder.module, kind, name)
+    name = module.get_unique_name(f"{function.name}.entry")
+    made = ir.Function(module, kind, name)
     made.linkage = "internal"
     inside = ir.IRBuilder(made.append_basic_block())
     address, *numbers = convention.get_arguments(made)
     word = ir.IntType(64).as_pointer()
-    place = _at(inside, inside.inttoptr(address, word), ARGUMENTS, packed)
-    loaded = inside.load(place)
+    loaded = inside.load(_at(inside, inside.inttoptr(address, word), ARGUMENTS, packed))
     loaded.align = 8
     state, *rest = cgutils.unpack_tuple(inside, loaded, len(packed.elements))
-    call = context.get_function(function, signature)
-    context.add_linking_libs(getattr(call, "libs", ()))
-    result = call(inside, (state, *numbers, *rest))
+    status, result = convention.call_function(
+        inside, function, types.int64, kinds, (state, *numbers, *rest)
+    )
+    with cgutils.if_unlikely(inside, status.is_error):
+        convention.return_status_propagate(inside, status)
     convention.return_value(inside, result)
     return made
 
@@ -273,11 +304,6 @@ def _calls(quietly: bool) -> Any:
 
 
 call, call_quietly = _calls(False), _calls(True)
-overload(publish)(
-    lambda state, function, arguments: (
-        lambda state, function, arguments: _publish(state, function, arguments)
-    )
-)
 
 
 @intrinsic

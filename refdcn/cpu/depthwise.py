@@ -17,7 +17,7 @@ import numpy as np
 
 from refdcn import scratch, threads
 from refdcn.cpu import layout
-from refdcn.cpu.atomics import publish
+from refdcn.cpu.atomics import publish, rows_of
 from refdcn.cpu.kernels import cell_slopes, find_bases, find_cells, gather_parts, weigh
 from refdcn.cpu.layout import Array, Sizes
 from refdcn.cpu.relayout import image_out, image_part, rows
@@ -28,12 +28,12 @@ from refdcn.cpu.turns import (
     FIRST,
     IMAGE,
     KIND,
+    PUBLISH,
     Turns,
     begin,
     done,
     phase_of,
     phases,
-    row_of,
 )
 from refdcn.cpu.vectors import BLOCK, transpose, weighted_exchange
 from refdcn.jit import jitable
@@ -63,7 +63,7 @@ class Call(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What threads share, and the last a row for each."""
+    """What threads share, in one row, and the last with a row for each."""
 
     w: Array
     image: Array
@@ -71,13 +71,6 @@ class Room(NamedTuple):
     grad_w: Array
     parts: Array  # [segments, K, 3, pixels]
     grads: Array
-
-
-@jitable
-def room_of(room, me):
-    """Where one of them computes."""
-    w, image, grad_image, grad_w, parts, grads = room
-    return Room(w, image, grad_image, grad_w, parts, row_of(grads, me))
 
 
 class Layout(NamedTuple):
@@ -171,12 +164,13 @@ def exchange_block(call, sizes, segment, room, n, start, count, grads, run, part
         )  # fmt: skip
 
 
-@jitable
-def turns_by_channels(state, turn, most, me, phases, call, sizes, step, segments,
+def by_channels(state, turn, most, me, phases, call, sizes, step, segments,
                       groups, room):  # fmt: skip
     """All gradients of a call."""
     C, K = sizes.C_in, sizes.K
-    room, turn = room_of(room, me), begin(state, turn)
+    if me == PUBLISH:
+        return publish(state, (phases, call, sizes, step, segments, groups, room))
+    mine, turn = rows_of(room, me), begin(state, turn)
     for _ in range(most):
         phase = phase_of(state, phases, turn, me == 0)
         if phase < 0:
@@ -184,26 +178,21 @@ def turns_by_channels(state, turn, most, me, phases, call, sizes, step, segments
         kind, n = phases[phase, KIND], phases[phase, IMAGE]
         i = turn - phases[phase, FIRST]
         if kind == LAY_OUT and i < phases[phase, AT]:
-            transpose(call.weight, rows(0, K, C), room.w, rows(0, C, K))
+            transpose(call.weight, rows(0, K, C), mine.w, rows(0, C, K))
         elif kind == LAY_OUT:
             i -= phases[phase, AT]
-            image_part(call.x, n, sizes, i * CHANNELS, CHANNELS, room.image)
+            image_part(call.x, n, sizes, i * CHANNELS, CHANNELS, mine.image)
         elif kind == RUN:
-            run(call, sizes, segments, room, n, i * step, min(C, (i + 1) * step))
+            run(call, sizes, segments, mine, n, i * step, min(C, (i + 1) * step))
         elif kind == GATHER:
             gather_parts(
-                room.parts, groups, call.mask, n, 0, call.grad_offset, call.grad_mask,
+                mine.parts, groups, call.mask, n, 0, call.grad_offset, call.grad_mask,
                 (i, i + 1),
             )  # fmt: skip
         else:
-            transpose(room.grad_w, rows(0, C, K), call.grad_weight, rows(0, K, C))
+            transpose(mine.grad_w, rows(0, C, K), call.grad_weight, rows(0, K, C))
         turn = done(state)
     return turn
-
-
-def by_channels(state, *given):
-    """Publishes a call."""
-    return publish(state, turns_by_channels, given)
 
 
 def run_call(call: Call, way: Layout, count: int, team: threads.Team | None) -> None:
@@ -211,13 +200,10 @@ def run_call(call: Call, way: Layout, count: int, team: threads.Team | None) -> 
     s, dtype = way.sizes, call.x.dtype
     w, image = s.K * s.C_in, layout.image_size(s)
     shape = len(way.segments), s.K, 3, s.pixels
-    room = Room(
-        scratch.array("w", w, dtype),
-        scratch.array("image", image, dtype),
-        scratch.array("grad_image", image, dtype),
-        scratch.array("grad_w", w, dtype),
-        scratch.array("parts", int(np.prod(shape)), dtype).reshape(shape),
-        scratch.rows("own grads", count, P * way.step, dtype),
-    )
+    sizes = {"w": w, "image": image, "grad_image": image, "grad_w": w}
+    shared = [scratch.rows(use, 1, size, dtype) for use, size in sizes.items()]
+    parts = scratch.array("parts", int(np.prod(shape)), dtype).reshape(1, *shape)
+    own = scratch.rows("own grads", count, P * way.step, dtype)
+    room = Room._make([*shared, parts, own])
     given = way.phases, call, s, way.step, way.segments, way.groups, room
     Turns(by_channels, way.most, *given).run(count, team)

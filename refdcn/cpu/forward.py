@@ -18,7 +18,7 @@ import numpy as np
 
 from refdcn import scratch, threads
 from refdcn.cpu import layout
-from refdcn.cpu.atomics import publish
+from refdcn.cpu.atomics import publish, rows_of
 from refdcn.cpu.kernels import filter_depthwise, sample, sample_planes, sample_turned
 from refdcn.cpu.layout import Array, Sizes
 from refdcn.cpu.product import PANEL_BYTES, multiply, panelled
@@ -37,12 +37,12 @@ from refdcn.cpu.turns import (
     FIRST,
     IMAGE,
     KIND,
+    PUBLISH,
     Turns,
     begin,
     done,
     phase_of,
     phases,
-    row_of,
 )
 from refdcn.cpu.vectors import transpose
 from refdcn.jit import jitable
@@ -76,15 +76,6 @@ class Room(NamedTuple):
     image: Array
     columns: Array
     product: Array
-
-
-@jitable
-def room_of(room, me):
-    """Where one of a call's threads computes, from that of all."""
-    w, image, columns, product = room
-    return Room(
-        row_of(w, me), row_of(image, me), row_of(columns, me), row_of(product, me)
-    )
 
 
 # --- Rows: samples [P, (k, c)] of an image whose channels are contiguous --------------
@@ -122,10 +113,11 @@ def rows_tile(call, sizes, segments, room, n, first):
         product_out(product[b * width * P :], P, O, call.y, n, first, b * O)
 
 
-@jitable
-def turns_by_rows(state, turn, most, me, phases, call, sizes, segments, room):
+def by_rows(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call by `rows_tile`."""
-    room, turn = room_of(room, me), begin(state, turn)
+    if me == PUBLISH:
+        return publish(state, (phases, call, sizes, segments, room))
+    mine, turn = rows_of(room, me), begin(state, turn)
     for _ in range(most):
         phase = phase_of(state, phases, turn, me == 0)
         if phase < 0:
@@ -140,17 +132,17 @@ def turns_by_rows(state, turn, most, me, phases, call, sizes, segments, room):
             if i < shares:
                 part = (sizes.C, sizes.K, sizes.O)
                 runs = group_runs(sizes.groups, sizes.C)
-                weights_in(call.weight, part, runs, (i, shares), room.w)
+                weights_in(call.weight, part, runs, (i, shares), mine.w)
             else:
                 image_part(
-                    call.x, n, sizes, (i - shares) * CHANNELS, CHANNELS, room.image
+                    call.x, n, sizes, (i - shares) * CHANNELS, CHANNELS, mine.image
                 )
         elif kind == TILES:
-            rows_tile(call, sizes, segments, room, n, i * sizes.P)
+            rows_tile(call, sizes, segments, mine, n, i * sizes.P)
         else:
-            image_part(call.x, i, sizes, 0, sizes.C_in, room.image)
+            image_part(call.x, i, sizes, 0, sizes.C_in, mine.image)
             for first in range(0, sizes.pixels, sizes.P):
-                rows_tile(call, sizes, segments, room, i, first)
+                rows_tile(call, sizes, segments, mine, i, first)
         turn = done(state)
     return turn
 
@@ -167,10 +159,11 @@ def depthwise_tile(call, sizes, segments, room, n, first):
     transpose(room.product, rows(0, C, P), flat, rows(out, sizes.pixels, C))
 
 
-@jitable
-def turns_by_channels(state, turn, most, me, phases, call, sizes, segments, room):
+def by_channels(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call by `depthwise_tile`."""
-    room, turn = room_of(room, me), begin(state, turn)
+    if me == PUBLISH:
+        return publish(state, (phases, call, sizes, segments, room))
+    mine, turn = rows_of(room, me), begin(state, turn)
     for _ in range(most):
         phase = phase_of(state, phases, turn, me == 0)
         if phase < 0:
@@ -183,16 +176,16 @@ def turns_by_channels(state, turn, most, me, phases, call, sizes, segments, room
         if kind == LAY_OUT:
             if i < phases[phase, AT]:
                 C, K = sizes.C_in, sizes.K
-                transpose(call.weight, rows(0, K, C), room.w, rows(0, C, K))
+                transpose(call.weight, rows(0, K, C), mine.w, rows(0, C, K))
             else:
                 i = (i - phases[phase, AT]) * CHANNELS
-                image_part(call.x, n, sizes, i, CHANNELS, room.image)
+                image_part(call.x, n, sizes, i, CHANNELS, mine.image)
         elif kind == TILES:
-            depthwise_tile(call, sizes, segments, room, n, i * sizes.P)
+            depthwise_tile(call, sizes, segments, mine, n, i * sizes.P)
         else:
-            image_part(call.x, i, sizes, 0, sizes.C_in, room.image)
+            image_part(call.x, i, sizes, 0, sizes.C_in, mine.image)
             for first in range(0, sizes.pixels, sizes.P):
-                depthwise_tile(call, sizes, segments, room, i, first)
+                depthwise_tile(call, sizes, segments, mine, i, first)
         turn = done(state)
     return turn
 
@@ -232,10 +225,11 @@ def multiply_turned(call, sizes, room, n, first, outputs):
                         flat[out + o * pixels + p] = room.product[o * size + p]
 
 
-@jitable
-def turns_by_planes(state, turn, most, me, phases, call, sizes, segments, room):
+def by_planes(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call of few channels: vectors run over outputs."""
-    room, turn = room_of(room, me), begin(state, turn)
+    if me == PUBLISH:
+        return publish(state, (phases, call, sizes, segments, room))
+    mine, turn = rows_of(room, me), begin(state, turn)
     for _ in range(most):
         phase = phase_of(state, phases, turn, me == 0)
         if phase < 0:
@@ -252,23 +246,24 @@ def turns_by_planes(state, turn, most, me, phases, call, sizes, segments, room):
         elif kind == IMAGES:
             n = i
         if kind != TILES:
-            planes_in(call.x, n, sizes, room.image)
+            planes_in(call.x, n, sizes, mine.image)
         if kind != LAY_OUT:
             for at in range(first, last, sizes.P):
                 P = min(sizes.P, sizes.pixels - at)
                 sample_planes(
-                    room.image, call.offset, call.mask, n, at, P, sizes, segments,
-                    (sizes.C_in, sizes.K, sizes.C), room.columns,
+                    mine.image, call.offset, call.mask, n, at, P, sizes, segments,
+                    (sizes.C_in, sizes.K, sizes.C), mine.columns,
                 )  # fmt: skip
-                multiply_turned(call, sizes, room, n, at, (0, sizes.O))
+                multiply_turned(call, sizes, mine, n, at, (0, sizes.O))
         turn = done(state)
     return turn
 
 
-@jitable
-def turns_by_taps(state, turn, most, me, phases, call, sizes, segments, room):
+def by_taps(state, turn, most, me, phases, call, sizes, segments, room):
     """All of a call of few outputs, whose weights cost more to lay out than to use."""
-    room, turn = room_of(room, me), begin(state, turn)
+    if me == PUBLISH:
+        return publish(state, (phases, call, sizes, segments, room))
+    mine, turn = rows_of(room, me), begin(state, turn)
     for _ in range(most):
         phase = phase_of(state, phases, turn, me == 0)
         if phase < 0:
@@ -280,10 +275,10 @@ def turns_by_taps(state, turn, most, me, phases, call, sizes, segments, room):
         )
         taps, outputs = (0, sizes.K), (0, sizes.O)
         if kind == LAY_OUT:
-            image_part(call.x, n, sizes, i * CHANNELS, CHANNELS, room.image)
+            image_part(call.x, n, sizes, i * CHANNELS, CHANNELS, mine.image)
         elif kind == IMAGES:
             n = i
-            image_part(call.x, n, sizes, 0, sizes.C_in, room.image)
+            image_part(call.x, n, sizes, 0, sizes.C_in, mine.image)
         elif kind == COLUMNS:
             taps = i, i + 1
         else:
@@ -291,33 +286,13 @@ def turns_by_taps(state, turn, most, me, phases, call, sizes, segments, room):
             outputs = i * sizes.O // parts, (i + 1) * sizes.O // parts
         if kind == COLUMNS or kind == IMAGES:
             sample_turned(
-                room.image, call.offset, call.mask, n, sizes, segments, taps,
-                room.product, room.columns,
+                mine.image, call.offset, call.mask, n, sizes, segments, taps,
+                mine.product, mine.columns,
             )  # fmt: skip
         if kind == OUTPUTS or kind == IMAGES:
-            multiply_turned(call, sizes, room, n, 0, outputs)
+            multiply_turned(call, sizes, mine, n, 0, outputs)
         turn = done(state)
     return turn
-
-
-def by_rows(state, *given):
-    """Publishes a call by `rows_tile`."""
-    return publish(state, turns_by_rows, given)
-
-
-def by_channels(state, *given):
-    """Publishes a call by `depthwise_tile`."""
-    return publish(state, turns_by_channels, given)
-
-
-def by_planes(state, *given):
-    """Publishes a call of few channels."""
-    return publish(state, turns_by_planes, given)
-
-
-def by_taps(state, *given):
-    """Publishes a call of few outputs."""
-    return publish(state, turns_by_taps, given)
 
 
 # --- Which of them, and how it is cut -------------------------------------------------

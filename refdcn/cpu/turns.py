@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import config
 
 from refdcn import threads
 from refdcn.cpu.atomics import (
@@ -49,6 +51,8 @@ SPINS = 4000  # some 10 us, before a thread that waits lets others have the core
 WAITS = 300  # of the caller, some 0.2 ms, before it goes back to Python for a moment
 VISIT = 10_000_000  # ns after which the caller lets Python answer signals
 ALL = 1 << 62
+
+PUBLISH = -1  # a thread that takes no turns
 
 FIRST, KIND, IMAGE, AT = range(4)  # of a phase
 LAST = 99  # the kind of the end
@@ -122,12 +126,6 @@ def done(state):
     """This turn is; the next one."""
     fetch_add(state, DONE, 1)
     return fetch_add(state, TAKEN, 1)
-
-
-@jitable
-def row_of(array, me):
-    """What thread `me` has of an array [threads, size], or of one of one row."""
-    return array[min(me, len(array) - 1)]
 
 
 # --- Compiled functions that Python calls ---------------------------------------------
@@ -239,19 +237,30 @@ def listen(doors, i):
 # --- A call, from Python --------------------------------------------------------------
 
 
+@cache
+def parting() -> Any:
+    """`leave`, compiled: compiling is Python, which an interrupt could end."""
+    made = compiled(leave)
+    made(new_state(), np.zeros(threads.DOOR, np.int64), 0)
+    return made
+
+
 class Turns:
     """The work of a call, which threads share."""
 
-    def __init__(self, publisher: Callable[..., Any], most: int, *given: Any) -> None:
-        """publisher(state, *given) publishes the function whose turns are taken."""
-        self.publisher, self.most, self.given = publisher, most, given
+    def __init__(self, kernel: Callable[..., int], most: int, *given: Any) -> None:
+        """kernel(state, turn, most, me, *given) takes turns, `most` at most.
+
+        With PUBLISH for `me` it publishes itself and `given`.
+        """
+        self.kernel, self.most, self.given = kernel, most, given
 
     def run(self, count: int, team: threads.Team | None = None) -> None:
         """All of it, on this thread and up to count - 1 others, of a team if given."""
         self.state = new_state(count)
-        publisher = compiled(self.publisher, "contract")
-        self.in_python = publisher(self.state, *self.given)
-        if count < 2 or self.in_python:
+        if not config.DISABLE_JIT:
+            compiled(self.kernel, "contract")(self.state, 0, 0, PUBLISH, *self.given)
+        if count < 2 or config.DISABLE_JIT:
             self.visits()
         elif team is None:
             self.share(count)
@@ -261,7 +270,7 @@ class Turns:
     def share(self, count: int) -> None:
         """With helpers of our own."""
         doors, found = threads.helpers(count - 1, compiled(listen))
-        left = compiled(leave)
+        left = parting()
         try:
             if compiled(ask)(self.state, doors, found, count - 1):
                 threads.wake()
@@ -295,6 +304,6 @@ class Turns:
 
     def visit(self, turn: int) -> int:
         """Some of them."""
-        if self.in_python:
-            return int(self.in_python(turn, self.most, 0))
+        if config.DISABLE_JIT:
+            return self.kernel(self.state, turn, self.most, 0, *self.given)
         return int(compiled(visit)(self.state, turn, self.most))

@@ -11,7 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
-from refdcn.grading.expected.case import NAMES, Case
+from refdcn.grading.expected.case import NAMES, Array, Case
 from refdcn.grading.expected.expectation import TARGETS, Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging.finding import Finding, Kind
@@ -149,7 +149,7 @@ def swept_calls(
 def timed_calls(runner: Runner, options: Options, done: Progress) -> Iterator[Finding]:
     """The findings of timed calls; what they took is kept."""
     assert isinstance(runner, Process)
-    dtype = "float32" if "float32" in options.dtypes else options.dtypes[0]
+    dtype = timed.dtype_of(options.dtypes)
     bounds = standard(dtype, options.precision)
     how = options.seed, dtype, bounds, options.border, options.timed
     found, done.timing = timed.run(runner, *how)
@@ -201,7 +201,47 @@ def repeated(
     if worst(f.verdict for f in anew) < worst(f.verdict for f in found):
         found = anew
     other = repeat_finding(expected.case, which, first, again)
+    if other is not None and other.kind is Kind.BITS:
+        other = remembering(runner, other, which)
     return found + ([other] if other else [])
+
+
+def remembering(runner: Runner, found: Finding, which: str) -> Finding:
+    """Other bits that follow from the calls before are no chance: what is kept."""
+    kept = what_is_kept(runner, found.case, which)
+    return replace(found, measured=kept, choice=None) if kept else found
+
+
+def what_is_kept(runner: Runner, case: Case, which: str) -> str | None:
+    """Whether a call takes what an earlier one left: "sum", "buffer", or None."""
+
+    def calls(*before: Case) -> list[Array]:
+        for one in before:
+            runner.call(one, which)
+        return [a for a in runner.call(case, which).results if a is not None]
+
+    def alike(one: list[Array], other: list[Array]) -> bool:
+        return all(map(same_bits, one, other))
+
+    if case.bfloat16 or not case.x.size:
+        return None
+    ones, twos = (
+        replace(case, offset=0 * case.offset, x=np.full_like(case.x, v)) for v in (1, 2)
+    )
+    first, other, again = calls(ones), calls(twos), calls(ones)
+    if alike(first, again) and not alike(first, other):
+        return "buffer"
+    a, b, c = calls(), calls(), calls()
+    steps = [(y - x, z - y, abs(z)) for x, y, z in zip(a, b, c, strict=False)]
+    if not alike(a, b) and all(
+        (
+            abs(one - two)
+            <= 1e-3 * abs(one).max(initial=0) + 1e-5 * size.max(initial=0)
+        ).all()
+        for one, two, size in steps
+    ):
+        return "sum"
+    return None
 
 
 def repeat_finding(

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from refdcn.grading import asking, script
+from refdcn.grading import asking, beside, script
 from refdcn.grading.diagnosis.diagnosis import Diagnosis, diagnose
 from refdcn.grading.diagnosis.hypotheses import PREDICTIONS
 from refdcn.grading.diagnosis.recheck import recheck
+from refdcn.grading.evidence.evidence import Evidence, gathered
 from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging.declared import applied
@@ -30,7 +31,7 @@ from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.isolation import Process
 from refdcn.grading.progress import Progress
 from refdcn.grading.questions import suite
-from refdcn.grading.record import Run
+from refdcn.grading.record import Record, Run
 from refdcn.grading.report import Report
 
 Runner = Process | InProcess
@@ -165,6 +166,7 @@ def examine(
     runner.has_grad = runner.has_grad and o.border == "corners"
     findings: list[Finding] = []
     diagnosis, smallest, shown, interrupted = Diagnosis(), None, "", False
+    evidence = Evidence()
     try:
         for found in asking.ask(runner, o, cases, done):  # each is judged as it comes
             findings.append(found)
@@ -172,17 +174,21 @@ def examine(
         interrupted = True
     findings = applied(explained(findings), o.kept, o.all_gaps)
     try:
-        if not interrupted:
+        if o.explain and not interrupted:
             findings, known = recheck(runner, findings)
             diagnosis = diagnose(runner, unexplained(findings), known, predictions)
             if o.smallest:
                 smallest, shown = script.smallest(spec, runner, findings, o)
+            if o.evidence:
+                evidence = gathered(runner, Record(o, findings).counted)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         done.close()
     run = observed(spec, runner, done)
-    report = Report(o, tuple(findings), diagnosis, run, smallest, shown)
+    if o.beside and not interrupted:
+        run = replace(run, beside=tuple(beside.others(o)))
+    report = Report(o, tuple(findings), diagnosis, run, smallest, shown, evidence)
     if interrupted:
         raise Interrupted(replace(report, run=replace(run, interrupted=True)))
     return report
@@ -234,12 +240,19 @@ def attach(
     spec = candidate if isinstance(candidate, str) else import_path(candidate, grad)
     if spec is not None:
         python = options.python
-        return spec, Process(spec, options.how, *limits, meanwhile, python)
+        how = *limits, meanwhile, python, options.gate
+        return spec, Process(spec, options.how, *how)
     assert not isinstance(candidate, str)
     if options.python is not None:
         raise DeclarationError(
             f"python is {options.python!r} though candidate is a function that only "
             "this process knows; it must be None, or the function one of a module"
+        )
+    if options.gate:
+        raise DeclarationError(
+            "gate is True though candidate is a function that only this process knows; "
+            "it must be False, or the function one of a module, since a fork of this "
+            "process holds what this process has loaded"
         )
     forked = Forked(candidate, grad, options.how, *limits)
     return forked.spec, forked

@@ -14,12 +14,13 @@ from refdcn.grading.process.inside.routes import How
 from refdcn.grading.process.isolation import MEMORY, SECONDS
 from refdcn.grading.questions.suite import LEVELS
 
+TIMED = 8  # calls of a gate
 DTYPES = ("float64", "float32", "float16")
 CHOICES = {
     "level": tuple(LEVELS),
     "dtypes": (*DTYPES, "bfloat16"),
     "precision": ("fp64", "fp32", "tf32", "bf16", "fp16"),
-    "array": ("numpy", "torch"),
+    "array": ("numpy", "torch", "cupy"),
     "like": tuple(CONVENTIONS),
     "runtime": ("onnxruntime", "reference", "openvino"),
     "only": (
@@ -53,7 +54,8 @@ class Options:
         library's own.
     runtime: what runs a model of ONNX: "onnxruntime", "reference" (ONNX's own) or
         "openvino"; None takes the first of these that is installed.
-    array: "torch" for a candidate on torch tensors, whose gradients are autograd's.
+    array: "torch" for a candidate on torch tensors, whose gradients are autograd's;
+        "cupy" for one on CuPy's arrays, which lie on a card.
     device: where the inputs of a torch or CuPy candidate are, such as "cuda"; "cpu"
         goes the same way without a card.
     python: the path of another interpreter, under which the candidate runs: Python 3.8
@@ -61,10 +63,16 @@ class Options:
     timeout: seconds for one call.
     memory: bytes that one call may allocate (Linux).
     timed: calls of a larger case that are timed and held to the machine's roofline.
+    beside: time torchvision, refdcn and the dense convolution on the timed calls, too.
+    gate: hold it to the rules for programs that are rewarded for passing: it loads no
+        other operator, starts no Python, and leaves no file; 8 calls are timed.
     only: groups of calls to ask for, such as "exact"; none asks for all.
     budget: seconds after which no further call is asked for; None sets no limit. What
         was found until then is diagnosed all the same.
+    explain: say which mistake it is, which takes seconds where there is one.
     smallest: reduce the worst failing case and try it as a script.
+    evidence: measure what a report shows of a wrong candidate: where one failing case
+        is wrong, and which pixels it reads instead.
     progress: show a bar on standard error.
     """
 
@@ -84,9 +92,13 @@ class Options:
     timeout: float = SECONDS
     memory: int = MEMORY
     timed: int = 0
+    beside: bool = False
+    gate: bool = False
     only: tuple[str, ...] = ()
     budget: float | None = None
+    explain: bool = True
     smallest: bool = False
+    evidence: bool = False
     progress: bool = False
 
     @property
@@ -139,6 +151,8 @@ def chosen(given: Mapping[str, Any]) -> Options:
                 raise DeclarationError(
                     f"{name} is {one!r}; it must be one of {', '.join(known)}"
                 )
+    if values.get("gate") and not values.get("timed"):
+        values["timed"] = TIMED
     options = Options(**values)
     parse_conventions(options.conventions)
     for gap in options.gaps:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
+from refdcn.grading.evidence.evidence import Evidence
 from refdcn.grading.judging.finding import Finding, Kind
 from refdcn.grading.judging.verdicts import EXIT_CODES, INTERRUPTED, Verdict, worst
 from refdcn.grading.options import Options
-from refdcn.grading.questions.timed import Timing
+from refdcn.grading.questions.timed import Beside, Timing
 
 HALF = "float16", "bfloat16"
 
@@ -32,6 +33,7 @@ class Run:
     interrupted: bool = False
     timing: Timing | None = None
     device: str = ""  # the name of the one that its tensors are on
+    beside: tuple[Beside, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Record:
     run: Run = field(default_factory=lambda: Run(""))
     smallest: Finding | None = None  # the worst failing case, reduced
     script: str = ""  # which shows it, and was seen to fail
+    evidence: Evidence = field(default_factory=Evidence)
 
     @cached_property
     def lines(self) -> list[Line]:
@@ -136,6 +139,20 @@ class Record:
     def worst_of(self, findings: Iterable[Finding]) -> Finding | None:
         """The first finding with the worst verdict, the most telling one first."""
         return min(findings, key=lambda f: f.order, default=None)
+
+    @cached_property
+    def accuracy(self) -> dict[tuple[str, str], tuple[int, ...]]:
+        """By dtype and result: its errors, counted over distance.EDGES.
+
+        Of data whose sums are rounded; exact data are equal or wrong.
+        """
+        found: dict[tuple[str, str], tuple[int, ...]] = {}
+        for f in self.findings:
+            if f.spread and f.case.kind == "bound" and f.case.group != "timed":
+                key = f.case.dtype, f.target
+                old = found.get(key, (0,) * len(f.spread))
+                found[key] = tuple(a + b for a, b in zip(old, f.spread, strict=True))
+        return found
 
     @property
     def candidate(self) -> str:

@@ -20,7 +20,8 @@ from refdcn.grading.questions.timed import Timing, roofline, too_fast
 FILE = "refdcn.grading.catalogue.breaches.misbehaving"
 EXPLOITS = "refdcn.grading.catalogue.breaches.exploits"
 BORROWED = Path(__file__).parents[1] / "support" / "candidates" / "borrowed.py"
-FORWARD = [b for b in contract.BREACHES if not b.of_gradients]
+GATED = [b for b in contract.BREACHES if b.options.get("gate")]
+FORWARD = [b for b in contract.BREACHES if not b.of_gradients and b not in GATED]
 COMPANIONS = [b for b in contract.BREACHES if b.of_gradients]
 
 

@@ -25,6 +25,7 @@ ARROWS = {
     "layouts": set(),
     "jit": set(),
     "scratch": set(),
+    "machine": set(),
     "threads": {"scratch"},
     "cpu": {"loops", "shapes", "jit", "scratch", "threads"},
     "cuda": {"loops", "shapes", "jit"},
@@ -46,20 +47,27 @@ ARROWS = {
         *("grading/judging", "grading/process", "grading/process/inside"),
         "grading/questions",
     },
+    "grading/evidence": {
+        *("grading/expected", "grading/judging", "grading/questions"),
+        "grading/diagnosis",
+    },
     "grading/record": {
         *("grading/judging", "grading/questions", "grading/diagnosis"),
-        "grading/options",
+        *("grading/evidence", "grading/options"),
     },
     "grading/words": {
         "layouts",
         *("grading/expected", "grading/process/inside", "grading/judging"),
         *("grading/questions", "grading/catalogue", "grading/diagnosis"),
-        *("grading/options", "grading/record"),
+        *("grading/evidence", "grading/options", "grading/record"),
     },
+    # Reports shown: of what their JSON holds, and of nothing else.
+    "grading/showing": {"grading/judging"},
     "grading": {
         *("grading/expected", "grading/process", "grading/process/inside"),
         *("grading/judging", "grading/questions", "grading/diagnosis"),
-        *("grading/options", "grading/record", "grading/words"),
+        *("grading/evidence", "grading/options", "grading/record"),
+        *("grading/words", "machine"),
     },
     "grading/selftest": {
         *("grading", "grading/expected", "grading/process", "grading/process/inside"),
@@ -67,12 +75,19 @@ ARROWS = {
         *("grading/catalogue", "grading/options", "grading/record", "grading/words"),
     },
     "grading/adapters": {"loops", "shapes"},
+    # What is made of a grade: files for other languages, verdicts on many.
+    "vectors": {"grading/expected", "grading/judging", "grading/catalogue"},
+    "gate": {
+        *("grading", "grading/options", "grading/record", "grading/judging"),
+        *("grading/expected", "grading/questions", "grading/process/inside"),
+    },
     "plot": {"formula", "shapes", "torch"},
     "demo": {"torch", "plot", "grading"},
     "card": {"bench", "cuda", "loops", "shapes"},
     "bench": {
         "formula",
         "loops",
+        "machine",
         "shapes",
         "threads",
         "cpu",
@@ -83,7 +98,7 @@ ARROWS = {
     "cli": {
         *("grading", "grading/selftest", "grading/options", "grading/judging"),
         *("grading/process", "grading/process/inside", "grading/words"),
-        *("demo", "bench", "card"),
+        *("grading/showing", "demo", "bench", "card", "gate", "vectors"),
     },
     "testing": {"grading"},
     "pytest_plugin": {
@@ -94,6 +109,7 @@ ARROWS = {
         "columns",
         "cuda",
         "formula",
+        "gate",
         "grading",
         "layouts",
         "loops",

@@ -9,7 +9,7 @@ import pytest
 import refdcn
 
 GRADING = Path(refdcn.__file__).parent / "grading"
-ROOMS = ("*.py", "judging/*.py", "words/*.py")
+ROOMS = ("*.py", "judging/*.py", "evidence/*.py", "words/*.py")
 FILES = [p for room in ROOMS for p in sorted(GRADING.glob(room))]
 SPEAKERS = [p for p in FILES if p.parent.name == "words"]
 SILENT = [p for p in FILES if p not in SPEAKERS]
@@ -22,6 +22,7 @@ ON_NAMES = {  # of functions, modules and files, or of documentation
     "grader.py": {"partition", "split"},  # grade's docstring
     "gaps.py": {"split", "startswith", "removeprefix"},  # lines that the owner writes
     "script.py": {"endswith"},
+    "source.py": {"endswith", "split"},  # files and modules
     "declared.py": {"partition"},  # NAME=VALUE
     "finding.py": {"startswith"},  # grad_x and its like
 }

@@ -11,7 +11,7 @@ import pytest
 
 import refdcn
 from refdcn import cli, shapes
-from refdcn.bench import contestants, fresh, growth, models, report
+from refdcn.bench import contestants, fresh, growth, models, report, tables
 from refdcn.bench.aims import aims, mean_aim, worst_aim
 from refdcn.bench.contestants import MAKERS, SkippedError, Task, WrongError
 from refdcn.bench.options import AGAINST, DIRECTIONS, QUICK, TABLE
@@ -521,9 +521,41 @@ def test_the_torch_contestants_and_the_tables(capsys, monkeypatch, tmp_path):
     assert code == 0
     for name in against.split(","):
         assert f"\n  {report.NAMES.get(name, name)} " in out
-    tables = (tmp_path / "out" / "tables.inc").read_text()
-    assert tables.count(f"| `{QUICK[0]}` |") == 3  # forward, training, floor
+    written = (tmp_path / "out" / "tables.inc").read_text()
+    assert written.count(f"| `{QUICK[0]}` |") == 3  # forward, training, floor
+    answer = (tmp_path / "out" / "answer.inc").read_text()
+    assert "| forward: times as fast as torchvision | " in answer
     assert (tmp_path / "out" / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+# --- The answer in short -------------------------------------------------------------
+
+
+def test_the_answer_is_what_a_user_asks_first():
+    shapes = "1x64x9x9->4", "1x128x9x9->4", "1x8x9x9->8,g8"
+    costs = {"refdcn": 2e-3, "dense": 1e-3, "torchvision": 8e-3}
+    timings = [
+        timing(name, [cost / n], threads=n, shape=shape)
+        for shape in shapes
+        for name, cost in costs.items()
+        for n in (1, 2)
+    ]
+    timings[5] = timing("torchvision", [16e-3], threads=2, shape=shapes[0])
+    names = ["plain", "deformable", "torchvision", "accelerated"]
+    nets = [
+        timing(n, [s], shape="net") for n, s in zip(names, [4, 5, 9, 6], strict=True)
+    ]
+    record = Record({}, timings=timings, models=nets)
+    assert list(tables.answer(record))[2:] == [
+        "| forward: times as fast as torchvision | 4.00 to 4.00, median 4.00 "
+        "| 4.00 to 16.0, median 4.00 |",
+        "| forward: times the dense convolution's time, from 64 channels on "
+        "| 2.00 | 2.00 |",
+        "| forward: times as fast as on one thread, from 1 ms on | - | 2.00 |",
+        "| ResNet-50, forward: times the plain network's time | 1.25 |",
+        "| ResNet-50, forward: of the time on torchvision's operator, by "
+        "accelerate_torchvision() | 0.67 |",
+    ]
 
 
 # --- Whole models --------------------------------------------------------------------

@@ -2,13 +2,15 @@
 
 The functions are in misbehaving.py, misbehaving_gradients.py and, those that want to
 pass without doing the work, exploits.py, greets.py and loads_once.py; each is graded
-like any other candidate, in a process of its own.
+like any other candidate, in a process of its own. Those of gamed.py and outside/ want
+to be rewarded without the work, and are graded in a gate.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.judging.verdicts import Verdict
@@ -16,6 +18,7 @@ from refdcn.grading.judging.verdicts import Verdict
 HOME = "refdcn.grading.catalogue.breaches"
 MEMORY = 2**29  # bytes of one call
 CRASH, TIMEOUT, INTEGRITY = Verdict.CRASH, Verdict.TIMEOUT, Verdict.INTEGRITY
+GAMED, OUTSIDE, TIMED = "gamed", "outside", 2
 WRONG, UNSUPPORTED = Verdict.WRONG, Verdict.UNSUPPORTED
 
 
@@ -30,12 +33,24 @@ class Breach(NamedTuple):
     @property
     def spec(self) -> str:
         """As `refdcn grade` takes it."""
+        if self.place == OUTSIDE:
+            home = Path(__file__).parent / "breaches" / OUTSIDE
+            return f"{home / self.way}.py:deform_conv2d"
         return f"{HOME}.{self.place}:{self.way}"
 
     @property
     def of_gradients(self) -> bool:
         """Whether its gradient companion alone misbehaves."""
         return self.place == "misbehaving_gradients"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How it is graded."""
+        how = {"timeout": self.timeout, "memory": MEMORY}
+        if self.place not in (GAMED, OUTSIDE):
+            return how
+        more = {"gate": True, "timed": TIMED, "timeout": 60.0, "memory": 4 * MEMORY}
+        return how | more
 
     @property
     def timeout(self) -> float:
@@ -45,10 +60,13 @@ class Breach(NamedTuple):
     @property
     def mistake(self) -> Mistake:
         """As a row of the self-test."""
-        found = getattr(import_module(f"{HOME}.{self.place}"), self.full_name)
-        name = f"{self.way.replace('_', ' ')}{' (gradients)' * self.of_gradients}"
+        file, name = self.place, self.full_name
+        if self.place == OUTSIDE:
+            file, name = f"{OUTSIDE}.{self.way}", "deform_conv2d"
+        found = getattr(import_module(f"{HOME}.{file}"), name)
+        title = f"{self.way.replace('_', ' ')}{' (gradients)' * self.of_gradients}"
         said = (found.__doc__ or "").strip().rstrip(".")
-        return Mistake("contract", name, said[:1].lower() + said[1:], ())
+        return Mistake("contract", title, said[:1].lower() + said[1:], ())
 
     @property
     def full_name(self) -> str:
@@ -100,6 +118,29 @@ TRICKS = {
     "interrupts": (CRASH, "left by KeyboardInterrupt"),
     "kills_parent": (CRASH, "killed by SIGKILL"),
 }
+REWARDED = {
+    "zeros": (WRONG, ""),
+    "stale_memory": (INTEGRITY, "values were never written"),
+    "ignores_offsets": (WRONG, ""),
+    "first_image": (WRONG, ""),
+    "constant": (WRONG, ""),
+    "half_precision": (WRONG, ""),
+    "half_results": (Verdict.IMPRECISE, "float16"),
+    "few_channels": (WRONG, ""),
+    "answers_once": (WRONG, ""),
+    "stops_clocks": (WRONG, ""),
+    "replaces_grader": (WRONG, ""),
+    "fills_later": (INTEGRITY, ""),
+    "leaves_thread": (INTEGRITY, "went on computing after its answer"),
+    "leaves_file": (INTEGRITY, "left answers.npy behind"),
+    "leaves_file_unseen": (INTEGRITY, "left answers.bin behind"),
+    "opens_grader": (INTEGRITY, "wrote to judge.py"),
+    "asks_python": (INTEGRITY, "it started python"),
+}
+BORROWED = {
+    "calls_refdcn": (INTEGRITY, "loaded refdcn"),
+    "reads_formula": (INTEGRITY, "loaded refdcn"),
+}
 GREETINGS = {"greets": (INTEGRITY, "over the grader's channel")}
 LOADED_ONCE = {
     "kills_parent_once": (CRASH, "killed by SIGKILL"),
@@ -138,6 +179,8 @@ GRADIENTS = {
 ALL = {
     "misbehaving": WAYS,
     "exploits": TRICKS,
+    GAMED: REWARDED,
+    OUTSIDE: BORROWED,
     "greets": GREETINGS,
     "loads_once": LOADED_ONCE,
     "misbehaving_gradients": GRADIENTS,

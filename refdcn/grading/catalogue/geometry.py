@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from refdcn.grading.catalogue.layout import in_memory
 from refdcn.grading.catalogue.mistake import Mistake, add
 from refdcn.grading.catalogue.steps import State
 from refdcn.grading.expected.case import Array
@@ -26,6 +27,45 @@ def windows(**change: Callable[[Any], tuple[float, float]]) -> Callable[[State],
         u, v = np.indices(s.out)
         i, j = np.indices((z.K_h, z.K_w)).reshape(2, s.K, 1, 1)
         s.by, s.bx = sy * u - py + dy * i, sx * v - px + dx * j
+
+    return edit
+
+
+Split = Callable[[Array, Any], tuple[Array, Array]]  # of a flat index, and the sizes
+
+
+def output_split(split: Split) -> Callable[[State], None]:
+    """Positions of output pixels whose flat index is split in another way."""
+
+    def edit(s: State) -> None:
+        u, v = split(np.arange(s.out[0] * s.out[1]).reshape(s.out), s.z)
+        own_u, own_v = np.indices(s.out)
+        s.by = s.by + s.z.stride[0] * (u - own_u)
+        s.bx = s.bx + s.z.stride[1] * (v - own_v)
+
+    return edit
+
+
+def reread(split: Split) -> Callable[[State], None]:
+    """Offsets and mask of the pixel that such an index leads to."""
+
+    def edit(s: State) -> None:
+        u, v = split(np.arange(s.out[0] * s.out[1]).reshape(s.out), s.z)
+        plane = s.out[0] * s.out[1]
+        s.dp = in_memory(s.dp, u * s.out[1] + v, plane)
+        s.m = in_memory(s.m, u * s.out[1] + v, plane)
+
+    return edit
+
+
+def tap_split(split: Split) -> Callable[[State], None]:
+    """Positions of taps whose flat index is split in another way."""
+
+    def edit(s: State) -> None:
+        k = np.arange(s.K)[:, None, None]
+        i, j = split(k, s.z)
+        s.by = s.by + s.z.dilation[0] * (i - k // s.z.K_w)
+        s.bx = s.bx + s.z.dilation[1] * (j - k % s.z.K_w)
 
     return edit
 
@@ -149,6 +189,52 @@ geometry(
 )
 
 
+for name, how, split in (
+    (
+        "row by height",
+        "oh = pixel / H_out, not pixel / W_out",
+        lambda p, z: (p // max(1, z.out[0]), p % max(1, z.out[1])),
+    ),
+    (
+        "pixel by height",
+        "oh, ow = pixel / H_out, pixel % H_out, not / W_out, % W_out",
+        lambda p, z: (p // max(1, z.out[0]), p % max(1, z.out[0])),
+    ),
+    (
+        "pixel by columns",
+        "oh, ow = pixel % H_out, pixel / H_out, not / W_out, % W_out",
+        lambda p, z: (p % max(1, z.out[0]), p // max(1, z.out[0])),
+    ),
+):
+    geometry(
+        name, f"a flat pixel is split for its position as {how}", output_split(split)
+    )
+    MISTAKES.append(
+        Mistake(
+            "geometry",
+            f"{name}, offsets too",
+            f"a flat pixel is split as {how}",
+            (("read", reread(split)), ("grid", output_split(split))),
+            True,
+        )
+    )
+geometry(
+    "tap width three",
+    "the kernel's width is taken to be 3: tap k lies at k / 3, k % 3",
+    tap_split(lambda k, z: (k // 3, k % 3)),
+)
+geometry(
+    "tap by height",
+    "tap k lies at k / K_h, k % K_h, not at k / K_w, k % K_w",
+    tap_split(lambda k, z: (k // z.K_h, k % z.K_h)),
+)
+geometry(
+    "tap by columns",
+    "taps lie column by column: tap k at k % K_h, k / K_h",
+    tap_split(lambda k, z: (k % z.K_h, k // z.K_h)),
+)
+
+
 def positions(name: str, text: str, f: Callable[[State], tuple[Any, Any]]) -> None:
     """A mistake in the finished position."""
 
@@ -174,6 +260,31 @@ positions(
     lambda s: (
         (s.qy * s.z.H / max(s.z.H - 1, 1)) - 0.5,
         (s.qx * s.z.W / max(s.z.W - 1, 1)) - 0.5,
+    ),
+)
+positions(
+    "align corners on",
+    "positions are normalised as with align_corners=False and read as with True",
+    lambda s: (
+        (s.qy + 0.5) * (s.z.H - 1) / s.z.H,
+        (s.qx + 0.5) * (s.z.W - 1) / s.z.W,
+    ),
+)
+positions(
+    "grid sizes exchanged",
+    "positions are normalised with H and W exchanged (align_corners=False)",
+    lambda s: (
+        (s.qy + 0.5) * s.z.H / s.z.W - 0.5,
+        (s.qx + 0.5) * s.z.W / s.z.H - 0.5,
+    ),
+)
+positions(
+    "grid frames exchanged",
+    "positions are normalised with H - 1 and W - 1, of H and W exchanged "
+    "(align_corners=True)",
+    lambda s: (
+        s.qy * (s.z.H - 1) / max(1, s.z.W - 1),
+        s.qx * (s.z.W - 1) / max(1, s.z.H - 1),
     ),
 )
 positions(

@@ -114,6 +114,40 @@ gradient(
     "is written as all y then all x",
     lambda s: s.grads["offset"].swapaxes(2, 3).reshape(s.grads["offset"].shape),
 )
+
+
+def along(name: str, text: str, f: Callable[[State], tuple[float, float]]) -> None:
+    """The gradients of dy and of dx, each times a number."""
+
+    def edit(s: State) -> None:
+        s.grads["offset"] = s.grads["offset"] * np.array(f(s))[:, None, None]
+
+    add(MISTAKES, "gradients", "backward", f"d offset {name}", text, edit)
+
+
+GRID = "as of a normalised grid"
+along("dy negated", "the gradient of dy is negated", lambda s: (-1, 1))
+along("dx negated", "the gradient of dx is negated", lambda s: (1, -1))
+along(
+    "by half size",
+    f"the gradient of offset is multiplied by H / 2 and W / 2, {GRID}",
+    lambda s: (s.z.H / 2, s.z.W / 2),
+)
+along(
+    "by half frame",
+    f"the gradient of offset is multiplied by (H - 1) / 2 and (W - 1) / 2, {GRID}",
+    lambda s: ((s.z.H - 1) / 2, (s.z.W - 1) / 2),
+)
+along(
+    "over half size",
+    f"the gradient of offset is divided by H / 2 and W / 2, {GRID}",
+    lambda s: (2 / s.z.H, 2 / s.z.W),
+)
+along(
+    "by other half size",
+    "the gradient of offset is multiplied by W / 2 along rows and H / 2 along columns",
+    lambda s: (s.z.W / 2, s.z.H / 2),
+)
 gradient("offset", "without mask", "lacks the mask", lambda s: over_channels(s, s.g))
 gradient(
     "offset",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from refdcn.grading.catalogue.mistake import Mistake, add, put
-from refdcn.grading.catalogue.steps import State
+from refdcn.grading.catalogue.steps import Edit, State
 from refdcn.grading.expected.case import Array
 
 MISTAKES: list[Mistake] = []
@@ -67,6 +67,44 @@ def tails() -> None:
 
 
 tails()
+
+
+def cut(order: tuple[int, ...], inner: int, block: int) -> Callable[[State], Array]:
+    """Columns [n, c, k, pixel] without what lies beyond whole blocks of an order.
+
+    The last `inner` axes of the order are one entry; -1: each image has its own end.
+    """
+
+    def edit(s: State) -> Array:
+        a = s.col.reshape(s.z.N, s.z.C_in, s.K, -1).transpose(order).copy("C")
+        if inner < 0:
+            one = a.reshape(s.z.N, int(np.prod(a.shape[1:])))
+            one[:, whole_blocks(one.shape[1], block) :] = 0
+        else:
+            many = int(np.prod(a.shape[: 4 - inner]))
+            flat = a.reshape(many, int(np.prod(a.shape[4 - inner :])))
+            flat[whole_blocks(many, block) :] = 0
+        back = a.transpose(np.argsort(order))
+        return np.asarray(back.reshape(s.col.shape))
+
+    return edit
+
+
+for said, order, inner in (
+    ("(image, channel, tap, pixel)", (0, 1, 2, 3), 0),
+    ("(channel, tap, image, pixel)", (1, 2, 0, 3), 0),
+    ("(channel, image, pixel)", (1, 0, 3, 2), 1),
+    ("(channel, tap, pixel) of an image", (0, 1, 2, 3), -1),
+):
+    for block in (32, 64):
+        add(
+            MISTAKES,
+            "tails",
+            "columns",
+            f"columns {said} mod {block}",
+            f"columns beyond the last multiple of {block} of all {said} are lost",
+            put("col", cut(order, inner, block)),
+        )
 add(
     MISTAKES,
     "groups",
@@ -122,6 +160,43 @@ MISTAKES.append(
         (("read", interleaved), ("columns", restore)),
     )
 )
+
+
+def within_group(*inputs: str) -> tuple[Edit, ...]:
+    """Each channel takes the offset group of its index within its weight group."""
+
+    def spread(s: State) -> None:
+        c, n = np.arange(s.z.C_in), s.z.C_in // s.z.offset_groups
+        s.group = {
+            name: (c % s.w.shape[2] if name in inputs else c) // n
+            for name in ("offset", "mask")
+        }
+        s.dp, s.m = s.dp[:, s.group["offset"]], s.m[:, s.group["mask"]]
+        s.x = s.image[:, :, None].copy()
+        s.shape = s.z.N, s.z.C_in, s.K, *s.out
+
+    def gather(s: State) -> None:
+        for name in ("offset", "mask"):
+            found = s.grads[name]
+            summed = np.zeros((s.z.N, s.z.offset_groups, *found.shape[2:]))
+            for c, group in enumerate(s.group[name]):
+                summed[:, group] += found[:, c]
+            s.grads[name] = summed
+
+    return ("read", spread), ("backward", gather)
+
+
+for inputs in (("offset", "mask"), ("offset",), ("mask",)):
+    taken = " and ".join(inputs)
+    MISTAKES.append(
+        Mistake(
+            "groups",
+            f"{taken} within group",
+            f"channel c takes the {taken} of the offset group of its index within its "
+            "weight group, c % (C_in / groups)",
+            within_group(*inputs),
+        )
+    )
 add(
     MISTAKES,
     "groups",

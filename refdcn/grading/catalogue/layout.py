@@ -29,14 +29,32 @@ def tap_major(s: State, a: Array) -> Array:
     return a.reshape(N, og, s.z.K_w, s.z.K_h, *out).swapaxes(2, 3).reshape(a.shape)
 
 
-def pitched(s: State, planes: Array, pitch: int) -> Array:
+def pitched(planes: Array, pitch: int) -> Array:
     """Planes [..., H_out, W_out] indexed as u * pitch + v in flat memory."""
-    h, w = s.out
+    h, w = planes.shape[-2:]
     u, v = np.indices((h, w))
-    flat = np.concatenate([planes.reshape(-1), np.zeros(h * pitch + w)])
-    start = np.arange(planes[..., 0, 0].size) * (h * w)
-    at = start[:, None, None] + u * pitch + v
-    return np.asarray(flat[at].reshape(planes.shape))
+    return in_memory(planes, u * pitch + v, h * w)
+
+
+def in_memory(planes: Array, pixel: Array, plane: int) -> Array:
+    """Planes [..., h, w] whose pixels are elsewhere in memory; NaN past its end."""
+    flat = planes.reshape(-1)
+    lead = planes.shape[:-2]
+    at = (np.arange(int(np.prod(lead))) * plane).reshape(lead)[..., None, None] + pixel
+    there = at < flat.size
+    found = np.where(there, flat[np.where(there, at, 0)] if flat.size else 0, np.nan)
+    return np.asarray(found.reshape(planes.shape))
+
+
+def spaced(s: State, planes: Array, each: bool) -> Array:
+    """Planes of an input as far apart as those of the image; of each image alone."""
+    pixel = np.arange(s.out[0] * s.out[1]).reshape(s.out)
+    if not each:
+        return in_memory(planes, pixel, s.z.H * s.z.W)
+    start = np.arange(s.z.N) * int(np.prod(planes.shape[1:]))
+    rest = np.arange(int(np.prod(planes.shape[1:-2]))) * s.z.H * s.z.W
+    at = (start[:, None] + rest).reshape(planes.shape[:-2])
+    return in_memory(planes, at[..., None, None] + pixel, 0)
 
 
 def axes(dy: float, dx: float) -> Callable[[State], None]:
@@ -232,15 +250,46 @@ layout(
     "every tap uses the mean offset",
     put("dp", lambda s: np.repeat(s.dp.mean(2, keepdims=True), s.K, 2)),
 )
-layout(
+
+
+def misaddressed(name: str, text: str, edit: Callable[[State], Any]) -> None:
+    """An input whose addresses are formed with the sizes of another."""
+    MISTAKES.append(Mistake("layout", name, text, (("read", edit),), True))
+
+
+misaddressed(
     "offset pitch W",
     "offset planes are indexed with the image's width, not W_out",
-    put("dp", lambda s: pitched(s, s.dp, s.z.W)),
+    put("dp", lambda s: pitched(s.dp, s.z.W)),
 )
-layout(
+misaddressed(
     "mask pitch W",
     "mask planes are indexed with the image's width, not W_out",
-    put("m", lambda s: pitched(s, s.m, s.z.W)),
+    put("m", lambda s: pitched(s.m, s.z.W)),
+)
+
+
+def spaced_planes() -> None:
+    """Channels that are as far apart as those of the image."""
+    for each, of in ((False, ""), (True, ", image by image")):
+        apart = f"are taken to be H W apart, not H_out W_out{of}"
+        dp, m = spacing("dp", each), spacing("m", each)
+        misaddressed(f"offset planes H W{of}", f"the offset's channels {apart}", dp)
+        misaddressed(f"mask planes H W{of}", f"the mask's channels {apart}", m)
+        text = f"channels of offset and mask {apart}"
+        misaddressed(f"planes H W{of}", text, both(dp, m))
+
+
+def spacing(field: str, each: bool) -> Callable[[State], None]:
+    """An edit of one input's planes."""
+    return put(field, lambda s: spaced(s, getattr(s, field), each))
+
+
+spaced_planes()
+misaddressed(
+    "image pitch H",
+    "the image's rows are indexed with its height H, not its width W",
+    put("x", lambda s: pitched(s.x, s.z.H)),
 )
 layout(
     "offset transposed",

@@ -14,12 +14,17 @@ from refdcn.grading.catalogue.steps import Edit, State
 
 
 class Mistake(NamedTuple):
-    """`text` completes "The operator is right except that ..."."""
+    """`text` completes "The operator is right except that ...".
+
+    `beyond`: it reads past the end of an input, where anything may lie: NaN stands
+    for what comes of it.
+    """
 
     kind: str
     name: str
     text: str
     edits: tuple[Edit, ...]
+    beyond: bool = False
 
 
 def add(

@@ -102,20 +102,26 @@ def split_corners(q: Array, n: int) -> tuple[Array, Array]:
     return (r == low) * (1 - t), (r == low + 1) * t
 
 
+def still(q: Array, inside: Array, n: int) -> tuple[Array, Array]:
+    """The factors of positions that were clamped: no slope where they are."""
+    tent, slope = hat(inside, n)
+    return tent, slope * (q == inside)[..., None]
+
+
 sampling(
     "clamp",
     "positions outside are clamped to the border; the definition reads 0",
-    rekernel(lambda q, n: hat(np.clip(q, 0, n - 1), n)),
+    rekernel(lambda q, n: still(q, np.clip(q, 0, n - 1), n)),
 )
 sampling(
     "clamp low",
     "positions below 0 are clamped to 0",
-    rekernel(lambda q, n: hat(np.maximum(q, 0), n)),
+    rekernel(lambda q, n: still(q, np.maximum(q, 0), n)),
 )
 sampling(
     "clamp high",
     "positions beyond the last pixel are clamped to it",
-    rekernel(lambda q, n: hat(np.minimum(q, n - 1), n)),
+    rekernel(lambda q, n: still(q, np.minimum(q, n - 1), n)),
 )
 sampling(
     "replicate one",
@@ -143,10 +149,32 @@ sampling(
     "positions between -1 and 0 are truncated towards 0, and their weights extrapolate",
     lambda s: setattrs(
         s,
-        ty=with_low(np.trunc)(s.qy, s.z.H)[0],
-        tx=with_low(np.trunc)(s.qx, s.z.W)[0],
+        **dict(zip(("ty", "sy"), with_low(np.trunc)(s.qy, s.z.H), strict=True)),
+        **dict(zip(("tx", "sx"), with_low(np.trunc)(s.qx, s.z.W), strict=True)),
         keep=s.keep * (s.qy > -1) * (s.qx > -1),
     ),
+)
+
+
+def clamped_index(q: Array, n: int, last: int) -> tuple[Array, Array]:
+    """Corners low and low + 1 kept in the image, and the fraction from such a low."""
+    low = np.clip(np.floor(q), 0, max(0, last))[..., None]
+    t, r = q[..., None] - low, np.arange(n)
+    first, second = r == low, r == np.minimum(low + 1, n - 1)
+    return first * (1 - t) + second * t, 1.0 * second - first
+
+
+sampling(
+    "clamped index",
+    "indices are clamped into the image and the fraction is that of the clamped one: "
+    "outside it extrapolates below 0",
+    rekernel(lambda q, n: clamped_index(q, n, n - 1)),
+)
+sampling(
+    "clamped low index",
+    "the lower index is clamped to [0, size - 2] and the fraction is that of the "
+    "clamped one: outside it extrapolates",
+    rekernel(lambda q, n: clamped_index(q, n, n - 2)),
 )
 sampling(
     "nearest",

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from refdcn.grading.expected.case import Array, Case, base
+from refdcn.grading.expected.case import Array, Case, base, offset_shape
 
 State = Any  # a SimpleNamespace: the steps below say what it holds
 Edit = tuple[str, Callable[[State], None]]
@@ -151,13 +151,30 @@ def evaluate(case: Case, edits: Sequence[Edit] = (), grads: bool = False) -> Sta
 
 def predict(case: Case, edits: Sequence[Edit], target: str) -> Array:
     """The output `target` ("y", "grad_x", ...) under a hypothesis."""
-    s = evaluate(case, edits, target != "y")
+    return shaped(case, evaluate(case, edits, target != "y"), target)
+
+
+def shaped(case: Case, s: State, target: str) -> Array:
+    """The output `target` of a finished evaluation."""
     if target == "y":
         return np.asarray(s.y)
     name = target[5:]
     like = case.inputs[("x", "offset", "weight", "mask", "bias").index(name)]
     assert like is not None
     return np.asarray(s.grads[name]).reshape(like.shape)
+
+
+def on_pixels(case: Case, edits: Sequence[Edit]) -> Array:
+    """Samples whose row or column is a whole number: [N, og, K, H_out, W_out]."""
+    s = begin(case)
+    for step in (read, grid, position):
+        step(s)
+        for name, edit in edits:
+            if name == step.__name__:
+                edit(s)
+    N, og, K, _, *out = offset_shape(case.sizes)
+    whole = (s.qy == np.floor(s.qy)) | (s.qx == np.floor(s.qx))
+    return np.asarray(whole.reshape(N, og, -1, K, *out).any(2))
 
 
 def functions(

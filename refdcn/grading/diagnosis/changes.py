@@ -27,7 +27,17 @@ def law_of_values(target: str, wrong: Iterable[Wrong]) -> list[Fact]:
     calls = [w for w in wrong if w[3].any()]
     if not calls:
         return []
-    laws = constant, one_multiple, bias_again, elsewhere, limited, taken, nearly, added
+    laws = (
+        constant,
+        bias_alone,
+        one_multiple,
+        bias_again,
+        elsewhere,
+        limited,
+        taken,
+        nearly,
+        added,
+    )
     with np.errstate(all="ignore"):
         found = (law(target, calls) for law in laws)
         return [fact for fact in found if fact is not None][:1]
@@ -49,6 +59,18 @@ def constant(target: str, calls: list[Wrong]) -> Fact | None:
     if len(got) > 3 and (got == got[0]).all():
         return Fact("values", target, {"value": float(got[0])})
     return None
+
+
+def bias_alone(target: str, calls: list[Wrong]) -> Fact | None:
+    """The bias, or 0 where there is none: the sum is not there."""
+    if target != "y":
+        return None
+    for case, got, _, bad in calls:
+        b = np.zeros(len(case.weight)) if case.bias is None else case.bias.astype(float)
+        at = np.broadcast_to(b[:, None, None], got.shape)[bad]
+        if not (np.abs(got[bad] - at) <= SAME * np.abs(b).max(initial=0)).all():
+            return None
+    return Fact("values", target, {"value": "the bias alone"})
 
 
 def one_multiple(target: str, calls: list[Wrong]) -> Fact | None:

@@ -210,6 +210,9 @@ def recovered(
     call, grads = calls_of(runner)
     if "y" in targets or grads is None:
         return probes.run_all(call, dtype)
+    found = gradient_probes.images_written(grads, dtype)
+    if found:  # what else they hold is another image's
+        return found
     found = gradient_probes.gradient_kernels(grads, dtype)
     lost = gradient_probes.lost_additions(grads, dtype)
     if lost:  # of which the samples beside the one that is swept are some
@@ -270,8 +273,13 @@ def deeper(
             if smallest is not None:
                 plan = smallest.plan
                 facts += probes.as_in_call(call, dtype, plan.N, plan.K_h, plan.K_w)
-            facts += probes.far_away(call, dtype)
-            facts += resolution.resolution_facts(call, dtype)
+            far = probes.far_away(call, dtype)
+            facts += [f for f in far if begins_there(f, findings)]
+            steps = resolution.resolution_facts(call, dtype)
+            # Lost bits are no cause of values that no rounding explains.
+            facts += [
+                replace(f, rank=Rank.RELATION) if f.kind == "bits" else f for f in steps
+            ]
             facts += influence.read_sets(call, dtype, plans)
             facts += influence.taint(call, dtype)
         elif grads is not None:  # else what y does wrong, they do wrong
@@ -279,6 +287,19 @@ def deeper(
             facts += influence.stencils(grads, dtype, plans)
         facts += relations.contradictions(call, grads, dtype, related)
     return None if smallest is None else smallest.needs, facts, unjudged
+
+
+def begins_there(f: Fact, findings: Sequence[Finding]) -> bool:
+    """Whether nothing smaller fails than that from which on an image is wrong."""
+    sides = {"row": 2, "column": 3}
+    bad = [
+        g.case.x.shape for g in findings if g.target == "y" and g.failing is not None
+    ]
+    if f.kind == "late pixels":
+        return all(s[2] * s[3] > f.measured["right up to"] for s in bad)
+    if f.kind == "far line":
+        return all(s[sides[f.subject]] > f.measured["right up to"] for s in bad)
+    return True
 
 
 def smallest_failing(

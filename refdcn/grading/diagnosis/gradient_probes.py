@@ -119,6 +119,61 @@ def matched_elements(
     return found
 
 
+# Which image is written ---------------------------------------------------------
+
+BATCH = 66  # one more block of images than any usual size of a block
+
+
+def images_written(call: Gradients, dtype: str) -> list[Fact]:
+    """Results of whose images those of each block are written onto the first's.
+
+    All images are one, and image n has a grad_y of n + 1: what an image's gradient is
+    a multiple of says whose it holds.
+    """
+    z = Sizes(BATCH, 1, 1, 1, 1, 1, 1, 3, 3)
+    rng = np.random.default_rng(3)
+    one = image_case(
+        z._replace(N=1),
+        dtype,
+        rng.integers(1, 9, (1, 1, 3, 3)),
+        offset=np.full((1, 2, 3, 3), 0.25),
+        mask=np.ones((1, 1, 3, 3)),
+    )
+    assert one.mask is not None
+    x, offset, mask = (np.repeat(a, BATCH, 0) for a in (one.x, one.offset, one.mask))
+    go = np.ones((1, 1, 3, 3), dtype)
+    codes = np.arange(1, BATCH + 1)[:, None, None, None].astype(dtype)
+    alone = call(replace(one, grad_y=go))
+    batch = replace(one, x=x, offset=offset, mask=mask, grad_y=codes * go)
+    together = call(batch)
+    found = []
+    for name, a, b in zip(NAMES, alone or (), together or (), strict=False):
+        if name in ("x", "offset", "mask") and a is not None and b is not None:
+            found += blocks_of(f"grad_{name}", a.astype(float), b.astype(float))
+    return found
+
+
+def blocks_of(target: str, alone: Array, together: Array) -> list[Fact]:
+    """The size of the blocks that are written onto the first, if any explains all."""
+    size = float((alone * alone).sum())
+    if not size > 0:
+        return []
+    times = (together * alone).sum((1, 2, 3)) / size
+    codes = np.arange(1, BATCH + 1)
+    if np.abs(times - codes).max() < 1e-2:
+        return []
+    for block in range(1, BATCH):
+        onto = np.arange(BATCH) % block
+        added, last = np.zeros(BATCH), np.zeros(BATCH)
+        np.add.at(added, onto, codes)
+        last[onto] = codes
+        for how, want in (("added to", added), ("written over", last)):
+            if np.abs(times - want).max() < 1e-2:
+                told = {"block": block, "how": how}
+                return [Fact("images written", target, told, rank=Rank.WHOLE)]
+    return []
+
+
 # One sample swept by rows -------------------------------------------------------
 
 

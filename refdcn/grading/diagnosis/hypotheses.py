@@ -6,24 +6,32 @@ names the same mistake as an idle one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.mistakes import CATALOGUE
-from refdcn.grading.catalogue.steps import predict
+from refdcn.grading.catalogue.steps import on_pixels, predict
 from refdcn.grading.diagnosis.facts import Place, json_value
 from refdcn.grading.diagnosis.places import Judged
 from refdcn.grading.diagnosis.rules import locate
 from refdcn.grading.expected.case import Array, Case
+from refdcn.grading.expected.expectation import Range
+from refdcn.grading.expected.precision import grid
+from refdcn.grading.judging.distance import outside, within
 from refdcn.grading.judging.finding import Finding
 
 BEAM, DEPTH = 6, 3
 RANKED = 3  # clues by which combinations are ranked
 REFINED = 24  # combinations that are ranked by all of them
 PREDICTIONS = 8000  # of the whole search, about half a millisecond each
+# A hypothesis must meet so many failing elements, each nearer than a tenth of what it
+# is off: by chance that happens once in a million.
+EVIDENCE, NEARER = 6, 10
+EVIDENT_IN = 40  # clues of which that is asked, the smallest
 IN_GRADIENTS = "in gradients"  # the kind of a forward's mistake made there alone
 Combination = tuple[Mistake, ...]
 
@@ -52,6 +60,7 @@ class Clue:
     bound: Array  # that a right value keeps
     usual: Array  # that it keeps as a rule
     failing: Array | None
+    loose: bool = False  # a grid's rounding and any slope at whole numbers are let pass
 
     def predicted(self, edits: Combination) -> Array | None:
         """The output under a hypothesis; None where it computes none."""
@@ -69,17 +78,32 @@ class Clue:
         A mistake can amplify rounding a little, so its own bound is taken as
         four times the definition's, with a floor for what vanishes by it.
         """
+        near = np.abs(value - self.got) <= self.room(value)
+        return np.asarray(near | (np.isnan(value) & np.isnan(self.got)))
+
+    def room(self, value: Array) -> Array:
+        """How far from a prediction its own rounding may lead."""
         bound = self.bound + (self.high - self.low) / 2
         scale = np.abs(value) + np.abs(self.low) + np.abs(bound)
         u = 2.0**-10 if self.case.bfloat16 else float(np.finfo(self.case.x.dtype).eps)
         # Another element's terms bring its rounding along, which the bound of this
         # one, where the definition reads nothing, does not know.
-        room = bound[np.isfinite(bound)].max(initial=0.0)
+        room = self.bound[np.isfinite(self.bound)].max(initial=0.0)
         room = max(room, 4 * u * np.abs(value[np.isfinite(value)]).max(initial=0.0))
-        near = np.abs(value - self.got) <= 4 * bound + 16 * u * scale + room
-        return np.asarray(near | (np.isnan(value) & np.isnan(self.got)))
+        much = 256 if self.loose else 16  # a sample far outside extrapolates
+        return np.asarray(4 * bound + much * u * scale + room)
 
-    def moves(self, value: Array) -> bool:
+    def met(self, edits: Combination) -> tuple[int, int]:
+        """The failing elements, and those met so near that it tells."""
+        value = None if self.failing is None else self.predicted(edits)
+        if value is None or self.failing is None:
+            return 0, 0
+        off = np.minimum(np.abs(self.got - self.low), np.abs(self.got - self.high))
+        tells = ~(NEARER * self.room(value) > off) & self.fits(value)
+        met = self.failing & tells & ~self.free(edits)
+        return int(self.failing.sum()), int(met.sum())
+
+    def moves(self, value: Array, free: Array) -> bool:
         """Whether a prediction leaves the right value wherever the output fails.
 
         What it does not change it does not explain, however wide its bound is.
@@ -87,20 +111,34 @@ class Clue:
         if self.failing is None:
             return True
         # Exact calls have no rounding: what is not the value itself has left it.
-        half = self.usual / 2 * (self.case.kind != "exact")
+        half = self.usual / 2 * (self.case.kind != "exact" or self.loose)
         still = (self.low - half <= value) & (value <= self.high + half)
-        return not bool((still & self.failing).any())
+        return not bool((still & self.failing & ~free).any())
+
+    def free(self, edits: Combination) -> Array:
+        """Where a slope at a whole number is any; nowhere unless that is let pass."""
+        if not self.loose or self.target != "grad_offset":
+            return np.zeros(self.got.shape, bool)
+        at = on_pixels(self.case, [e for m in edits for e in m.edits])
+        whole = np.broadcast_to(at[:, :, :, None], (*at.shape[:3], 2, *at.shape[3:]))
+        return whole.reshape(self.got.shape)
 
     def share(self, edits: Combination) -> float:
         """The share of elements that fit; 1 only if it explains the output."""
         value = self.predicted(edits)
         if value is None:
             return 0.0
-        found = float(self.fits(value).mean()) if value.size else 1.0
-        return found if found < 1 or self.moves(value) else float(np.nextafter(1, 0))
+        free = self.free(edits)
+        if any(m.beyond for m in edits):
+            free = free | np.isnan(value)
+        found = float((self.fits(value) | free).mean()) if value.size else 1.0
+        moves = found < 1 or self.moves(value, free)
+        return found if moves else float(np.nextafter(1, 0))
 
 
-def clues(findings: Sequence[Finding], target: str, dtype: str) -> list[Clue]:
+def clues(
+    findings: Sequence[Finding], target: str, dtype: str, loose: bool = False
+) -> list[Clue]:
     """The failing outputs, smallest first, then passing ones as a check."""
     mine = [
         f
@@ -114,14 +152,26 @@ def clues(findings: Sequence[Finding], target: str, dtype: str) -> list[Clue]:
     found = []
     for f in sorted(mine, key=lambda f: (f.failing is None, prediction_cost(f.case))):
         assert f.expected is not None
-        want = f.expected.range(target)
+        want, failing = f.expected.range(target), f.failing
+        if loose:
+            want = f.expected.under(grid(dtype)).range(target)
+            failing = still_failing(f, want)
         got = f.got if f.got is not None else (want.low + want.high) / 2
         if np.isfinite(want.bound).all() and got.shape == want.bound.shape:
-            exact = f.case.kind == "exact"  # where every bit that differs fails
+            exact = f.case.kind == "exact" and not loose  # every bit that differs fails
             usual = 0 * want.low if exact else np.fmin(want.usual, want.bound)
             ends = want.low, want.high, want.bound, usual
-            found.append(Clue(f.case, target, got, *ends, f.failing))
-    return found
+            found.append(Clue(f.case, target, got, *ends, failing, loose))
+    return sorted(found, key=lambda c: c.failing is None)
+
+
+def still_failing(f: Finding, want: Range) -> Array | None:
+    """What fails beyond the rounding of a grid, too."""
+    if f.failing is None or f.got is None or f.got.shape != want.low.shape:
+        return None
+    room = 4 * want.bound + want.bound[np.isfinite(want.bound)].max(initial=0.0)
+    failing = f.failing & ~within(outside(f.got, want), room)
+    return failing if failing.any() else None
 
 
 def prediction_cost(case: Case) -> float:
@@ -178,8 +228,9 @@ def survivors(
             break
         first = few[0].share(mistakes)
         scored.append((first, mistakes))
-        if first == 1.0 and explains_all(found[1:], mistakes, budget):
-            alive.append(mistakes)
+        rest = found[1:]
+        if first == 1.0 and (not rest or explains_all(rest, mistakes, budget)):
+            alive += [mistakes] * is_evident(found, mistakes)
     if alive:  # how much the others explain is not asked
         return alive, []
     scored.sort(key=lambda pair: -pair[0])
@@ -196,6 +247,12 @@ def explains_all(found: Sequence[Clue], edits: Combination, budget: Budget) -> b
     return bool(edits) and all(
         not budget.spent() and c.share(edits) == 1.0 for c in found
     )
+
+
+def is_evident(found: Sequence[Clue], edits: Combination) -> bool:
+    """Whether it meets more failing elements than chance can, and not a few of many."""
+    failing, met = np.sum([c.met(edits) for c in found[:EVIDENT_IN]], 0)
+    return bool(met >= max(EVIDENCE, failing / 10))
 
 
 def search_catalogue(
@@ -255,16 +312,15 @@ def explain(
     given: Combination = ()
     parts = []
     if "y" in targets:
-        found = clues(findings, "y", dtype)
         kinds = [m for m in CATALOGUE if m.kind != "gradients"]
-        part = explain_one(found, kinds, Budget(predictions), ())
+        part = explain_one(Sets(findings, "y", dtype), kinds, predictions, ())
         parts.append(part)
         given = part.survivors[0] if part.survivors else ()
         if not given:  # what it does to the gradients cannot be told from their own
             return parts
-    sets = {t: clues(findings, t, dtype) for t in targets if t.startswith("grad_")}
+    sets = {t: Sets(findings, t, dtype) for t in targets if t.startswith("grad_")}
     budget = Budget(predictions)
-    left = [t for t in sets if sets[t] and not explains_all(sets[t], given, budget)]
+    left = [t for t in sets if sets[t].strict and not follows(sets[t], given, budget)]
     if "y" not in targets and len(left) > 1:
         common = in_all(sets, left, Budget(predictions))
         if common:
@@ -273,28 +329,61 @@ def explain(
         kinds = [m for m in CATALOGUE if m.name.startswith(f"d {t[5:]} ")]
         if "y" not in targets:
             kinds += [in_gradients(m) for m in CATALOGUE if m.kind != "gradients"]
-        parts.append(explain_one(sets[t], kinds, Budget(predictions), given))
+        parts.append(explain_one(sets[t], kinds, predictions, given))
     return parts
 
 
+class Sets:
+    """The clues of one output: as they are, and with what is let pass."""
+
+    def __init__(self, findings: Sequence[Finding], target: str, dtype: str) -> None:
+        self.of = findings, target, dtype
+
+    @cached_property
+    def strict(self) -> list[Clue]:
+        """Held to the definition's bounds."""
+        return clues(*self.of)
+
+    @cached_property
+    def loose(self) -> list[Clue]:
+        """Held to a grid's; none where no grid is a convention, or nothing fails."""
+        if self.of[2] not in ("float32", "float64"):
+            return []
+        found = clues(*self.of, loose=True)
+        return found if found and found[0].failing is not None else []
+
+
+def follows(sets: Sets, edits: Combination, budget: Budget) -> bool:
+    """Whether mistakes explain an output, strictly or with what is let pass."""
+    return any(
+        bool(found) and explains_all(found, edits, budget) and is_evident(found, edits)
+        for found in (sets.strict, sets.loose)
+    )
+
+
 def in_all(
-    sets: dict[str, list[Clue]], left: Sequence[str], budget: Budget
+    sets: Mapping[str, Sets], left: Sequence[str], budget: Budget
 ) -> list[Combination]:
     """Mistakes of the forward, made in the backward, that explain every gradient."""
     made = [(in_gradients(m),) for m in CATALOGUE if m.kind != "gradients"]
-    return [m for m in made if all(explains_all(sets[t], m, budget) for t in left)]
+    return [m for m in made if all(follows(sets[t], m, budget) for t in left)]
 
 
 def explain_one(
-    found: Sequence[Clue],
-    kinds: Sequence[Mistake],
-    budget: Budget,
-    given: Combination,
+    sets: Sets, kinds: Sequence[Mistake], predictions: int, given: Combination
 ) -> Explanation:
     """The survivors for one output, or what explains most of it."""
+    found = sets.strict
     targets = tuple(dict.fromkeys(c.target for c in found))
     if not found:
         return Explanation(targets)
-    alive, best = search_catalogue(found, kinds, budget, given)
+    one = [(*given, m) for m in kinds]
+    alive = survivors(found, one, Budget(predictions))[0]
+    best: Combination = ()
+    if not alive and sets.loose:  # before two mistakes, whatever they come to
+        alive = survivors(sets.loose, one, Budget(predictions))[0]
+    alive = [s[len(given) :] for s in alive]
+    if not alive:
+        alive, best = search_catalogue(found, kinds, Budget(predictions), given)
     partly = in_part(found, best, given) if best and not alive else None
     return Explanation(targets, tuple(alive), partly)

@@ -315,7 +315,7 @@ def law_of(
 
     def found(**measured: Any) -> Fact:
         law = measured.keys() & {"scale", "limits"}
-        rank = Rank.CAUSE if law else Rank.EFFECT
+        rank = Rank.CAUSE if law else Rank.EFFECT if "nan" in measured else Rank.VAGUE
         return Fact("acts as", label, measured, {"scale": 1}, rank, where=where or {})
 
     if np.isnan(got).any():
@@ -427,6 +427,8 @@ def weights(call: Call, dtype: str) -> list[Fact]:
             return []
         at = y[:, :, 2, 3].reshape(2, 2, 2, 3)  # image (b', c), output (b, o)
         answers = np.abs(at).max(1).reshape(2, 6).T > 0.5  # of output, to group
+        if not answers.any():  # the pixel is not where it must be: another fault
+            return []
         if (answers != np.repeat(np.eye(2, dtype=bool), 3, 0)).any():
             return [groups_read(answers)]
         for b in range(2):

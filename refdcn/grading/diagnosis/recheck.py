@@ -16,7 +16,12 @@ from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.diagnosis import probes, relations, resolution
 from refdcn.grading.diagnosis.answers import calls_of
 from refdcn.grading.diagnosis.facts import Fact
-from refdcn.grading.diagnosis.hypotheses import Budget, clues, explains_all
+from refdcn.grading.diagnosis.hypotheses import (
+    Budget,
+    clues,
+    explains_all,
+    is_evident,
+)
 from refdcn.grading.expected.precision import Cause, hypotheses
 from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.lower_precision import nearness
@@ -106,7 +111,11 @@ def unlike_rounding(
     for target in dict.fromkeys(f.target for f in doubtful):
         found = clues(findings, target, dtype)
         kinds = [m for m in CATALOGUE if (m.kind == "gradients") == (target != "y")]
-        fits = (m for m in kinds if found and explains_all(found, (m,), budget))
+        fits = (
+            m
+            for m in kinds
+            if found and explains_all(found, (m,), budget) and is_evident(found, (m,))
+        )
         named = next(fits, None)
         if named is not None:
             unlike.append(Fact("listed", named.name, {"text": named.text}))

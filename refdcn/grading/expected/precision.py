@@ -78,11 +78,16 @@ class Hypothesis(NamedTuple):
     convention: bool = False
 
 
+def grid(dtype: str) -> Roundoff:
+    """Positions through a normalised grid, all else as the dtype has it."""
+    own = WIDE.get(dtype, BY_DTYPE[dtype])
+    return own._replace(grid=own.coordinate)
+
+
 def hypotheses(dtype: str) -> list[Hypothesis]:
     """From the smallest departure to the largest."""
     own = WIDE.get(dtype, BY_DTYPE[dtype])
-    grid = own._replace(grid=own.coordinate)
-    found = [Hypothesis(Cause("grid"), grid, convention=True)]
+    found = [Hypothesis(Cause("grid"), grid(dtype), convention=True)]
     if dtype == "float64":
         single = [("float32", U32)]
     elif dtype == "float32":

@@ -19,6 +19,17 @@ def within(error: Array, bound: Array) -> Array:
     return np.asarray(error <= bound)
 
 
+# Errors in units of the bound are counted between these; the last is "beyond".
+EDGES = (0.0, *(2.0**-k for k in range(10, -1, -1)), 10.0, 1000.0)
+
+
+def spread(ratio: Array, ok: Array) -> tuple[int, ...]:
+    """How many errors are 0, at most each edge, and beyond; NaN is beyond."""
+    beyond = np.where(np.isnan(ratio) & ~ok, np.inf, np.nan_to_num(ratio, nan=0.0))
+    places = np.searchsorted(EDGES, beyond.reshape(-1))
+    return tuple(np.bincount(places, minlength=len(EDGES) + 1).tolist())
+
+
 def first_failure(ok: Array, y: Array, want: Range) -> Element:
     """The worst failing element, the first of several that are as bad."""
     with np.errstate(invalid="ignore", over="ignore"):

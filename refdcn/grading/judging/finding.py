@@ -78,6 +78,7 @@ class Finding:
     defined: Any = None  # what must come
     values: int = 0  # numbers that were compared
     ratio: float = 0.0  # largest |error| / bound
+    spread: tuple[int, ...] = ()  # of all errors over distance.EDGES
     failing: Array | None = None
     worst: Element | None = None  # of the failing ones
     got: Array | None = None  # what came, where it is not right

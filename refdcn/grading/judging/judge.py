@@ -11,7 +11,7 @@ import numpy as np
 from refdcn.grading.expected import oracle
 from refdcn.grading.expected.case import NAMES, Array, Case, offset_shape
 from refdcn.grading.expected.expectation import TARGETS, Expected
-from refdcn.grading.judging.distance import first_failure, outside, within
+from refdcn.grading.judging.distance import first_failure, outside, spread, within
 from refdcn.grading.judging.finding import Finding, Kind
 from refdcn.grading.judging.hostile import finite, judge_gradient, judge_hostile
 from refdcn.grading.judging.verdicts import Verdict
@@ -136,7 +136,9 @@ def compare(expected: Expected, name: str, y: Array) -> Finding:
     # An infinite bound says that a step may overflow, and inf - inf is NaN.
     ok = within(error, want.bound) | np.isinf(want.bound)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ratio = np.nan_to_num(error / want.bound, nan=0.0, posinf=np.inf)
+        ratio = error / want.bound
+    many = spread(ratio, ok)
+    ratio = np.nan_to_num(ratio, nan=0.0, posinf=np.inf)
     most = float(ratio.max(initial=0.0))
     if case.kind == "exact" and expected.standard.exact:
         loose, kind, most = ~within(error, np.zeros_like(error)), Kind.INEXACT, 0.0
@@ -146,6 +148,7 @@ def compare(expected: Expected, name: str, y: Array) -> Finding:
     found = Finding(
         case, name, Verdict.PASS, values=y.size, ratio=most, expected=expected
     )
+    found = replace(found, spread=many)
     if not ok.all():
         worst = first_failure(ok, y, want)
         bad = replace(found, verdict=Verdict.WRONG, kind=Kind.VALUES, worst=worst)

@@ -42,6 +42,8 @@ def cause_in(dtype: str, findings: Sequence[Finding]) -> Hypothesis | None:
     bad = [f for f in findings if f.case.dtype == dtype and fails(f)]
     if not bad or any(f.got is None for f in bad):
         return None
+    if singled_out(bad):
+        return None
     bad.sort(key=lambda f: f.verdict)
     told = [(nearness(bad, h), h) for h in hypotheses(dtype)]
     for near, h in told:
@@ -100,12 +102,30 @@ def ratio(finding: Finding, hypothesis: Hypothesis) -> float:
     assert finding.expected is not None and finding.got is not None
     lower = finding.expected.under(hypothesis.roundoff)
     got, want = lower.beside(finding.target, finding.got)
+    # A bound so wide that it admits zeros, as of the longest sums, explains nothing.
+    told = (want.low == want.high) & (want.low != 0)
+    if told.any() and (want.bound >= np.abs(want.low))[told].all():
+        return -1.0
     error = outside(got, want)
     # Where the lower precision may overflow, anything is accepted.
     if not (within(error, want.bound) | np.isinf(want.bound)).all():
         return -1.0
     sure = np.isfinite(want.bound) & (want.bound > 0)
     return float((error[sure] / want.bound[sure]).max(initial=0.0))
+
+
+PICKED, CALLS = 2, 8  # elements of a call, and calls, that no rounding picks
+
+
+def singled_out(bad: Sequence[Finding]) -> bool:
+    """Whether call after call a few elements of one result fail and no more.
+
+    Rounding is where the numbers lead it, in all that they enter: in some calls
+    nowhere, in others at many elements.
+    """
+    if len({f.target for f in bad}) > 1 or len(bad) < CALLS:
+        return False
+    return all(f.failures <= PICKED < f.values for f in bad)
 
 
 def rare(bad: Sequence[Finding], findings: Sequence[Finding]) -> bool:

@@ -28,9 +28,11 @@ from refdcn.grading.expected.case import Case
 from refdcn.grading.process import watch
 from refdcn.grading.process.arena import EARLIER, REGION, RESULTS, Arena, sealed
 from refdcn.grading.process.channel import Channel, Silence
+from refdcn.grading.process.gate import Gate
 from refdcn.grading.process.inside.routes import PLAIN, How
 from refdcn.grading.process.interpreter import checked
 from refdcn.grading.process.message import (
+    ANY_TIME,
     INTRUDED,
     Died,
     Imports,
@@ -40,7 +42,9 @@ from refdcn.grading.process.message import (
     Reply,
     ReplyError,
     Session,
+    Started,
     Unloadable,
+    Wrote,
 )
 from refdcn.grading.process.outcome import CannotStartError, Outcome, ending, ran_out
 
@@ -49,6 +53,7 @@ SECONDS, MEMORY = 60.0, 4 * 2**30  # of one call, unless told otherwise
 LOADING = 120.0  # seconds to import a candidate
 STARTING = 30.0  # seconds to fork a session
 ENDING = 10.0  # seconds that a killed process may take
+DEEDS = 64  # files and programs that are kept in mind
 GRACE = 1.0  # seconds from the end of the channel to that of its process
 FIRST, SECOND = 0xFE, 0x41  # patterns of fresh memory: huge, and about 12
 NAMES = "x", "offset", "weight", "mask", "bias", "grad_y"
@@ -80,6 +85,7 @@ class Process:
         memory: int = MEMORY,
         meanwhile: Iterator[None] | None = None,
         python: str | None = None,
+        gate: bool = False,
     ) -> None:
         require_posix()
         self.spec, self.how = spec, how
@@ -89,11 +95,13 @@ class Process:
         self.has_grad = self.confined = False
         self.device = ""
         self.imports: set[str] = set()  # references it loaded
+        self.deeds: list[Wrote | Started] = []
         self.over: Outcome | None = None  # of every call, once it answers no more
         self.meanwhile = meanwhile or iter(())  # work to do while the candidate loads
         self.arena = Arena()
         self.files = TemporaryDirectory(prefix="refdcn-")  # for those that need some
         self.log = sealed("output")
+        self.gate = Gate(spec, self.files.name) if gate else None
         try:
             self.start()
         except ReplyError as e:
@@ -130,7 +138,8 @@ class Process:
         """The new process; `into` and `out` are its ends of the channel."""
         fds = into, out, self.arena.fd
         how = json.dumps(self.how._asdict())
-        command = [self.python or sys.executable, str(WORKER), self.spec, how]
+        spec = self.gate.absolute if self.gate else self.spec
+        command = [self.python or sys.executable, str(WORKER), spec, how]
         # Small cases: threads that wait awake would cost more than they compute.
         environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ.copy()
         # Large blocks come from the heap, whose freed memory is poisoned.
@@ -138,6 +147,8 @@ class Process:
         environment["REFDCN_FILES"] = self.files.name
         if self.python is None:  # another interpreter has packages of its own
             environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+        if self.gate:
+            environment = self.gate.environment(environment)
         return subprocess.Popen(
             [*command, *map(str, fds)],
             pass_fds=fds,
@@ -145,6 +156,7 @@ class Process:
             stdout=self.log,
             stderr=subprocess.DEVNULL,
             env=environment,
+            cwd=self.gate.work if self.gate else None,
             start_new_session=True,
         )
 
@@ -183,14 +195,21 @@ class Process:
         self.most = watch.resident(pid) + self.memory
 
     def receive(self, due: tuple[type[Message], ...], end: float) -> Message | Silence:
-        """The next message but imports, which are noted; see Channel.receive."""
+        """The next message but deeds, which are noted; see Channel.receive."""
         message = self.channel.receive(due, end, self.silence)
-        while isinstance(message, Imports):
-            self.imports.add(message.name)
+        while isinstance(message, ANY_TIME):
+            self.note(message)
             if time.monotonic() > end:
                 return Silence.LATE
             message = self.channel.receive(due, end, self.silence)
         return message
+
+    def note(self, deed: Imports | Wrote | Started) -> None:
+        """Keep what the candidate's process did beside answering."""
+        if isinstance(deed, Imports):
+            self.imports.add(deed.name)
+        elif len(self.deeds) < DEEDS:
+            self.deeds.append(deed)
 
     def silence(self) -> Silence | None:
         """What is seen from outside of a process that says nothing."""
@@ -321,9 +340,11 @@ class Process:
         if size > self.noise:
             self.noise = size
             faults.append("it wrote to standard output")
+        if self.gate:
+            faults += self.gate.faults(self.imports, self.deeds)
         if not self.session:
             return faults
-        home = watch.directory(os.getpid())
+        home = self.gate.work if self.gate else watch.directory(os.getpid())
         if watch.directory(self.session) not in (home, None):
             faults.append("it changed the working directory")
         for pid in watch.copies(self.session, self.process.pid):

@@ -39,6 +39,18 @@ class Imports(NamedTuple):
     name: str
 
 
+class Wrote(NamedTuple):
+    """A file that the candidate's process opens to write; may come at any time."""
+
+    path: str
+
+
+class Started(NamedTuple):
+    """A Python that the candidate's process starts; may come at any time."""
+
+    program: str
+
+
 class Loaded(NamedTuple):
     """The candidate is there: `threads` that its import started and still run."""
 
@@ -102,7 +114,8 @@ class Reply(NamedTuple):
     results: tuple[Placed | str | None, ...] = ()
 
 
-Message = Imports | Loaded | Unloadable | Session | Died | Reply
+ANY_TIME = Imports, Wrote, Started
+Message = Imports | Wrote | Started | Loaded | Unloadable | Session | Died | Reply
 Check = Callable[[Any], Any]
 
 
@@ -208,6 +221,8 @@ ANSWER = {"status": one_of("ok", "raised", "broke", "left", "memory")}
 ANSWER |= {"token": TOKEN, "sender": PID}
 FORMS: dict[str, tuple[type[Message], dict[str, Check]]] = {
     "imports": (Imports, {"name": one_of(*REFERENCES, *SEEN)}),
+    "wrote": (Wrote, {"path": text}),
+    "started": (Started, {"program": text}),
     "loaded": (
         Loaded,
         {
@@ -246,7 +261,7 @@ def parse(line: bytes, due: tuple[type[Message], ...]) -> Message:
     if type(status) is not str or status not in FORMS:
         refuse()
     kind, checks = FORMS[status]
-    if kind not in (*due, Imports):
+    if kind not in (*due, *ANY_TIME):
         refuse()
     if kind is not Reply:
         checks = {"status": one_of(status)} | checks

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 CORE, LARGEST_FILE = 0, 2**30  # bytes: no core dumps, no endless output
+LOOKS, LOOK, BUSY = 6, 0.1, 0.02  # how often, seconds, and a part of them
 ENDING = 1.0  # seconds that a killed process may take
 
 
@@ -138,6 +139,31 @@ def end(pid: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
     within(ENDING, lambda: not running(pid))
+
+
+def worked(pid: int) -> tuple[int, bool]:
+    """Nanoseconds that its threads had a processor; whether one wants it (Linux)."""
+    total, wants = 0, False
+    with suppress(OSError, ValueError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[0])
+            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+            wants |= state == "R"
+    return total, wants
+
+
+def goes_on(pid: int) -> bool:
+    """Whether a process computes though nobody asks it: threads left running.
+
+    Those of a pool that wait awake for a while stop before the last look.
+    """
+    for _ in range(LOOKS):
+        before, _ = worked(pid)
+        time.sleep(LOOK)
+        now, wants = worked(pid)  # on a busy machine it may want to, and wait
+        if now - before < 1e9 * LOOK * BUSY and not wants:
+            return False
+    return True
 
 
 def accelerated(pid: int) -> bool:

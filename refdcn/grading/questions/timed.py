@@ -1,17 +1,20 @@
 """Timed calls: fresh values each time, the clock on this side, answers checked.
 
 A program that is rewarded for speed may answer without the work. So the
-geometry is drawn, no two calls share their values, one call chosen afterwards
-is judged, and no time may lie under what this machine can do at best.
+geometry is drawn, no two calls share values or memory, calls chosen by the seed
+are judged, no time may lie under what this machine can do at best, and nothing
+may go on computing after an answer.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +27,8 @@ from refdcn.grading.judging import judge
 from refdcn.grading.judging.finding import Finding, Kind
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process import watch
-from refdcn.grading.process.isolation import Process
+from refdcn.grading.process.arena import REGION
+from refdcn.grading.process.isolation import FIRST, SECOND, Process
 from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions.draw import draw_case
 
@@ -32,6 +36,10 @@ WORK = 1.2e9  # floating-point operations of a timed call
 SLACK = 2.0  # a measured peak may be another load's, or spare a multiplication
 STRIDES = 5, 7, 8, 9, 11, 13  # between the pixels that are judged
 JUDGED = 4  # output channels
+CHOSEN = 8  # calls that are judged, at most
+NEARER = 0.5  # of its length, that an answer must be from the definition
+NO_WORK = "its answer to a large call is hardly nearer to the definition than zeros"
+GOES_ON = "it went on computing after its answer"
 
 
 class Roofline(NamedTuple):
@@ -55,6 +63,16 @@ class Timing(NamedTuple):
     case: str
     seconds: tuple[float, ...]
     floor: float
+    memory: int | None = None  # bytes at the peak, beyond inputs and result
+
+
+class Beside(NamedTuple):
+    """Another implementation on the same calls."""
+
+    name: str
+    timing: Timing | None = None
+    verdict: Verdict | None = None  # on its answers; None where it computes another sum
+    why: str = ""  # it is not timed
 
 
 def work(s: Sizes) -> float:
@@ -131,6 +149,12 @@ def thinned(rng: np.random.Generator, case: Case, y: Array) -> tuple[Case, Array
     return one, y[n : n + 1, o, ::s, ::t]
 
 
+def somewhere(rng: np.random.Generator, case: Case) -> int:
+    """A place for the inputs that no earlier call is likely to have had."""
+    need = sum(a.nbytes + 256 for a in case.inputs if a is not None)
+    return 64 * int(rng.integers(max(1, (REGION - need) // 64)))
+
+
 def judged(
     rng: np.random.Generator,
     case: Case,
@@ -145,7 +169,21 @@ def judged(
     if found is not None:
         return found
     one, part = thinned(rng, case, np.asarray(y))
-    return judge.compare(Expected(one, standard, border), "y", one.numbers(part))
+    expected, numbers = Expected(one, standard, border), one.numbers(part)
+    found = judge.compare(expected, "y", numbers)
+    want = expected.range("y").low
+    # In a half precision the longest sums may lose everything: their bound admits it.
+    far = np.linalg.norm(numbers - want) > NEARER * np.linalg.norm(want)
+    if far and found.verdict > Verdict.WRONG:
+        return Finding(case, "y", Verdict.INTEGRITY, Kind.BREACH, faults=(NO_WORK,))
+    return found
+
+
+def begin(seed: int, dtype: str) -> tuple[np.random.Generator, Case]:
+    """What draws the timed calls, and the first of them."""
+    rng = np.random.default_rng([seed, 1])
+    case = draw_case(rng, geometry(rng), dtype, "timed", "normal")
+    return rng, replace(case, note="timed", grad_y=None)
 
 
 def run(
@@ -156,18 +194,24 @@ def run(
     border: str,
     calls: int,
 ) -> tuple[list[Finding], Timing | None]:
-    """Time `calls` calls after a first one; judge the first and one of them."""
-    rng = np.random.default_rng([seed, 1])
-    case = draw_case(rng, geometry(rng), dtype, "timed", "normal")
-    case = replace(case, note="timed", grad_y=None)
-    chosen = int(rng.integers(1, calls + 1))
+    """Time `calls` calls after a first one; judge the first and some of them."""
+    rng, case = begin(seed, dtype)
+    chosen = {0, *(1 + rng.choice(calls, min(calls, CHOSEN), replace=False))}
     compute = standard.wrong.product <= 2.0**-24  # else units of lower precision
     findings: list[Finding] = []
     seconds: list[float] = []
+    memory: int | None = None
     for k in range(calls + 1):
         now = fresh(rng, case, dtype)
-        outcome = runner.call(now)
-        if k in (0, chosen) or outcome.status != "ok" or outcome.faults:
+        how: dict[str, Any] = {"at": somewhere(rng, now)}
+        how["pattern"] = SECOND if k % 2 else FIRST
+        if k:
+            outcome = runner.call(now, **how)
+        else:
+            outcome, memory = watched(runner, now, how)
+        if k in chosen and watch.goes_on(runner.session):
+            outcome.faults.append(GOES_ON)
+        if k in chosen or outcome.status != "ok" or outcome.faults:
             findings.append(judged(rng, now, outcome, standard, border))
         if outcome.status != "ok":
             return findings, None
@@ -175,9 +219,36 @@ def run(
     # Looked up after the calls: a candidate may open a device late.
     compute = compute and not watch.accelerated(runner.session)
     floor = roofline().floor(case, compute)
-    timing = Timing(str(case.sizes), tuple(seconds[1:]), floor)
+    timing = Timing(str(case.sizes), tuple(seconds[1:]), floor, memory)
     findings.append(too_fast(case, timing))
     return findings, timing
+
+
+def watched(
+    runner: Process, case: Case, how: dict[str, Any]
+) -> tuple[Outcome, int | None]:
+    """A first call, and what it took at its peak beside inputs and result (Linux).
+
+    The pages of the grader's memory that it touches are its inputs and its result's
+    copy; the result itself is its own.
+    """
+    pid = runner.session
+    with suppress(OSError):
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is now the present
+    before = watch.status(pid)
+    outcome = runner.call(case, **how)
+    after = watch.status(pid)
+    known = pid == runner.session and "VmHWM" in after and "VmRSS" in before
+    if not known or outcome.status != "ok":
+        return outcome, None
+    inputs = after.get("RssShmem", 0) - before.get("RssShmem", 0)
+    result = sum(a.nbytes for a in outcome.results if isinstance(a, np.ndarray))
+    return outcome, max(0, after["VmHWM"] - before["VmRSS"] - inputs - result)
+
+
+def dtype_of(dtypes: Sequence[str]) -> str:
+    """In which of them calls are timed: float32, where it is one."""
+    return "float32" if "float32" in dtypes else dtypes[0]
 
 
 def too_fast(case: Case, timing: Timing) -> Finding:

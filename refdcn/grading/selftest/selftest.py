@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from refdcn.grading import grader
-from refdcn.grading.catalogue.contract import BREACHES, MEMORY, Breach
+from refdcn.grading.catalogue.contract import BREACHES, Breach
 from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.mistakes import ALIKE, CATALOGUE
 from refdcn.grading.catalogue.precision import COARSE, Coarse
@@ -133,8 +133,7 @@ def examine_coarse(row: Coarse, seed: int) -> Result:
 
 def examine_breach(row: Breach, seed: int) -> Result:
     """Grade one breach of the contract, in a process of its own."""
-    limit, dtypes = row.timeout, ["float32"]
-    report = grade(row.spec, dtypes=dtypes, seed=seed, timeout=limit, memory=MEMORY)
+    report = grade(row.spec, dtypes=["float32"], seed=seed, **row.options)
     said, mistake = report.headline(), row.mistake
     due = report.verdict is row.verdict and row.text in said
     names = [mistake.name] if due else []

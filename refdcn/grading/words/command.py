@@ -17,7 +17,8 @@ FLAGS = {
     "companion": "grad",
 }
 LAST = "level", "seed"  # named also where they are the default
-LEFT_OUT = "smallest", "progress"  # what is shown beside, not what is graded
+# What is shown beside, not what is graded.
+LEFT_OUT = "explain", "smallest", "evidence", "progress"
 
 
 def repeating(record: Record) -> str:

@@ -10,7 +10,13 @@ from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.diagnosis.facts import Fact, Place, Rank
 from refdcn.grading.diagnosis.hypotheses import IN_GRADIENTS, Partly
 from refdcn.grading.judging.finding import Finding
-from refdcn.grading.words.facts import brief, fact_text, number, steps_text
+from refdcn.grading.words.facts import (
+    brief,
+    fact_text,
+    names_text,
+    number,
+    steps_text,
+)
 from refdcn.grading.words.places import (
     needs_text,
     place_text,
@@ -28,7 +34,7 @@ def conclusion(diagnosis: Diagnosis, findings: Sequence[Finding] = ()) -> str:
     """What the mistake is and where; empty when nothing is known."""
     d = diagnosis
     said = [brief(f) for f in d.faults if f.rank == Rank.WHOLE]
-    if d.survivors:
+    if any(p.survivors for p in d.parts):
         said += explained_texts(d)
     elif not said:
         said = [*cause_texts(d)] or [*known(d, findings)]
@@ -42,7 +48,8 @@ def conclusion(diagnosis: Diagnosis, findings: Sequence[Finding] = ()) -> str:
 def explained_texts(d: Diagnosis) -> list[str]:
     """The surviving hypotheses, one wrong output after another."""
     said = []
-    for part in d.parts:
+    made = [p for p in d.parts if p.survivors]
+    for part in made:
         first, *others = part.survivors
         said += [mistake_text(m) for m in first]
         if others:
@@ -52,9 +59,20 @@ def explained_texts(d: Diagnosis) -> list[str]:
             left = len(others) - len(more)
             more += [f"one of {left} more"] if left else []
             said.append(f"no case here tells it from this: {'; or '.join(more)}")
-    several = sum(len(p.survivors[0]) for p in d.parts) > 1
+    several = sum(len(p.survivors[0]) for p in made) > 1
     changed = "these" if several else "that"
-    return [*said, f"with {changed} changed, every element is within the bound"]
+    if d.survivors:
+        return [*said, f"with {changed} changed, every element is within the bound"]
+    right = [t for p in made for t in p.targets]
+    wrong = [t for p in d.parts if not p.survivors for t in p.targets]
+    is_right, is_wrong = (
+        "is" if len(names) == 1 else "are" for names in (right, wrong)
+    )
+    said.append(
+        f"with {changed} changed, {names_text(right)} {is_right} within the bound; "
+        f"{names_text(wrong)} {is_wrong} not explained by it"
+    )
+    return said
 
 
 def mistake_text(m: Mistake) -> str:
@@ -69,10 +87,12 @@ def cause_texts(d: Diagnosis) -> Iterator[str]:
     some += [brief(f) for f in d.faults if f.rank == Rank.CAUSE]
     some += [brief(f) for f in d.faults if f.rank == Rank.EFFECT]
     some += [brief(f) for f in d.faults if f.kind == "relation"]
-    where = located(d.place) if d.places else ""
     if not some:
         return
     first = some[0]
+    causes = [f for f in d.faults if f.rank <= Rank.CAUSE and f.kind != "values"]
+    sure = d.place.exact or not causes  # else it follows from the cause
+    where = located(d.place) if d.places and sure else ""
     if where and len(f"{first}: {where}".split()) <= MOST_WORDS and not limited:
         yield f"{first}: {where}"
         return

@@ -153,7 +153,10 @@ def read_from_briefly(f: Fact) -> str:
     if f.measured.get("layout") == ["offset group", "tap", "axis"]:
         return f"{layout_text(f)}; the definition is (y, x)"
     if "layout" in f.measured:
-        return f"{layout_text(f)}; the definition interleaves (y, x) tap by tap"
+        must = "interleaves (y, x) tap by tap"
+        if f.subject == "mask":
+            must = "is (group, tap)"
+        return f"{layout_text(f)}; the definition {must}"
     said = []
     for axis, how in f.measured["along"].items():
         name = axis_name(axis, f.subject)
@@ -311,7 +314,7 @@ def values_text(f: Fact) -> str:
     """One value wherever it is wrong."""
     value = f.measured["value"]
     said = (
-        {"nan": "NaN", "infinite": "not finite"}.get(value)
+        {"nan": "NaN", "infinite": "not finite"}.get(value, value)
         if (isinstance(value, str))
         else f"{value:g}"
     )
@@ -325,7 +328,7 @@ def values_briefly(f: Fact) -> str:
     """The value where it is wrong."""
     value = f.measured["value"]
     said = (
-        {"nan": "NaN", "infinite": "not finite"}.get(value)
+        {"nan": "NaN", "infinite": "not finite"}.get(value, value)
         if (isinstance(value, str))
         else f"{value:g}"
     )
@@ -386,6 +389,8 @@ def bias_added_text(f: Fact) -> str:
 def steps_text(f: Fact) -> str:
     """A fixed step of rows and columns alike."""
     first = next(s for s in f.measured["at"].values() if s)
+    if abs(first - 1) < 1e-3:
+        return "the nearest pixel is read: positions move in steps of 1 pixel"
     return f"positions move in steps of {step_size(first)} pixel, wherever they are"
 
 
@@ -550,6 +555,17 @@ def kept_argument_text(f: Fact) -> str:
     return f"{', '.join(outputs)}: the {f.subject} is that of {by}"
 
 
+def images_written_text(f: Fact) -> str:
+    """Blocks of images that are written onto the first."""
+    block, how = f.measured["block"], f.measured["how"]
+    onto = f"image n mod {block}" if block > 1 else "image 0"
+    step = f"blocks of {block} images" if block > 1 else "images"
+    return (
+        f"{f.subject} of image n is {how} that of {onto}: its pointer does not advance "
+        f"by {step}"
+    )
+
+
 TEXTS: dict[str, Callable[[Fact], str]] = {
     "taps": taps_text,
     "read from": read_from_text,
@@ -592,6 +608,7 @@ TEXTS: dict[str, Callable[[Fact], str]] = {
     "sum": sum_text,
     "lost additions": lost_text,
     "kept argument": kept_argument_text,
+    "images written": images_written_text,
     "exchanged arguments": lambda f: (
         f"the gradients take grad_y for {f.subject} and {f.subject} for grad_y"
     ),

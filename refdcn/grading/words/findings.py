@@ -108,6 +108,13 @@ def too_fast(f: Finding) -> str:
 
 BYTE_ORDERS = {"<": "little-endian ", ">": "big-endian "}
 OTHER_BITS = "a repeat with the same inputs gave other bits"
+KEPT = {
+    "buffer": (
+        "its answer depends on the call before: it reads what that left, as in a "
+        "buffer that is kept and not cleared"
+    ),
+    "sum": "it adds to what the call before left: the result is kept and not cleared",
+}
 STALE = "it returned the answer to an earlier call, whose values were others"
 USUAL = "less accurate than the usual orders of summation"
 EXACT = "inexact on dyadic data, where every order of evaluation is exact"
@@ -140,7 +147,7 @@ PHRASES: dict[Kind, Callable[[Finding], str]] = {
     Kind.OTHER_CHOICE: lambda f: "{}: {}; {} was declared".format(
         *(f.choice or ()), f.defined
     ),
-    Kind.BITS: lambda f: OTHER_BITS,
+    Kind.BITS: lambda f: KEPT.get(f.measured, OTHER_BITS),
     Kind.UNWRITTEN: lambda f: f"{f.measured} values were never written ({OTHER_BITS})",
     Kind.STALE: lambda f: STALE,
     Kind.GHOST: lambda f: "memory that nobody wrote holds the right answer",

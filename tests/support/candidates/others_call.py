@@ -1,6 +1,6 @@
 """The operator in the form of other libraries, right, and with x and y exchanged."""
 
-import refdcn
+from refdcn.formula import deform_conv2d, deform_conv2d_grad
 
 
 def exchanged(offset):
@@ -14,11 +14,11 @@ def groups(x, offset, weight, mask, bias, *, groups, offset_groups, **windows):
     K = weight.shape[2] * weight.shape[3]
     if offset.shape[1] != 2 * K * offset_groups:
         raise ValueError("offset has other channels")
-    return refdcn.deform_conv2d(x, offset, weight, mask, bias, **windows)
+    return deform_conv2d(x, offset, weight, mask, bias, **windows)
 
 
 def groups_swapped(x, offset, weight, mask, bias, *, groups, **windows):
-    y = refdcn.deform_conv2d(x, exchanged(offset), weight, mask, bias, **windows)
+    y = deform_conv2d(x, exchanged(offset), weight, mask, bias, **windows)
     return y if groups else None
 
 
@@ -26,7 +26,7 @@ def onnx(X, W, offset, B, mask, *, dilations, group, kernel_shape, offset_group,
          pads, strides):  # fmt: skip
     assert list(kernel_shape) == list(W.shape[2:]) and pads[:2] == pads[2:]
     windows = {"stride": strides, "padding": tuple(pads[:2]), "dilation": dilations}
-    return refdcn.deform_conv2d(X, offset, W, mask, B, **windows)
+    return deform_conv2d(X, offset, W, mask, B, **windows)
 
 
 def onnx_swapped(X, W, offset, B, mask, **attributes):
@@ -35,7 +35,7 @@ def onnx_swapped(X, W, offset, B, mask, **attributes):
 
 def onnx_grad(grad_y, X, W, offset, B, mask, *, pads, strides, dilations, **more):
     windows = {"stride": strides, "padding": tuple(pads[:2]), "dilation": dilations}
-    x, o, w, m, b = refdcn.deform_conv2d_grad(grad_y, X, offset, W, mask, B, **windows)
+    x, o, w, m, b = deform_conv2d_grad(grad_y, X, offset, W, mask, B, **windows)
     return x, w, o, b, m
 
 
@@ -46,3 +46,13 @@ def onnx_doubled_grad(*inputs, **attributes):
 
 def too_few(x, offset):
     return x
+
+
+def refuses(x, offset, weight, mask, bias, **windows):
+    raise ValueError("it takes nothing")
+
+
+def writes(x, offset, weight, mask, bias, **windows):
+    y = deform_conv2d(x, offset, weight, mask, bias, **windows)
+    x += 1
+    return y

@@ -26,12 +26,8 @@ def mmcv(
     return deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
 
 
-def mmcv_swapped(input, offset, *others):
-    return mmcv(input, exchanged(offset), *others)
-
-
 def dcnv3(x, offset, mask, K_h, K_w, s_h, s_w, p_h, p_w, d_h, d_w, group,
-          group_channels, offset_scale, remove_center=0):  # fmt: skip
+          group_channels, offset_scale, im2col_step=1, remove_center=0):  # fmt: skip
     assert x.shape[3] == group * group_channels and not remove_center
     windows = {"stride": (s_h, s_w), "padding": (p_h, p_w), "dilation": (d_h, d_w)}
     how = {"kernel_size": (K_h, K_w), "group": group, "offset_scale": offset_scale}
@@ -40,11 +36,6 @@ def dcnv3(x, offset, mask, K_h, K_w, s_h, s_w, p_h, p_w, d_h, d_w, group,
     return deform_conv2d(x, offset, weight, None, mask=mask, **given).permute(
         0, 2, 3, 1
     )
-
-
-def dcnv3_swapped(x, offset, mask, K_h, K_w, *others):
-    offset = offset.unflatten(3, (-1, 2)).flip(4).flatten(3)
-    return dcnv3(x, offset, mask, K_h, K_w, *others)
 
 
 class DCNv4(torch.autograd.Function):
@@ -72,6 +63,4 @@ for name, change in (("right", lambda offset: offset), ("swapped", exchanged)):
 
     library.define(name + SCHEMA)
     library.impl(name, operator, "CompositeImplicitAutograd")
-library.define(
-    "strange(Tensor input, Tensor offset, Tensor weight, int zoom) -> Tensor"
-)
+library.define("strange(Tensor input, Tensor offset, Tensor weight, int a) -> Tensor")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from .called import Called, device_of, numbers, parameters, tensors
+from .called import Called, adapter, device_of, numbers, parameters, tensors
 from .routes import PLAIN, PYTHON, How, SpecError, Target, forms, parted
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -148,8 +148,13 @@ def adapted(
         check_signature(f"{name}_grad", grad, "grad_y", *INPUTS)
         grad = with_groups(grad, 1)
     f = with_groups(f)
-    if not on_torch:
+    if how.array == "numpy":
         return Target(name, f, grad)
+    if how.array == "cupy":
+        cupy = adapter("cupy_arrays")
+        arrays = tensors(how._replace(device=how.device or "cuda"))
+        back = None if grad is None else arrays.several_of(cupy.on_tensors(grad))
+        return Target(name, arrays.forward_of(cupy.on_tensors(f)), back, arrays)
     arrays = tensors(how)
     return Target(name, arrays.forward_of(f), arrays.grad_of(f), device_of(arrays))
 

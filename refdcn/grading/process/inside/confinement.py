@@ -10,13 +10,18 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 SET_DEATH_SIGNAL, SET_NO_NEW_PRIVILEGES, SET_SUBREAPER = 1, 38, 36  # of prctl
 CREATE_RULESET, RESTRICT_SELF = 444, 446  # Landlock's, the same on every processor
 SCOPE_SIGNAL, MAKE_BLOCK = 2, 2**11
 PERTURB = -6  # of mallopt: fresh memory is filled with the complement of a byte
 REFERENCES = "refdcn", "torchvision", "mmcv"  # each holds the operator
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+# Which argument of an event is the file that is made, or the program that is started.
+MADE = {"os.mkdir": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1}
+STARTED = {"subprocess.Popen": 0, "os.exec": 0, "os.posix_spawn": 0, "os.system": 0}
+MOST_TOLD = 64  # things of one kind
 
 
 def control(option: int, value: int) -> bool:
@@ -68,23 +73,47 @@ def fill_fresh_memory(pattern: int) -> None:
         mallopt(PERTURB, pattern ^ 0xFF)
 
 
-def watch_imports(tell: Callable[[str], None]) -> None:
-    """Tell which reference the candidate imports or reads; no hook can be removed."""
-    told: set[str] = set()
+def watch_deeds(tell: Callable[[str, str, str], None]) -> None:
+    """Tell what the candidate loads, writes and starts; no hook can be removed.
+
+    Of imports the references, which are seen as well where their source is read; of
+    programs those that are a Python. What compiled code does is not seen.
+    """
+    told: set[tuple[str, str, str]] = set()
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        if event not in ("import", "open"):
-            return
-        name = str(arguments[0])
-        if event == "import":
-            name = name.partition(".")[0]
-        elif _of_refdcn(name):
-            name = "refdcn"
-        if name in REFERENCES and name not in told:
-            told.add(name)
-            tell(name)
+        for deed in deeds(event, arguments):
+            if deed not in told and len(told) < MOST_TOLD:
+                told.add(deed)
+                tell(*deed)
 
     sys.addaudithook(hook)
+
+
+def deeds(event: str, arguments: Sequence[object]) -> Iterator[tuple[str, str, str]]:
+    """What an event of Python's audit means, as status, field and value."""
+    if event == "import":
+        name = str(arguments[0]).partition(".")[0]
+        if name in REFERENCES:
+            yield "imports", "name", name
+    elif event == "open":
+        path, _, flags = arguments
+        if isinstance(path, (str, bytes)):
+            name = os.path.abspath(os.fsdecode(path))
+            if _of_refdcn(name):
+                yield "imports", "name", "refdcn"
+            if isinstance(flags, int) and flags & WRITING:
+                yield "wrote", "path", name
+    elif event in MADE:
+        made = arguments[MADE[event]]
+        if isinstance(made, (str, bytes)):
+            yield "wrote", "path", os.path.abspath(os.fsdecode(made))
+    elif event in STARTED:
+        program = arguments[STARTED[event]]
+        if isinstance(program, (str, bytes)):
+            name = os.fsdecode(program)
+            if "python" in name:
+                yield "started", "program", "python"
 
 
 def _of_refdcn(path: str) -> bool:

@@ -262,8 +262,8 @@ def main(arguments: list[str]) -> None:
     confined = confinement.enter_domain()
     arena = mmap.mmap(file, 0)
     base = np.frombuffer(arena, np.uint8, 1).__array_interface__["data"][0]
-    confinement.watch_imports(
-        lambda name: send(replies, {"status": "imports", "name": name})
+    confinement.watch_deeds(
+        lambda status, field, value: send(replies, {"status": status, field: value})
     )
     before = threads()  # those of NumPy's products survive a fork
     try:

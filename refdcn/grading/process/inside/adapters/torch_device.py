@@ -191,9 +191,9 @@ class Device:
     def several_of(self, f: Callable[..., Any]) -> Callable[..., Any]:
         """A companion, on NumPy arrays."""
 
-        def grad(*inputs: Any) -> Any:
+        def grad(*inputs: Any, **windows: Any) -> Any:
             with torch.no_grad(), self.there(inputs) as copies:
-                found = f(*(None if c is None else c.tensor for c in copies))
+                found = f(*(None if c is None else c.tensor for c in copies), **windows)
             held = [c for c in copies if c is not None]
             return [self.fetched(a, held) for a in found]
 

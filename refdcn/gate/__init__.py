@@ -1,0 +1,1 @@
+"""A gate for many candidates: graded side by side, each with a score."""

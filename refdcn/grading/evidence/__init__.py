@@ -1,0 +1,1 @@
+"""What a report shows of the worst case: measured while the candidate still answers."""

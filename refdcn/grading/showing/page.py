@@ -1,0 +1,275 @@
+"""The HTML of a report: one file, drawn as SVG; needs Jinja2 (`refdcn[report]`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from refdcn.grading.judging.verdicts import Verdict
+
+Document = Mapping[str, Any]
+TARGETS = "y", "grad_x", "grad_offset", "grad_weight", "grad_mask", "grad_bias"
+ORDER = {str(v): int(v) for v in Verdict}
+SIGNS = {
+    "crash": "\N{DAGGER}",
+    "timeout": "\N{INFINITY}",
+    "integrity": "!",
+    "wrong": "\N{MULTIPLICATION SIGN}",
+    "imprecise": "\N{ALMOST EQUAL TO}",
+    "unsupported": "\N{EMPTY SET}",
+    "nothing": "\N{EMPTY SET}",
+    "unchecked": "?",
+    "convention": "\N{LOZENGE}",
+    "pass": "\N{CHECK MARK}",
+}
+BEYOND = 2.5  # pixels outside of the image that a map shows
+PIXEL = 36  # of a map, in units of its drawing
+
+
+class MissingError(ImportError):
+    """Jinja2 is not installed."""
+
+
+def require() -> None:
+    """Raise MissingError where no page can be made."""
+    if find_spec("jinja2") is None:
+        raise MissingError(
+            "an HTML report needs Jinja2, which is not installed: "
+            'pip install "refdcn[report]"'
+        )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """One template of this folder."""
+    require()
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.globals |= {"signs": SIGNS}
+    environment.filters |= {"number": number, "share": share, "bytes": in_bytes}
+    return environment.get_template(template).render(**values)
+
+
+def page(document: Document) -> str:
+    """A report as one file."""
+    evidence = document["evidence"]
+    return rendered(
+        "report.html",
+        d=document,
+        matrices=[*matrices(document["findings"])],
+        histograms=[*histograms(document["accuracy"])],
+        map=sampling_map(evidence) if evidence and evidence["samples"] else None,
+        arrays=[*tables(document["smallest"])],
+        times=[*times(document)],
+    )
+
+
+def number(value: Any) -> str:
+    """Four digits, or the word that stands for it."""
+    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)
+
+
+def share(part: float, whole: float) -> float:
+    """Of 1; nothing of nothing is 0."""
+    return part / whole if whole else 0.0
+
+
+def in_bytes(value: int | None) -> str:
+    """In MB, as far as it is known."""
+    return "" if value is None else f"{value / 1e6:,.1f}"
+
+
+# The verdict matrix ---------------------------------------------------------------
+
+
+def columns(target: str) -> Sequence[str]:
+    """The columns that a finding belongs to: those of all gradients, or of the call."""
+    if target == "gradients":
+        return TARGETS[1:]
+    return (target if target in TARGETS else "y",)
+
+
+def matrices(findings: Sequence[Document]) -> Iterator[dict[str, Any]]:
+    """By dtype: groups of cases down, results across, the worst verdict in each."""
+    cells: dict[str, dict[str, dict[str, list[Document]]]] = {}
+    for f in findings:
+        for target in columns(f["target"]):
+            rows = cells.setdefault(f["dtype"], {}).setdefault(f["group"], {})
+            rows.setdefault(target, []).append(f)
+    seen = [t for t in TARGETS if any(t in columns(f["target"]) for f in findings)]
+    for dtype, groups in cells.items():
+        told = [
+            {"group": group, "cells": [cell(found.get(t, [])) for t in seen]}
+            for group, found in groups.items()
+        ]
+        yield {"dtype": dtype, "targets": seen, "rows": told}
+
+
+def cell(found: Sequence[Document]) -> dict[str, Any] | None:
+    """The worst of some findings; what is not counted is said."""
+    if not found:
+        return None
+    worst = min(found, key=lambda f: ORDER[f["verdict"]])
+    alike = [f for f in found if f["verdict"] == worst["verdict"]]
+    return {
+        "verdict": worst["verdict"],
+        "of": len(found),
+        "many": len(alike),
+        "counted": any(f["counted"] for f in alike),
+        "text": worst.get("text", ""),
+    }
+
+
+# Accuracy -------------------------------------------------------------------------
+
+
+def histograms(accuracy: Document) -> Iterator[dict[str, Any]]:
+    """By dtype: one bar for each bin, and within it how much is y and how much not."""
+    edges = accuracy["edges"]
+    names = ["0", *(f"{e:.1g}" if e < 1 else f"{e:g}" for e in edges[1:]), "more"]
+    for dtype in dict.fromkeys(row["dtype"] for row in accuracy["rows"]):
+        rows = [row for row in accuracy["rows"] if row["dtype"] == dtype]
+        counts = [sum(n) for n in zip(*(row["counts"] for row in rows), strict=True)]
+        most = max(counts, default=0)
+        bars = [
+            {"name": name, "count": n, "height": share(n, most), "outside": k > ONE}
+            for k, (name, n) in enumerate(zip(names, counts, strict=True))
+        ]
+        yield {"dtype": dtype, "bars": bars, "rows": rows, "all": sum(counts)}
+
+
+ONE = 11  # the bin that ends at the bound
+
+
+# The sampling map -----------------------------------------------------------------
+
+
+def sampling_map(evidence: Document) -> dict[str, Any]:
+    """Two drawings of one image: where its taps must read, and where they read."""
+    sizes, samples = evidence["case"]["sizes"], evidence["samples"]
+    limits = sizes["H"] - 1, sizes["W"] - 1
+
+    def shown(position: Sequence[float] | None) -> list[float] | None:
+        """In the drawing, not farther outside than BEYOND."""
+        if position is None or any(isinstance(q, str) for q in position):
+            return None
+        pairs = zip(position, limits, strict=True)
+        return [
+            PIXEL * (min(max(q, -BEYOND), n + BEYOND) + BEYOND + 0.5) for q, n in pairs
+        ]
+
+    taps = []
+    for s in samples:
+        found = s["position"] if same_place(s, limits) else s["found"]
+        marks = {"from": shown(s["position"]), "to": shown(found)}
+        taps.append({**marks, "name": f"{s['tap'][0]},{s['tap'][1]}"})
+    return {
+        "width": PIXEL * (sizes["W"] + 2 * BEYOND),
+        "height": PIXEL * (sizes["H"] + 2 * BEYOND),
+        "pixel": PIXEL,
+        "edge": PIXEL * BEYOND,
+        "H": sizes["H"],
+        "W": sizes["W"],
+        "taps": taps,
+        "defined": shaded(samples, "corners", limits),
+        "read": shaded(samples, "reads", limits),
+    }
+
+
+def same_place(sample: Document, limits: Sequence[int]) -> bool:
+    """Whether it reads at the right place: of another channel or image, perhaps."""
+    if sample["right"]:
+        return True
+    due, got = (
+        {(p["row"], p["column"]): round(p["share"], 4) for p in sample[which] or ()}
+        for which in ("corners", "reads")
+    )
+    inside = {at for at in due if 0 <= at[0] <= limits[0] and 0 <= at[1] <= limits[1]}
+    return bool(got) and got == {at: due[at] for at in inside}
+
+
+def shaded(
+    samples: Sequence[Document], which: str, limits: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The pixels of the image that are read, as dark as their largest share."""
+    most: dict[tuple[int, int], float] = {}
+    for s in samples:
+        for p in s[which] or ():
+            at = p["row"], p["column"]
+            if 0 <= at[0] <= limits[0] and 0 <= at[1] <= limits[1]:
+                most[at] = max(most.get(at, 0.0), abs(p["share"]))
+    top = max(most.values(), default=1.0) or 1.0
+    return [{"row": r, "column": c, "dark": v / top} for (r, c), v in most.items()]
+
+
+# The smallest input ---------------------------------------------------------------
+
+
+def tables(smallest: Document | None) -> Iterator[dict[str, Any]]:
+    """Each input as matrices of its last two axes, each with the index before."""
+    for name, array in (smallest["inputs"] if smallest else {}).items():
+        if array is None:
+            yield {"name": name, "shape": None, "planes": []}
+            continue
+        values, left = array["values"], len(array["shape"])
+        while (
+            values is not None
+            and left > 2
+            and array["shape"][left - 2 : left] == [1, 1]
+        ):
+            values, left = inner(values, left), left - 2
+        planes = [] if values is None else [*planes_of(values, ())]
+        yield {"name": name, "shape": array["shape"], "planes": planes}
+
+
+def inner(values: Any, depth: int) -> Any:
+    """Nested lists without their two innermost axes, of one element each."""
+    if depth == 2:
+        return values[0][0]
+    return [inner(v, depth - 1) for v in values]
+
+
+def planes_of(values: Any, at: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    """All matrices in nested lists."""
+    if not values or not isinstance(values[0], list):
+        yield {"at": at, "rows": [values]}
+    elif not isinstance(values[0][0] if values[0] else 0, list):
+        yield {"at": at, "rows": values}
+    else:
+        for k, inner in enumerate(values):
+            yield from planes_of(inner, (*at, k))
+
+
+# Time and memory ------------------------------------------------------------------
+
+
+def times(document: Document) -> Iterator[dict[str, Any]]:
+    """The candidate first, then others on the same calls; bars share one scale."""
+    own = {"name": document["candidate"], "timing": document["timing"], "why": ""}
+    rows = [own | {"verdict": document["verdict"]}, *document["beside"]]
+    if document["timing"] is None and not document["beside"]:
+        return
+    medians = [middle(r["timing"]["seconds"]) for r in rows if r["timing"]]
+    for row in rows:
+        timing = row["timing"] or {}
+        seconds = timing.get("seconds") or []
+        known = {"ms": None, "fastest": None, "width": 0.0, "memory": None}
+        if seconds:
+            known["ms"], known["fastest"] = 1e3 * middle(seconds), 1e3 * min(seconds)
+            known["width"] = share(middle(seconds), max(medians))
+            known["memory"] = timing["memory"]
+        yield {**row, **known}
+
+
+def middle(seconds: Sequence[float]) -> float:
+    """The median."""
+    half, ordered = len(seconds) // 2, sorted(seconds)
+    return ordered[half] if len(ordered) % 2 else sum(ordered[half - 1 : half + 1]) / 2

@@ -1,0 +1,198 @@
+"""What a grade keeps for its pictures: where it fails, what is read, how accurate."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refdcn import formula
+from refdcn.grading import grade
+from refdcn.grading.evidence import reads
+from refdcn.grading.evidence.fields import MOST, coarser
+from refdcn.grading.expected.case import Sizes
+from refdcn.grading.judging.distance import EDGES, spread
+from refdcn.grading.questions.draw import draw_case
+
+PICTURED = Path(__file__).parents[1] / "support" / "candidates" / "pictured.py"
+
+
+@cache
+def of(name):
+    given = {"dtypes": ["float32"], "seed": 1, "only": ["random"]}
+    return grade(f"{PICTURED}:{name}", evidence=True, **given)
+
+
+def right(case):
+    """The definition, called as a candidate."""
+    return formula.deform_conv2d(*case.inputs, **case.windows).astype(float)
+
+
+def drawn(**sizes):
+    plain = {"N": 2, "C_in": 4, "C_out": 4, "groups": 2, "offset_groups": 2}
+    plain |= {"K_h": 2, "K_w": 3, "H": 6, "W": 7, "padding": (1, 1)}
+    rng = np.random.default_rng(3)
+    return draw_case(rng, Sizes(**plain | sizes), "float32", "random", "border")
+
+
+def test_halving_finds_the_pixels_that_the_definition_reads():
+    case, seen = drawn(), 0
+    for element in np.ndindex(*case.y_shape):
+        if sum(element) % 7:
+            continue
+        for s in reads.samples_of(right, case, element, 1):
+            assert s.right, s
+            own = element[1] // 2 * 2 + 1
+            assert {p[:2] for p in s.reads} <= {(element[0], own)}
+            inside = {p[2:4] for p in s.corners if reads.inside(p, case)}
+            assert {p[2:4] for p in s.reads} <= inside
+            seen += len(s.reads)
+    assert seen > 100
+
+
+def test_what_reads_more_than_a_few_pixels_is_not_told():
+    case = drawn()
+    blurred = lambda c: right(c) + c.x.astype(float).sum()  # noqa: E731
+    found = [*reads.samples_of(blurred, case, (0, 0, 2, 2), 0)]
+    assert [s.reads for s in found] == [None] * 6
+    assert not any(s.right for s in found)
+
+
+def test_a_constant_that_is_added_is_not_taken_for_a_pixel():
+    shifted = lambda c: right(c) + 3  # noqa: E731
+    assert all(s.right for s in reads.samples_of(shifted, drawn(), (0, 0, 2, 2), 0))
+
+
+def test_planar_offsets_are_seen_as_other_positions():
+    e = of("planar").evidence
+    moved = [s for s in e.samples if not s.right]
+    assert len(moved) > len(e.samples) / 2
+    s = next(s for s in moved if s.reads and s.corners)
+    assert {p[:2] for p in s.reads} == {p[:2] for p in s.corners}
+    assert {p[2:4] for p in s.reads} != {p[2:4] for p in s.corners}
+
+
+def test_a_border_rule_is_seen_as_samples_that_read_nothing():
+    report = of("border")
+    H, W = report.evidence.finding.case.x.shape[2:]
+    wrong = [s for s in report.evidence.samples if not s.right]
+    assert wrong and all(s.reads == () for s in wrong)
+    for s in report.evidence.samples:
+        (y, x) = s.position
+        crossing = not (0 <= y <= H - 1 and 0 <= x <= W - 1)
+        touching = any(p.share for p in s.corners if reads.inside(p, drawn(H=H, W=W)))
+        assert s.right == (not (crossing and touching))
+
+
+def test_the_group_of_the_output_is_seen_as_another_channel():
+    e = of("group").evidence
+    wrong = [s for s in e.samples if not s.right]
+    assert wrong
+    for s in wrong:
+        assert {p.channel for p in s.reads}.isdisjoint({p.channel for p in s.corners})
+        there = {p[2:4] for p in s.corners}
+        assert {p[2:4] for p in s.reads} <= there
+    (field,) = [f for f in e.fields if f.axes == ("image", "output channel")]
+    by_channel = field.failing.sum(0)
+    assert by_channel[0] == by_channel[-1] == 0 < by_channel.sum()
+
+
+@pytest.mark.parametrize("name", ["planar", "border", "group"])
+def test_every_picture_counts_the_same_values(name):
+    e = of(name).evidence
+    for f in e.fields:
+        assert f.values.sum() == e.finding.values
+        assert f.failing.sum() == e.finding.failures
+        assert (f.failing <= f.values).all()
+        assert ((f.ratio > 1) == (f.failing > 0)).all()
+
+
+def test_errors_come_from_the_tap_whose_weight_is_wrong():
+    case = drawn()
+
+    def one_tap(c):
+        weight = c.weight.copy()
+        weight[:, 1, 1, 2] *= 2
+        return formula.deform_conv2d(*c.inputs[:2], weight, *c.inputs[3:], **c.windows)
+
+    from refdcn.grading.expected.expectation import Expected
+    from refdcn.grading.expected.precision import standard
+
+    bounds = standard("float32", None)
+    parts, errors = reads.parts_of(one_tap, case, lambda c: Expected(c, bounds))
+    assert np.argwhere(parts.failing).tolist() == [[1, 1, 2]]
+    assert errors.shape == (2, 2, 3, *case.y_shape)
+
+
+def test_a_companion_alone_has_fields_and_no_samples():
+    gradients = PICTURED.with_name("gradients.py")
+    given = {"dtypes": ["float32"], "seed": 1, "only": ["random"]}
+    e = grade(f"{gradients}:negated", evidence=True, **given).evidence
+    assert {f.target for f in e.fields} == {"grad_offset"} and e.samples == ()
+    assert {f.axes for f in e.fields} >= {("kernel row", "kernel column")}
+
+
+def test_what_is_right_has_no_evidence():
+    given = {"dtypes": ["float32"], "seed": 1, "only": ["random"]}
+    report = grade("formula", evidence=True, **given)
+    assert report.evidence.finding is None and report.evidence.samples == ()
+    counts = report.accuracy["float32", "y"]
+    assert sum(counts[EDGES.index(1.0) + 1 :]) == 0
+    values = [f.values for f in report.findings if f.target == "y"]
+    assert sum(counts) == sum(values)
+
+
+def test_errors_are_counted_up_to_each_edge():
+    ratio = np.array([0, 2.0**-10, 2.0**-9.5, 1, 1.001, 10, 1e9, np.inf, np.nan])
+    ok = np.array([True] * 4 + [False] * 5)
+    counts = dict(zip((*EDGES, "beyond"), spread(ratio, ok), strict=True))
+    wanted = {0: 1, 2.0**-10: 1, 2.0**-9: 1, 1: 1, 10: 2, "beyond": 3}
+    assert {k: n for k, n in counts.items() if n} == wanted
+    # 0 / 0: no error where none is allowed
+    assert spread(np.array([np.nan]), np.array([True]))[0] == 1
+
+
+def test_large_results_are_drawn_in_few_cells():
+    a = np.ones((100, 3), int)
+    assert coarser(a, np.add).shape == (MOST, 3) and coarser(a, np.add).sum() == 300
+
+
+def test_timed_calls_tell_their_memory_and_stand_beside_others():
+    given = {"dtypes": ["float32"], "seed": 1, "only": ["exact"]}
+    report = grade("refdcn", timed=2, beside=True, **given)
+    assert report.run.timing.memory < 2**30
+    others = {b.name: b for b in report.run.beside}
+    assert [*others] == ["torchvision", "refdcn", "dense convolution"]
+    assert len(others["refdcn"].timing.seconds) == 2
+    assert str(others["refdcn"].verdict) == "pass"
+    for b in others.values():
+        assert b.timing is not None or "torch" in b.why
+
+
+@pytest.mark.torch
+def test_torchvision_and_the_dense_convolution_are_timed():
+    given = {"dtypes": ["float32"], "seed": 1, "only": ["exact"]}
+    others = grade("refdcn", timed=2, beside=True, **given).run.beside
+    assert all(len(b.timing.seconds) == 2 for b in others)
+    assert [str(b.verdict) for b in others] == ["pass", "pass", "None"]
+
+
+def test_the_memory_of_a_call_is_beyond_inputs_and_result(tmp_path):
+    file = tmp_path / "hungry.py"
+    file.write_text(HUNGRY)
+    given = {"dtypes": ["float32"], "seed": 1, "only": ["exact"], "timed": 1}
+    plain, hungry = (
+        grade(f"{file}:{name}", **given).run.timing.memory for name in ("a", "hungry")
+    )
+    assert 200e6 < hungry - plain < 340e6
+
+
+HUNGRY = """
+import numpy as np, refdcn
+def a(*inputs, **windows):
+    return refdcn.deform_conv2d(*inputs, **windows)
+def hungry(*inputs, **windows):
+    if inputs[0].shape[1] > 100:
+        np.ones(2**28, np.uint8)
+    return a(*inputs, **windows)
+"""

@@ -1,0 +1,83 @@
+"""Mistakes after public bug reports: the first sentence names each of them."""
+
+import re
+
+import numpy as np
+import pytest
+from outdoor_mistakes import KERNEL, MISTAKES, said_of, seeded
+
+from refdcn.grading import grade
+from refdcn.grading.diagnosis.gradient_probes import BATCH, blocks_of
+from refdcn.grading.judging.verdicts import Verdict
+
+# One of each kind of sentence; outdoor_mistakes.py prints those of all.
+SAMPLE = (
+    "pixel_by_height",
+    "width_three",
+    "offset_plane_of_image",
+    "local_group",
+    "grid_sizes_exchanged",
+    "grid_border",
+    "clamped_indices",
+    "stale_columns",
+    "grad_x_of_first_block",
+    "dy_gradient_negated",
+    "gradient_by_half_size",
+    "column_tail",
+)
+
+
+def test_each_finds_its_place_and_changes_the_kernel():
+    right = KERNEL.read_text(encoding="utf-8")
+    for name in MISTAKES:
+        text = seeded(name)
+        assert text != right, name
+        compile(text, name, "exec")
+
+
+def test_the_right_kernel_passes():
+    report = grade(f"{KERNEL}:f", seed=4, dtypes=["float32"])
+    assert report.exit_code == 0, report.text()
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_the_first_sentence_says_what_is_wrong(name):
+    report = said_of(name)
+    assert report.exit_code not in (0, 4), report.text()
+    assert re.search(MISTAKES[name].said, report.headline(), re.I), report.headline()
+
+
+def test_one_element_of_each_call_is_no_grid(tmp_path):
+    """Twice a bound off in one element of large calls: no convention, no cause."""
+    path = tmp_path / "picked.py"
+    path.write_text(
+        "import numpy as np\n"
+        "from refdcn.formula import deform_conv2d as y, deform_conv2d_grad as g\n\n"
+        "def f(*a, **k):\n"
+        "    return y(*a, **k).astype(a[0].dtype)\n\n"
+        "def f_grad(go, *a, **k):\n"
+        "    five = [v if v is None else v.astype('f4') for v in g(go, *a, **k)]\n"
+        "    if five[0].size > 200:\n"
+        "        at = np.argmax(abs(five[0]))\n"
+        "        five[0].flat[at] *= np.float32(1 + 6e-6)\n"
+        "    return five\n"
+    )
+    report = grade(f"{path}:f", seed=4, dtypes=["float32"])
+    assert report.verdict is Verdict.WRONG and not report.diagnosis.survivors
+    assert report.headline().partition("is wrong. ")[2].startswith("grad_x ")
+
+
+def test_blocks_of_images_are_found_by_whose_gradient_they_hold():
+    one = np.arange(1.0, 10).reshape(1, 1, 3, 3)
+    codes = np.arange(1, BATCH + 1)
+    own = codes[:, None, None, None] * one
+    assert blocks_of("grad_x", one, own) == []
+    for block in (1, 2, 32, 64):
+        added = np.zeros_like(own)
+        np.add.at(added, np.arange(BATCH) % block, own)
+        (fact,) = blocks_of("grad_x", one, added)
+        assert fact.measured == {"block": block, "how": "added to"}
+        over = np.zeros_like(own)
+        over[np.arange(BATCH) % block] = own
+        (fact,) = blocks_of("grad_mask", one, over)
+        assert fact.measured == {"block": block, "how": "written over"}

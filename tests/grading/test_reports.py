@@ -1,0 +1,493 @@
+"""Reports as they come out: JSON with its schema, pages in a browser, files for CI."""
+
+import json
+import re
+import sys
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from refdcn import cli
+from refdcn.grading import Interrupted, Verdict, asking, grade
+from refdcn.grading.showing import machines, page, reading, side_by_side
+from refdcn.grading.source import source_of
+
+import devtools
+
+ROOT = Path(__file__).parents[2]
+PICTURED = ROOT / "tests" / "support" / "candidates" / "pictured.py"
+GRADIENTS = PICTURED.with_name("gradients.py")
+GIVEN = {"dtypes": ["float32"], "seed": 1}
+GIVEN |= {"only": ["random", "malformed", "hostile"]}
+SORTS = {
+    "right": ("formula", "pass"),
+    "planar": (f"{PICTURED}:planar", "wrong"),
+    "border": (f"{PICTURED}:border", "wrong"),
+    "group": (f"{PICTURED}:group", "wrong"),
+    "gradient": (f"{GRADIENTS}:negated", "wrong"),
+    "unchecked": (f"{PICTURED}:lenient", "unchecked"),
+    "crashed": (f"{PICTURED}:exits", "crash"),
+    "unsupported": (f"{PICTURED}:refuses", "nothing"),
+}
+
+
+@cache
+def document(sort):
+    """What a program reads: through JSON and back."""
+    if sort == "interrupted":
+        return json.loads(interrupted().json())
+    spec, _ = SORTS[sort]
+    return json.loads(grade(spec, evidence=True, smallest=True, **GIVEN).json())
+
+
+def interrupted():
+    """A grade that Ctrl-C ends after twenty calls."""
+    ask = asking.ask
+
+    def some(*given):
+        for k, found in enumerate(ask(*given)):
+            if k == 20:
+                raise KeyboardInterrupt
+            yield found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asking, "ask", some)
+        with pytest.raises(Interrupted) as end:
+            grade("formula", evidence=True, **GIVEN)
+    return end.value.report
+
+
+# The schema ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sort", [*SORTS, "interrupted"])
+def test_every_sort_of_report_keeps_to_the_schema(sort):
+    jsonschema = pytest.importorskip("jsonschema")
+    told = document(sort)
+    assert told["verdict"] == SORTS.get(sort, ("", "pass"))[1]
+    held = jsonschema.Draft202012Validator(reading.schema())
+    assert [e.message for e in held.iter_errors(told)] == []
+    assert told["interrupted"] == (sort == "interrupted")
+
+
+def test_the_schema_is_one_and_refuses_what_is_none():
+    jsonschema = pytest.importorskip("jsonschema")
+    form = reading.schema()
+    jsonschema.Draft202012Validator.check_schema(form)
+    held = jsonschema.Draft202012Validator(form)
+    told = document("planar")
+    assert set(form["properties"]) == set(told) == set(form["required"])
+    for change in (
+        {"verdict": "fine"},
+        {"exit_code": 2},
+        {"schema": 2},
+        {"findings": [{**told["findings"][0], "kind": "odd"}]},
+        {"findings": [{**told["findings"][0], "new": 1}]},
+        {"evidence": {**told["evidence"], "samples": [{}]}},
+        {"timing": {"case": "", "seconds": [-1], "floor": 0, "memory": None}},
+    ):
+        assert not held.is_valid(told | change), change
+    for name in told:
+        assert not held.is_valid({k: v for k, v in told.items() if k != name})
+
+
+def test_verdicts_of_the_schema_are_those_of_the_grader():
+    named = reading.schema()["$defs"]["verdict"]["enum"]
+    assert named == [str(v) for v in Verdict]
+    assert set(page.SIGNS) == set(machines.COLOURS) == set(named)
+
+
+# The page ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tab():
+    if devtools.BROWSER is None:
+        pytest.skip("needs Debian's chromium")
+    with ExitStack() as stack:
+        yield stack.enter_context(devtools.page())
+
+
+def shown(tab, tmp_path, text, width=1000, scheme="light"):
+    file = tmp_path / "report.html"
+    file.write_text(text, encoding="utf-8")
+    tab.open(file.as_uri(), width, scheme)
+    return file.as_uri()
+
+
+WIDER = "document.documentElement.scrollWidth - window.innerWidth"
+UNNAMED = """[...document.querySelectorAll(
+  'svg, [role=region], section, nav, [tabindex]')].filter(e => {
+    const by = e.getAttribute('aria-labelledby');
+    const name = by ? document.getElementById(by)?.textContent
+                    : e.getAttribute('aria-label');
+    return !name || !name.trim();
+  }).map(e => e.outerHTML.slice(0, 80))"""
+LEVELS = "[...document.querySelectorAll('h1, h2, h3')].map(h => +h.tagName[1])"
+DEAD = """[...document.querySelectorAll('a[href^="#"]')].filter(
+  a => !document.querySelector(a.getAttribute('href'))).length"""
+FAINT = """[...document.querySelectorAll('p, li, td, th, a, h1, h2, dd, dt')]
+  .filter(e => e.textContent.trim()).map(e => {
+    const light = c => { const v = c.match(/[\\d.]+/g).slice(0, 3).map(n => {
+      n /= 255; return n <= .04045 ? n / 12.92 : ((n + .055) / 1.055) ** 2.4; });
+      return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; };
+    const ink = light(getComputedStyle(e).color);
+    const paper = light(getComputedStyle(document.body).backgroundColor);
+    const [a, b] = ink > paper ? [ink, paper] : [paper, ink];
+    return (a + .05) / (b + .05);
+  }).reduce((a, b) => Math.min(a, b))"""
+
+
+REACHED = """[...document.querySelectorAll('a, summary, [tabindex]')].filter(
+  e => e.checkVisibility()).length"""
+
+
+@pytest.mark.parametrize("sort", [*SORTS, "interrupted"])
+def test_a_page_is_whole_at_every_width_and_asks_for_nothing(tab, tmp_path, sort):
+    pytest.importorskip("jinja2")
+    text = page.page(document(sort))
+    for width, scheme in ((400, "dark"), (1000, "light"), (1600, "dark")):
+        url = shown(tab, tmp_path, text, width, scheme)
+        assert tab.requests() == [url] and tab.complaints() == []
+        assert tab.value(WIDER) <= 0, width
+    assert tab.value(UNNAMED) == []
+    assert tab.value(DEAD) == 0
+    assert tab.value("document.querySelectorAll('h1, main, header, nav').length") == 4
+    levels = tab.value(LEVELS)
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_the_paper(tab, tmp_path, scheme):
+    pytest.importorskip("jinja2")
+    shown(tab, tmp_path, page.page(document("group")), scheme=scheme)
+    paper = tab.value("getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+    assert tab.value(FAINT) >= 4.5
+
+
+def test_what_is_too_wide_or_asks_for_more_would_be_seen(tab, tmp_path):
+    wrong = (
+        '<!doctype html><p style="width:2000px">a</p><img src="none.png">'
+        '<svg></svg><script>console.log("a"); nothing()</script>'
+    )
+    shown(tab, tmp_path, wrong)
+    assert tab.value(WIDER) > 0 and len(tab.requests()) == 2
+    assert len(tab.complaints()) >= 2 and len(tab.value(UNNAMED)) == 1
+
+
+def test_the_keyboard_reaches_every_part(tab, tmp_path):
+    pytest.importorskip("jinja2")
+    shown(tab, tmp_path, page.page(document("planar")))
+    due = tab.value(REACHED)
+    seen = []
+    for _ in range(due):
+        tab.press("Tab")
+        seen.append(tab.value("document.activeElement.outerHTML.slice(0, 90)"))
+        assert tab.value("getComputedStyle(document.activeElement).outlineStyle") != (
+            "none"
+        )
+    assert len(set(seen)) == due > 12
+    shown(tab, tmp_path, page.page(document("planar")))
+    tab.press("Tab")
+    tab.press("Enter")
+    assert tab.value("location.hash") == "#verdicts"
+    while tab.value("document.activeElement.tagName") != "SUMMARY":
+        tab.press("Tab")
+    tab.press("Enter")
+    assert tab.value("document.querySelector('details').open")
+
+
+@pytest.mark.parametrize("sort", ["planar", "border", "group"])
+def test_a_page_says_what_is_wrong_and_draws_it(tab, tmp_path, sort):
+    pytest.importorskip("jinja2")
+    told = document(sort)
+    shown(tab, tmp_path, page.page(told))
+    text = tab.value("document.body.innerText")
+    assert told["sentence"] in text and told["repeat"] in text
+    assert told["evidence"]["sampling"] in text
+    samples = told["evidence"]["samples"]
+    wrong = [s for s in samples if not s["right"]]
+    assert wrong and text.count("× ") >= len(wrong)
+    assert all(s["text"] in text and s["read_text"] in text for s in samples)
+    circles = tab.value("document.querySelectorAll('circle.defined').length")
+    assert circles == 2 * len(samples)
+    placed = [s for s in samples if s["found"] is not None or s["right"]]
+    assert tab.value("document.querySelectorAll('rect.found').length") == len(placed)
+    heats = "document.querySelectorAll('#where ~ .row svg').length"
+    parts = len(told["evidence"]["parts"]["failing"])
+    assert tab.value(heats) == len(told["evidence"]["fields"]) + parts
+
+
+def test_no_text_of_a_candidate_becomes_markup():
+    pytest.importorskip("jinja2")
+    told = document("unsupported")
+    assert "<script>" in told["sentence"]
+    assert "<script" not in page.page(told) + machines.markdown(told)
+    assert "<script" not in side_by_side.page(["<script>"], [told])
+    assert "<script" not in machines.badge(told, "<script>")
+    ElementTree.fromstring(machines.badge(told, '"<script>&'))
+    ElementTree.fromstring(machines.junit(told))
+
+
+def test_where_it_reads_the_right_place_of_another_channel_its_mark_is_there():
+    told = document("planar")["evidence"]
+    H, W = (told["case"]["sizes"][n] for n in "HW")
+    samples = []
+    for s in told["samples"]:
+        inside = [
+            p | {"channel": p["channel"] + 1}
+            for p in s["corners"]
+            if 0 <= p["row"] < H and 0 <= p["column"] < W
+        ]
+        samples.append(s | {"reads": inside, "right": False, "found": [0.25, 0.25]})
+    drawing = page.sampling_map(told | {"samples": samples})
+    read = [t for t, s in zip(drawing["taps"], samples, strict=True) if s["reads"]]
+    assert read and all(t["from"] == t["to"] for t in read)
+    moved = [s | {"reads": s["reads"][:1]} for s in samples if len(s["reads"]) > 1]
+    drawing = page.sampling_map(told | {"samples": moved})
+    assert moved and all(t["from"] != t["to"] for t in drawing["taps"])
+
+
+def test_the_matrix_holds_every_finding_and_the_worst_of_each_cell():
+    told = document("gradient")
+    (matrix,) = page.matrices(told["findings"])
+    cells = {
+        (row["group"], target): cell
+        for row in matrix["rows"]
+        for target, cell in zip(matrix["targets"], row["cells"], strict=True)
+    }
+    assert cells["random", "grad_offset"]["verdict"] == "wrong"
+    assert cells["random", "y"]["verdict"] == cells["random", "grad_x"]["verdict"]
+    assert cells["random", "y"]["verdict"] == "pass"
+    assert not cells["hostile", "y"]["counted"]
+    assert sum(c["of"] for c in cells.values() if c) == len(told["findings"])
+
+
+# Other machines ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_junit_counts_what_fails(sort):
+    told = document(sort)
+    root = ElementTree.fromstring(machines.junit(told))
+    cases = root.findall("testsuite/testcase")
+    assert [c.get("name") for c in cases] == [g["group"] for g in told["groups"]]
+    bad = [c for c in cases if c.find("failure") is not None]
+    died = [c for c in cases if c.find("error") is not None]
+    assert bool(bad or died) == (told["exit_code"] != 0)
+    assert bool(died) == (sort == "crashed")
+    (suite,) = root.findall("testsuite")
+    assert (int(suite.get("failures")), int(suite.get("errors"))) == (
+        len(bad),
+        len(died),
+    )
+    assert all(c.get("file") or sort == "right" for c in cases)
+
+
+def test_unchecked_fails_where_it_is_counted():
+    told = document("unchecked")
+    strict = told | {"options": told["options"] | {"strict": True}}
+    assert "<failure" not in machines.junit(told) and "<failure" in machines.junit(
+        strict
+    )
+
+
+def test_an_annotation_points_at_the_function_that_fails(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    line = machines.annotation(document("border"))
+    text = PICTURED.read_text().splitlines()
+    at = text.index(next(t for t in text if t.startswith("def border"))) + 1
+    place = PICTURED.relative_to(ROOT).as_posix()
+    assert line.startswith(f"::error file={place},line={at},title=refdcn%3A wrong::")
+    assert "\n" not in line and "border is wrong." in line
+    of_companion = document("gradient")["source"]
+    found = GRADIENTS.read_text().splitlines()[of_companion["line"] - 1]
+    assert "negated_grad" in found
+    assert machines.annotation(document("right")).startswith("::notice title=")
+    odd = document("right") | {"sentence": "50 %\nof::it"}
+    assert machines.annotation(odd).endswith("::50 %25%0Aof::it")
+
+
+def test_a_candidate_is_found_without_being_imported(tmp_path, monkeypatch):
+    (tmp_path / "loud").mkdir()
+    (tmp_path / "loud" / "__init__.py").write_text("raise SystemExit")
+    (tmp_path / "loud" / "inner.py").write_text("\n\ndef f(): pass\ndef f_grad(): pass")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert source_of("loud.inner:f", False) == (
+        str(tmp_path / "loud" / "inner.py"),
+        3,
+    )
+    assert source_of("loud.inner:f", True).line == 4
+    assert source_of("loud.inner:g", True).line == 1
+    assert source_of("loud.missing:f", False) is source_of("closure", False) is None
+    assert "loud" not in sys.modules
+
+
+def test_markdown_has_a_row_for_each_group():
+    told = document("unsupported")
+    lines = machines.markdown(told).splitlines()
+    assert lines[0].startswith("## ∅ ") and lines[0].endswith("refuses: nothing")
+    rows = [line for line in lines if line.startswith("| float32")]
+    assert len(rows) == len(told["groups"])
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
+
+
+def test_a_badge_says_the_verdict_and_what_was_graded():
+    assert "refdcn: pass<" in machines.badge(document("right"))
+    assert "mine: wrong, forward<" in machines.badge(document("planar"), "mine")
+
+
+# Side by side --------------------------------------------------------------------
+
+
+def test_better_and_worse_are_meant_against_the_first():
+    told = [document(sort) for sort in ("group", "right", "crashed")]
+    found = {row.name: row.entries for row in side_by_side.rows(told)}
+    assert [e.change for e in found["verdict"]] == ["", "better", "worse"]
+    assert [e.text for e in found["verdict"]] == ["wrong", "pass", "crash"]
+    assert [e.change for e in found["float32 random"]][1] == "better"
+    assert [e.text for e in found["float32 grad_x"]][::2] == ["-", "-"]
+    assert float(found["float32 y / bound"][0].text) > 1
+    assert float(found["float32 y / bound"][1].text) < 1
+    text = side_by_side.text(["a", "b", "c"], told)
+    assert "pass (better)" in text and told[0]["sentence"] in text
+
+
+def test_names_are_as_long_as_they_must_be():
+    assert side_by_side.distinct(["x/a.json", "x/b.json"]) == ["a.json", "b.json"]
+    assert side_by_side.distinct(["x/a.json", "y/a.json"]) == ["x/a.json", "y/a.json"]
+    assert side_by_side.distinct(["a", "a"]) == ["1 a", "2 a"]
+
+
+def test_a_comparison_is_a_page_too(tab, tmp_path):
+    pytest.importorskip("jinja2")
+    told = [document(sort) for sort in ("planar", "right", "group")]
+    text = side_by_side.page(["before", "after", "another"], told)
+    for width in (400, 1600):
+        url = shown(tab, tmp_path, text, width, "dark")
+        assert tab.requests() == [url] and tab.complaints() == []
+        assert tab.value(WIDER) <= 0 and tab.value(UNNAMED) == []
+    assert "▲ better" in tab.value("document.body.innerText")
+
+
+# The command ---------------------------------------------------------------------
+
+
+def test_the_command_writes_all_of_it(tmp_path, capsys):
+    pytest.importorskip("jinja2")
+    names = {n: tmp_path / n for n in ("json", "html", "junit", "markdown")}
+    files = [word for n, path in names.items() for word in (f"--{n}", str(path))]
+    asked = ["--dtype", "float32", "--only", "exact", "--seed", "1"]
+    spec = f"{PICTURED}:planar"
+    assert cli.main(["grade", spec, *asked, *files, "--annotate"]) == 1
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1].startswith("::error file=")
+    told = reading.read(names["json"])
+    assert names["html"].read_text(encoding="utf-8") == page.page(told)
+    assert names["junit"].read_text(encoding="utf-8") == machines.junit(told)
+    assert names["markdown"].read_text(encoding="utf-8") == machines.markdown(told)
+    first, html, badge = str(names["json"]), tmp_path / "both", tmp_path / "svg"
+    assert cli.main(["compare", first, first, "--html", str(html)]) == 0
+    assert "1 " in capsys.readouterr().out and "better" not in html.read_text(
+        encoding="utf-8"
+    ).replace("Better", "")
+    assert cli.main(["badge", first, str(badge)]) == 0
+    assert cli.main(["badge", first]) == 0
+    assert capsys.readouterr().out == badge.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        (None, "cannot be read"),
+        ("no", "it is no JSON"),
+        ("[]", "it has no schema version"),
+        ("{}", "it has no schema version"),
+        ('{"schema": 7}', "has schema 7; this refdcn reads 1"),
+        ('{"schema": 1}', "its candidate is missing"),
+        ('{"schema": 1, "candidate": []}', "its candidate is missing or odd"),
+    ],
+)
+@pytest.mark.parametrize("command", ["compare", "badge"])
+def test_what_is_no_report_is_told_in_a_sentence(tmp_path, capsys, command, text, why):
+    file = tmp_path / "a.json"
+    if text is not None:
+        file.write_text(text)
+    assert cli.main([command, str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"refdcn {command}: {file}") and why in line
+
+
+def test_without_jinja2_nothing_is_graded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(page, "find_spec", lambda name: None)
+    monkeypatch.setattr(cli, "graded", lambda options: pytest.fail("it grades"))
+    out = str(tmp_path / "a.html")
+    assert cli.main(["grade", "formula", "--html", out]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("refdcn grade: ") and 'pip install "refdcn[report]"' in line
+    assert cli.main(["compare", "none.json", "--html", out]) == 2
+    assert "refdcn compare: an HTML report needs Jinja2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["html", "junit", "markdown"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_grade(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["grade", "formula", f"--{name}", "none/a"])
+    assert end.value.code == 2
+    assert f"--{name}: 'none/a'; wanted a file in a folder" in capsys.readouterr().err
+
+
+def test_a_file_that_fails_after_the_grade_is_one_sentence(capsys, monkeypatch):
+    report = interrupted()
+    monkeypatch.setattr(cli, "graded", lambda options: report)
+    assert cli.main(["grade", "formula", "--markdown", "/dev/full"]) == 2
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_nothing_of_a_report_is_loaded_without_one():
+    import subprocess
+
+    code = (
+        "import sys, refdcn.grading as g; g.grade('formula', dtypes=['float32'], "
+        "only=['exact']); print('jinja2' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+# The workflow --------------------------------------------------------------------
+
+
+def test_the_workflow_is_one_and_its_commands_are_ours():
+    yaml = pytest.importorskip("yaml")
+    text = (ROOT / "docs" / "grade.yml").read_text(encoding="utf-8")
+    flow = yaml.safe_load(text)
+    on = flow[True]  # YAML 1.1 reads `on` so
+    assert set(on) == {"push", "pull_request", "workflow_call"}
+    used = set(re.findall(r"inputs\.(\w+)", text))
+    assert used == set(on["workflow_call"]["inputs"])
+    steps = flow["jobs"]["grade"]["steps"]
+    assert all(("uses" in s) != ("run" in s) for s in steps)
+    grading = next(s["run"] for s in steps if s.get("name") == "Grade")
+    words = grading.split("refdcn grade ")[1].replace("\\\n", " ").split()
+    given = ["formula", *words[2:]]
+    told = cli.parser().parse_args(["grade", *[w.replace("grade/", "") for w in given]])
+    assert told.annotate and all((told.json, told.html, told.junit, told.markdown))
+    upload = steps[-1]
+    assert upload["if"] == "always()" and upload["with"]["path"] == "grade"
+
+
+def test_the_workflow_keeps_to_githubs_schema():
+    pytest.importorskip("check_jsonschema")
+    import subprocess
+
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
+    flow = str(ROOT / "docs" / "grade.yml")
+    kinds = "vendor.github-workflows"
+    done = subprocess.run([*command, kinds, flow], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

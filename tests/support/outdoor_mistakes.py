@@ -1,0 +1,632 @@
+"""Mistakes after the kinds of public bug reports, as changes of one right kernel.
+
+Each is what was wrong, what its first sentence must say (a regular expression, in
+any case), and the lines of candidates/blocked.py that it replaces.
+
+    python tests/support/outdoor_mistakes.py [NAME ...]
+
+prints what is said first of each, with the processor time of the grade.
+"""
+
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+KERNEL = Path(__file__).parent / "candidates" / "blocked.py"
+
+
+class Mistake(NamedTuple):
+    truth: str
+    said: str
+    changes: tuple[tuple[str, str], ...]
+
+
+MISTAKES: dict[str, Mistake] = {}
+
+
+def mistake(name, truth, said, *changes):
+    MISTAKES[name] = Mistake(truth, said, changes)
+
+
+DECODE = "oh, ow = pix // s.Wo, pix % s.Wo"
+TAP = "i, j = k // s.kw, k % s.kw"
+PLANE = "plane = (n * s.og + g) * 2 * s.K + 2 * k"
+DY = "dy = load(offset, plane * s.P + pixel)"
+DX = "dx = load(offset, (plane + 1) * s.P + pixel)"
+H = "h = (oh * s.sh - s.ph + i * s.dh).astype(s.T) + dy"
+W = "w = (ow * s.sw - s.pw + j * s.dw).astype(s.T) + dx"
+RETURN = "    return h, w\n"
+MASK = "load(mask, ((n * s.og + g) * s.K + k) * s.P + oh * s.Wo + ow)"
+CORNERS = "    inside = (h > -1)"
+FLOOR = "h_low, w_low = np.floor(h), np.floor(w)"
+INSIDE = "inside = (h > -1) & (w > -1) & (h < s.H) & (w < s.W)"
+WIDE = "h, w = np.where(inside, h, 0), np.where(inside, w, 0)"
+HIGH = "h_high, w_high = h_low + 1, w_low + 1"
+DY_DX = "    return dy, dx, (g * value).sum(2)"
+BIAS = "return y if bias is None else y + bias[:, None, None]"
+ADD = "np.add.at(into, at[ok], (g * m * weight)[ok])"
+FLAT = "flat(x, s, first), flat(offset, s, first), m\n        columns = im2col(s, last"
+ONES = "inside = np.ones(np.broadcast_shapes(h.shape, w.shape), bool)"
+CUT = "h, w = (np.clip(np.nan_to_num(a), -1e6, 1e6).astype(s.T) for a in (h, w))"
+MODULATED = "columns = value * modulation(s, b, mask)"
+
+# Flat indices -------------------------------------------------------------------
+
+mistake(
+    "row_by_height",
+    "pixel / H_out in place of / W_out",
+    "H_out",
+    (DECODE, "oh, ow = pix // s.Ho, pix % s.Wo"),
+)
+mistake(
+    "pixel_by_height",
+    "pixel / H_out and pixel % H_out in place of W_out",
+    "H_out",
+    (DECODE, "oh, ow = pix // s.Ho, pix % s.Ho"),
+)
+mistake(
+    "position_by_height",
+    "the same for positions alone; offsets are read by the pixel",
+    "H_out",
+    (DECODE, "oh, ow = pix // s.Ho, pix % s.Ho"),
+    ("pixel = oh * s.Wo + ow", "pixel = np.arange(s.P)"),
+    ("s.P + oh * s.Wo + ow", "s.P + np.arange(s.P)"),
+)
+mistake(
+    "width_three",
+    "the kernel's width is 3 in the tap's decode",
+    "width",
+    (TAP, "i, j = k // 3, k % 3"),
+)
+mistake(
+    "tap_by_height",
+    "k / K_h in place of k / K_w",
+    "K_h",
+    (TAP, "i, j = k // s.kh, k % s.kh"),
+)
+mistake(
+    "taps_column_major",
+    "taps are walked column by column",
+    "tap.*(column by column|exchanged)|column by column",
+    (TAP, "i, j = k % s.kh, k // s.kh"),
+)
+mistake(
+    "offset_plane_of_image",
+    "the offset's planes are H W long, not H_out W_out",
+    "offset.*H W",
+    ("STEP = 2", "STEP = 1"),
+    (DY, "dy = load(offset, plane * s.H * s.W + pixel)"),
+    (DX, "dx = load(offset, (plane + 1) * s.H * s.W + pixel)"),
+)
+mistake(
+    "mask_plane_of_image",
+    "the mask's planes are H W long, not H_out W_out",
+    "mask.*H W",
+    ("STEP = 2", "STEP = 1"),
+    (MASK, MASK.replace("s.P + oh", "s.H * s.W + oh")),
+)
+mistake(
+    "offset_row_of_image",
+    "the offset's rows are W long, not W_out",
+    "offset.*(image's width|W\\b)",
+    ("pixel = oh * s.Wo + ow", "pixel = oh * s.W + ow"),
+)
+mistake(
+    "image_row_by_height",
+    "the image's rows are H long, not W",
+    "(x|image|row|pixel).*\\bH\\b",
+    (
+        "load(x, image + r * s.W + q, ok)\n    columns",
+        "load(x, image + r * s.H + q, ok)\n    columns",
+    ),
+)
+mistake(
+    "float_index",
+    "the flat address of a pixel is float32, in one plane",
+    "2\\^24|16777216|float32|large",
+    (
+        "load(x, image + r * s.W + q, ok)\n    columns",
+        "load(x, image + (r.astype(np.float32) * np.float32(s.W) + "
+        "q).astype(np.int64), ok)\n"
+        "    columns",
+    ),
+)
+
+# Layouts ------------------------------------------------------------------------
+
+mistake(
+    "x_then_y",
+    "offsets are (x, y)",
+    r"\(x, y\)",
+    ("    h = (oh", "    dy, dx = dx, dy\n    h = (oh"),
+)
+mistake(
+    "planar",
+    "all y of a group, then all x",
+    "all y then all x",
+    (PLANE, "plane = (n * s.og + g) * 2 * s.K + k"),
+    ("(plane + 1)", "(plane + s.K)"),
+)
+mistake(
+    "planar_of_all",
+    "all y of all groups, then all x",
+    "all y.*then all x",
+    (PLANE, "plane = n * s.og * 2 * s.K + g * s.K + k"),
+    ("(plane + 1)", "(plane + s.og * s.K)"),
+)
+mistake(
+    "mask_tap_first",
+    "mask channels are (tap, group)",
+    "mask.*tap, group",
+    (MASK, "load(mask, (n * s.og * s.K + k * s.og + g) * s.P + oh * s.Wo + ow)"),
+)
+mistake(
+    "mask_after_offset",
+    "the mask of every group is that of group 0",
+    "group.*(mask).*group 0|mask.*group 0",
+    (MASK, MASK.replace("n * s.og + g", "n * s.og")),
+)
+mistake(
+    "local_group",
+    "the offset group comes of the channel's index within its weight group",
+    "offset group.*within",
+    (
+        "n, g, c, k, pix = np.ogrid[:b, : s.og, : s.cg, : s.K, : s.P]",
+        "n, g, c, k, pix = np.ogrid[:b, : s.og, : s.cg, : s.K, : s.P]\n"
+        "    ch = g * s.cg + c",
+    ),
+    (
+        PLANE,
+        "ch = g * s.cg + np.arange(s.cg)[:, None, None]\n    g = ch % s.c // s.cg\n    "
+        + PLANE,
+    ),
+)
+mistake(
+    "groups_by_modulo",
+    "channel c uses offset group c % groups",
+    "c % offset_groups|interleaved",
+    (PLANE, "g = (g * s.cg + np.arange(s.cg)[:, None, None]) % s.og\n    " + PLANE),
+    (
+        "    if mask is None:\n",
+        "    g = (g * s.cg + np.arange(s.cg)[:, None, None]) % s.og\n"
+        "    if mask is None:\n",
+    ),
+)
+mistake(
+    "kernel_flipped",
+    "a true convolution",
+    "flipped",
+    (
+        "w = weight.reshape(s.G, s.O // s.G, s.c * s.K)\n    for",
+        "w = weight[..., ::-1, ::-1].reshape(s.G, s.O // s.G, s.c * s.K)\n    for",
+    ),
+)
+
+# Windows ------------------------------------------------------------------------
+
+mistake(
+    "dilation_swapped",
+    "dilations are exchanged",
+    "dilation",
+    ("(s.dh, s.dw) = stride", "(s.dw, s.dh) = stride"),
+    ("    s.Ho =", "    dh, dw = s.dw, s.dh\n    s.Ho ="),
+    ("2 * s.ph - s.dh", "2 * s.ph - dh"),
+    ("2 * s.pw - s.dw", "2 * s.pw - dw"),
+)
+mistake(
+    "stride_of_rows",
+    "the stride of rows for columns, too",
+    "stride",
+    (W, W.replace("s.sw", "s.sh")),
+)
+mistake(
+    "padding_of_rows",
+    "the padding of rows for columns, too",
+    "padding|shifted",
+    (W, W.replace("s.pw", "s.ph")),
+)
+mistake(
+    "bias_missing",
+    "no bias",
+    "bias is (not added|ignored|lost)",
+    (BIAS, "return y"),
+)
+mistake(
+    "bias_each_group",
+    "the bias is added once a weight group",
+    "bias",
+    (BIAS, "return y if bias is None else y + s.G * bias[:, None, None]"),
+)
+
+# Border and grid ------------------------------------------------------------------
+
+mistake(
+    "border_without_fraction",
+    "inside means 0 <= q <= size - 1",
+    "corner is outside|inside|outside the image",
+    (INSIDE, "inside = (h >= 0) & (w >= 0) & (h <= s.H - 1) & (w <= s.W - 1)"),
+)
+mistake(
+    "border_low",
+    "inside means q >= 0 and q < size",
+    "negative|below 0",
+    (INSIDE, "inside = (h >= 0) & (w >= 0) & (h < s.H) & (w < s.W)"),
+)
+mistake(
+    "truncation",
+    "(int) in place of floor",
+    "truncat",
+    (FLOOR, "h_low, w_low = np.trunc(h), np.trunc(w)"),
+)
+mistake(
+    "clamped_indices",
+    "indices are clamped, and the fraction is of the clamped one",
+    "clamp",
+    (INSIDE, ONES),
+    (WIDE, CUT),
+    (
+        FLOOR,
+        "h_low, w_low = np.clip(np.floor(h), 0, s.H - 1), np.clip(np.floor(w), "
+        "0, s.W - 1)",
+    ),
+    (
+        HIGH,
+        "h_high, w_high = np.minimum(h_low + 1, s.H - 1), np.minimum(w_low + "
+        "1, s.W - 1)",
+    ),
+)
+mistake(
+    "clamped_low_index",
+    "the lower index is clamped into [0, size - 2], the fraction is of it",
+    "clamp",
+    (INSIDE, ONES),
+    (WIDE, CUT),
+    (
+        FLOOR,
+        "h_low = np.clip(np.floor(h), 0, max(0, s.H - 2))\n"
+        "    w_low = np.clip(np.floor(w), 0, max(0, s.W - 2))",
+    ),
+)
+mistake(
+    "clamped_corners",
+    "each corner's index is clamped, with the weights as they are",
+    "clamp",
+    (INSIDE, ONES),
+    (WIDE, CUT),
+    (
+        "    ok_t, ok_b",
+        "    h_low, h_high = (np.clip(a, 0, s.H - 1) for a in (h_low, h_high))\n"
+        "    w_low, w_high = (np.clip(a, 0, s.W - 1) for a in (w_low, w_high))\n"
+        "    ok_t, ok_b",
+    ),
+)
+
+
+def through_grid(there, back):
+    """The positions normalised and read again."""
+    lines = "    H, W = s.T.type(s.H), s.T.type(s.W)\n    one = s.T.type(1)\n"
+    lines += f"    gh, gw = {there}\n    h, w = {back}\n"
+    return (RETURN, lines + "    return h.astype(s.T), w.astype(s.T)\n")
+
+
+OFF = "((gh + 1) * H - 1) / 2, ((gw + 1) * W - 1) / 2"
+ON = "(gh + 1) / 2 * (H - 1), (gw + 1) / 2 * (W - 1)"
+TO_OFF = "(2 * h + 1) / H - 1, (2 * w + 1) / W - 1"
+TO_ON = "2 * h / max(one, H - 1) - 1, 2 * w / max(one, W - 1) - 1"
+mistake(
+    "grid_sizes_exchanged",
+    "a grid normalised with H and W exchanged, align_corners False",
+    "H and W|W / H|H / W",
+    through_grid("(2 * h + 1) / W - 1, (2 * w + 1) / H - 1", OFF),
+)
+mistake(
+    "grid_sizes_exchanged_corners",
+    "a grid normalised with H and W exchanged, align_corners True",
+    "H and W|W / H|H / W",
+    through_grid("2 * h / max(one, W - 1) - 1, 2 * w / max(one, H - 1) - 1", ON),
+)
+mistake(
+    "grid_align_corners",
+    "normalised as with align_corners True, read as with False",
+    "align_corners",
+    through_grid(TO_ON, OFF),
+)
+mistake(
+    "grid_align_corners_off",
+    "normalised as with align_corners False, read as with True",
+    "align_corners",
+    through_grid(TO_OFF, ON),
+)
+mistake(
+    "grid_border",
+    "grid_sample with padding_mode border",
+    "clamped|border",
+    through_grid(TO_OFF, OFF),
+    (CORNERS, "    h, w = np.clip(h, 0, s.H - 1), np.clip(w, 0, s.W - 1)\n" + CORNERS),
+)
+mistake(
+    "grid_reflection",
+    "grid_sample with padding_mode reflection",
+    "reflect",
+    through_grid(TO_OFF, OFF),
+    (
+        CORNERS,
+        "    def fold(q, n):\n        t = np.abs(q + s.T.type(0.5)) % (2 * n)\n"
+        "        q = np.minimum(t, 2 * n - t) - s.T.type(0.5)\n"
+        "        return np.clip(q, 0, n - 1).astype(s.T)\n\n"
+        "    h, w = fold(h, s.H), fold(w, s.W)\n" + CORNERS,
+    ),
+)
+mistake(
+    "grid_x_y",
+    "a grid rewrite that reads offsets as (x, y)",
+    r"\(x, y\)",
+    through_grid(TO_OFF, OFF),
+    ("    h = (oh", "    dy, dx = dx, dy\n    h = (oh"),
+)
+mistake(
+    "grid_nearest",
+    "grid_sample with mode nearest",
+    "nearest",
+    through_grid(TO_OFF, OFF),
+    (
+        CORNERS,
+        "    h, w = np.floor(h + s.T.type(0.5)), np.floor(w + s.T.type(0.5))\n"
+        + CORNERS,
+    ),
+)
+
+# Blocks and buffers ---------------------------------------------------------------
+
+mistake(
+    "offset_of_first_block",
+    "the offset's pointer does not advance by blocks of images",
+    "image.*offset|offset.*image",
+    (
+        "flat(offset, s, first), m\n        columns",
+        "flat(offset, s, 0), m\n        columns",
+    ),
+)
+mistake(
+    "image_of_first_block",
+    "the image's pointer does not advance by blocks",
+    "images? .*read",
+    (FLAT, FLAT.replace("flat(x, s, first)", "flat(x, s, 0)")),
+)
+mistake(
+    "last_block_dropped",
+    "images beyond whole blocks are not computed",
+    "image|N|\\bn\\b",
+    (
+        "return [(n, min(n + step, s.N)) for n in range(0, s.N, step)]",
+        "return [(n, n + step) for n in range(0, s.N - step + 1, step)]",
+    ),
+)
+mistake(
+    "stale_columns",
+    "the column buffer is kept, and samples outside leave it as it is",
+    "call before|earlier call|before it",
+    (
+        MODULATED,
+        MODULATED + "\n"
+        "    h, w = position(s, b, offset)\n"
+        "    kept = KEPT.setdefault(columns.shape, np.zeros_like(columns))\n"
+        "    there = np.broadcast_to((h > -1) & (w > -1) & (h < s.H) "
+        "& (w < s.W), columns.shape)\n"
+        "    kept[there] = columns[there]\n"
+        "    columns = kept.copy()",
+    ),
+)
+mistake(
+    "stale_grad_weight",
+    "grad_weight adds to that of the call before",
+    "call before|earlier call|before it",
+    (
+        "grad_weight = np.zeros(w.shape, s.T)",
+        "grad_weight = KEPT.setdefault(w.shape, np.zeros(w.shape, s.T))",
+    ),
+    (
+        "        grad_weight.reshape(weight.shape),",
+        "        grad_weight.reshape(weight.shape).copy(),",
+    ),
+)
+mistake(
+    "grad_x_of_first_block",
+    "grad_x's pointer does not advance by blocks",
+    "grad_x.*image|image.*grad_x",
+    ("grad_x[first:last])", "grad_x[:b])"),
+)
+mistake(
+    "grad_offset_of_first_block",
+    "grad_offset's pointer does not advance by blocks",
+    "grad_offset.*image|image.*grad_offset",
+    ("grad_offset[first:last, :, :, 0]", "grad_offset[:b, :, :, 0]"),
+    ("grad_offset[first:last, :, :, 1]", "grad_offset[:b, :, :, 1]"),
+)
+mistake(
+    "grad_mask_of_first_block",
+    "grad_mask's pointer does not advance by blocks",
+    "grad_mask.*image|image.*grad_mask",
+    ("grad_mask[first:last]", "grad_mask[:b]"),
+)
+mistake(
+    "grad_weight_of_last_block",
+    "grad_weight is overwritten by each block",
+    "grad_weight|weight",
+    ("grad_weight += (go", "grad_weight[...] = (go"),
+)
+mistake(
+    "column_tail",
+    "columns are computed in whole blocks of 64 entries, the tail stays 0",
+    "multiple of 64",
+    ("STEP = 2", "STEP = 1"),
+    (MODULATED, MODULATED + "\n    columns.reshape(-1)[columns.size // 64 * 64 :] = 0"),
+)
+mistake(
+    "pixel_tail",
+    "pixels beyond whole tiles of 16 are not computed",
+    "multiple of 16",
+    (MODULATED, MODULATED + "\n    columns[..., s.P // 16 * 16 :] = 0"),
+)
+mistake(
+    "channel_tail",
+    "channels in vectors of four, the rest is lost",
+    "multiple of 4",
+    (
+        MODULATED,
+        MODULATED + "\n"
+        "    columns = columns.reshape(b, s.G, s.c, s.K, s.P)\n"
+        "    columns[:, :, s.c // 4 * 4 :] = 0",
+    ),
+)
+mistake(
+    "memory_order",
+    "the image is read as it lies in memory",
+    "contiguous|layout|memory",
+    ("a = np.ascontiguousarray(a)\n    return a.reshape(-1)", "return a.ravel('K')"),
+)
+
+# Gradients ------------------------------------------------------------------------
+
+mistake(
+    "dy_gradient_negated",
+    "the gradient of dy is negated",
+    "gradient of dy.*(negated|-1)",
+    (DY_DX, DY_DX.replace("dy,", "-dy,")),
+)
+mistake(
+    "gradient_by_half_size",
+    "gradients of offsets are multiplied by H / 2 and W / 2, as of a grid",
+    "H / 2.*W / 2",
+    (
+        DY_DX,
+        "    return s.T.type(s.H / 2) * dy, s.T.type(s.W / 2) * dx, (g * value).sum(2)",
+    ),
+)
+mistake(
+    "gradient_by_half_frame",
+    "the same with (size - 1) / 2",
+    r"\(H - 1\) / 2.*\(W - 1\) / 2",
+    (
+        DY_DX,
+        "    return s.T.type((s.H - 1) / 2) * dy, s.T.type((s.W - 1) / 2) * "
+        "dx, (g * value).sum(2)",
+    ),
+)
+mistake(
+    "offset_gradient_exchanged",
+    "the gradients of dy and dx are exchanged",
+    r"\(x, y\)|exchanged",
+    (DY_DX, DY_DX.replace("dy, dx", "dx, dy")),
+)
+mistake(
+    "offset_gradient_without_mask",
+    "no mask in the gradient of offsets",
+    "(gradient of offset|grad_offset).*lacks.*mask",
+    ("dy = (g * m * slope_h)", "dy = (g * slope_h)"),
+    ("dx = (g * m * slope_w)", "dx = (g * slope_w)"),
+)
+mistake(
+    "mask_gradient_with_mask",
+    "the gradient of the mask has the mask once more",
+    "(gradient of mask|grad_mask).*mask",
+    (DY_DX, DY_DX.replace("(g * value)", "(g * m * value)")),
+)
+mistake(
+    "no_atomics",
+    "sums on one pixel of grad_x lose terms",
+    "additions to grad_x are lost",
+    (ADD, "into[at[ok]] += (g * m * weight)[ok]"),
+)
+mistake(
+    "nearest_scatter",
+    "grad_x goes to the pixel at floor(q), with all the weight",
+    r"gradient of x.*floor\(q\)",
+    (
+        ADD,
+        "first = weight is corners(s, *position(s, b, offset))[0][2]\n        " + ADD,
+    ),
+    (
+        "for r, q, weight, _, _, ok in corners(s, *position(s, b, offset)):\n"
+        "        at =",
+        "for r, q, weight, _, _, ok in corners(s, *map(np.floor, position(s, "
+        "b, offset))):\n"
+        "        at =",
+    ),
+)
+mistake(
+    "border_gradient",
+    "a corner outside gives no gradient of the offset at all",
+    "(gradient of offset|gradients).*outside",
+    (
+        "value += weight * pixel\n        slope_h",
+        "whole = ok if whole is None else whole & ok\n"
+        "        value += weight * pixel\n"
+        "        slope_h",
+    ),
+    (
+        "value, slope_h, slope_w = (np",
+        "whole = None\n    value, slope_h, slope_w = (np",
+    ),
+    (
+        "dy = (g * m * slope_h).sum(2)\n    dx = (g * m * slope_w).sum(2)",
+        "dy = (g * m * slope_h * whole).sum(2)\n"
+        "    dx = (g * m * slope_w * whole).sum(2)",
+    ),
+)
+mistake(
+    "last_tap_of_gradient",
+    "the gradient of offsets sums one channel too few",
+    "(gradient of offset|grad_offset).*channel|last channel|input channel",
+    (
+        "dy = (g * m * slope_h).sum(2)\n    dx = (g * m * slope_w).sum(2)",
+        "dy = (g * m * slope_h)[:, :, : max(1, s.cg - 1)].sum(2)\n"
+        "    dx = (g * m * slope_w)[:, :, : max(1, s.cg - 1)].sum(2)",
+    ),
+)
+mistake(
+    "half_sums",
+    "sums are kept in float16",
+    "float16",
+    (
+        "y[first:last] = w @ columns",
+        "y[first:last] = w.astype(np.float16) @ columns.astype(np.float16)",
+    ),
+)
+
+
+def seeded(name):
+    """The kernel with one mistake."""
+    text = KERNEL.read_text(encoding="utf-8")
+    for old, new in MISTAKES[name].changes:
+        if old not in text:
+            raise ValueError(f"{name}: {old!r} is not in {KERNEL.name}")
+        text = text.replace(old, new)
+    return text
+
+
+def said_of(name, **options):
+    """The report of a grade at level smoke."""
+    from refdcn.grading import grade
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.py"
+        path.write_text(seeded(name), encoding="utf-8")
+        return grade(f"{path}:f", **{"seed": 4, "dtypes": ["float32"]} | options)
+
+
+def main():
+    for name in sys.argv[1:] or MISTAKES:
+        start = time.process_time()
+        report = said_of(name)
+        spent = time.process_time() - start
+        head = report.text().split("\n\n")[0].partition(".py:f ")[2]
+        told = re.search(MISTAKES[name].said, head, re.I)
+        print(f"{'   ' if told else '?? '}{name} ({spent:.0f} s): {head}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
