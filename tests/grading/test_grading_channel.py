@@ -36,7 +36,9 @@ from refdcn.grading.process.message import (
     Reply,
     ReplyError,
     Session,
+    Started,
     Unloadable,
+    Wrote,
     parse,
 )
 from refdcn.grading.process.outcome import CannotStartError
@@ -64,9 +66,13 @@ def honest(kind, token=1, pid=4321):
     told = {"dtype": "<f4", "shape": [1, 1, 2, 2], "strides": [16, 16, 8, 4]}
     told["address"] = 2**46
     answer = {"token": token, "sender": pid}
+    loaded = {"grad": True, "base": 2**45, "confined": True, "threads": 0}
+    loaded["device"] = ""
     return {
         "imports": {"name": "refdcn"},
-        "loaded": {"grad": True, "base": 2**45, "confined": True, "threads": 0},
+        "wrote": {"path": "/tmp/cache"},
+        "started": {"program": "/usr/bin/python3"},
+        "loaded": loaded,
         "unloadable": {"text": "no"},
         "session": {"pid": pid},
         "died": {"code": -9},
@@ -133,11 +139,11 @@ def is_sound(found):
 
     match found:
         case Imports(name):
-            return name in ("refdcn", "torchvision", "mmcv")
-        case Loaded(grad, base, confined, threads):
-            flags = type(grad) is type(confined) is bool
+            return name in ("refdcn", "torchvision", "mmcv", *message.SEEN)
+        case Loaded(grad, base, confined, threads, device):
+            flags = type(grad) is type(confined) is bool and type(device) is str
             return flags and whole(base, 0, 2**64) and whole(threads, 0, 2**22)
-        case Unloadable(text):
+        case Unloadable(text) | Wrote(text) | Started(text):
             return type(text) is str and text.encode() is not None
         case Session(pid):
             return whole(pid, 2, 2**31)
@@ -165,7 +171,7 @@ def parsed(line, due=KINDS):
         found = parse(line, due)
     except ReplyError:
         return None
-    assert is_sound(found) and isinstance(found, (*due, Imports)), line
+    assert is_sound(found) and isinstance(found, (*due, *message.ANY_TIME)), line
     return found
 
 
@@ -332,7 +338,7 @@ def test_an_honest_line_is_read_when_it_is_due(kind):
     line = json.dumps(honest(kind)).encode()
     found = parsed(line)
     assert type(found) is message.FORMS[kind][0]
-    if kind != "imports":
+    if type(found) not in message.ANY_TIME:
         others = tuple(k for k in KINDS if k is not type(found))
         assert parsed(line, others) is None
 
