@@ -91,16 +91,6 @@ PEERS = {
         "deformops, eager", f"deformops {TORCH}", "deformops_eager.py:f",
         "--array torch",
     ),
-    "tvdcn": Peer("tvdcn", "tvdcn", "tvdcn_ops.py:f", "--array torch"),
-    "torch_onnx": Peer(
-        "torch.onnx, by ONNX Runtime", f"torch {TORCH} onnx onnxruntime onnxscript",
-        "exported.py:torch_onnx", "--dtype float32 --budget 300",
-    ),
-    "exporter": Peer(
-        "deform_conv2d_onnx_exporter, by ONNX Runtime",
-        f"deform_conv2d_onnx_exporter {TORCH} onnx onnxruntime onnxscript",
-        "exported.py:gathers", "--dtype float32 --budget 300",
-    ),
 }  # fmt: skip
 
 

@@ -141,12 +141,10 @@ def is_sound(found):
     match found:
         case Imports(name):
             return name in (*REFERENCES, *SEEN)
-        case Wrote(text) | Started(text):
-            return type(text) is str and text.encode() is not None
         case Loaded(grad, base, confined, threads, device):
             flags = type(grad) is type(confined) is bool and type(device) is str
             return flags and whole(base, 0, 2**64) and whole(threads, 0, 2**22)
-        case Unloadable(text):
+        case Unloadable(text) | Wrote(text) | Started(text):
             return type(text) is str and text.encode() is not None
         case Session(pid):
             return whole(pid, 2, 2**31)
@@ -174,7 +172,7 @@ def parsed(line, due=KINDS):
         found = parse(line, due)
     except ReplyError:
         return None
-    assert is_sound(found) and isinstance(found, (*due, Imports, Wrote, Started)), line
+    assert is_sound(found) and isinstance(found, (*due, *message.ANY_TIME)), line
     return found
 
 
@@ -341,7 +339,7 @@ def test_an_honest_line_is_read_when_it_is_due(kind):
     line = json.dumps(honest(kind)).encode()
     found = parsed(line)
     assert type(found) is message.FORMS[kind][0]
-    if kind not in ("imports", "wrote", "started"):  # which may come at any time
+    if type(found) not in message.ANY_TIME:
         others = tuple(k for k in KINDS if k is not type(found))
         assert parsed(line, others) is None
 
