@@ -157,7 +157,7 @@ def full() -> Iterator[Plan]:
     for dtype in ("float64", "float16"):
         for kind in ("zero", "whole", "near", "far"):
             yield Plan(f"{kind}_{dtype}", f"{kind} offsets in {dtype}",
-                       plain(C_in=6, groups=2, offset_groups=3), kind,
+                       plain(N=1, C_in=6, groups=2, offset_groups=3), kind,
                        dtype=dtype)  # fmt: skip
 
 

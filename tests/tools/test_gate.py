@@ -13,6 +13,7 @@ import pytest
 import thousand
 from thousand import QUICK, written
 
+from refdcn import cli
 from refdcn.gate import many
 from refdcn.gate.rows import Kept, Results, ResultsError, Row
 from refdcn.gate.score import scored
@@ -20,7 +21,7 @@ from refdcn.grading.catalogue.contract import BREACHES, GAMED, OUTSIDE, Breach
 from refdcn.grading.judging.finding import Finding, Kind
 from refdcn.grading.judging.gaps import DeclarationError
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.options import Options
+from refdcn.grading.options import NAMES, Options
 from refdcn.grading.questions.draw import draw_case
 from refdcn.grading.questions.timed import Timing, geometry
 from refdcn.grading.record import Record, Run
@@ -164,6 +165,8 @@ def test_the_command_prints_a_table_and_says_whether_all_are_right(tmp_path):
     assert all_three.returncode == 1, all_three.stderr
     assert all_three.stdout.splitlines()[-1] == "2 of 3 are right."
     assert len((tmp_path / "results").read_text().splitlines()) == 4
+    typed = vars(cli.parser().parse_args(["grade-many", "a.py:f"]))
+    assert set(NAMES) - set(typed) == {"explain", "smallest", "evidence", "progress"}
     none = subprocess.run(command[:4], capture_output=True, text=True)
     assert none.returncode == 2 and "SPEC is missing" in none.stderr
 
