@@ -10,13 +10,20 @@ from refdcn.grading import Verdict, grade
 from refdcn.grading.expected.case import BITS, Case
 from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
-from refdcn.grading.judging import judge
+from refdcn.grading.judging import gaps, judge
 from refdcn.grading.judging.declared import applied
 from refdcn.grading.judging.lower_precision import explained
 from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions import suite
-from refdcn.grading.questions.draw import draw_case, drawn, exact_case, large_case
+from refdcn.grading.questions.draw import (
+    MANY,
+    VAST,
+    draw_case,
+    drawn,
+    exact_case,
+    large_case,
+)
 from refdcn.grading.selftest import panel
 
 BY_NAME = {one.name: one for one in panel.MEMBERS}
@@ -164,9 +171,11 @@ def flat_in_float32(x, offset, *rest, **windows):
     return deform_conv2d(flat[at].reshape(x.shape), offset, *rest, **windows)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_flat_index_in_float32_is_seen_beyond_its_last_odd_number(dtype):
-    case = large_case(np.random.default_rng(1), dtype)
+@pytest.mark.parametrize(
+    ("dtype", "sizes"), [("float32", MANY), ("float16", MANY), ("float32", VAST)]
+)
+def test_a_flat_index_in_float32_is_seen_beyond_its_last_odd_number(dtype, sizes):
+    case = large_case(np.random.default_rng(1), dtype, sizes)
     assert case.x.size > 2**24 and case.x.shape[2:] != case.part.x.shape[2:]
     expected = Expected(case, standard(dtype))
     inputs = [None if a is None else a.astype(np.float64) for a in case.inputs]
@@ -175,6 +184,23 @@ def test_a_flat_index_in_float32_is_seen_beyond_its_last_odd_number(dtype):
     y = flat_in_float32(*inputs, **case.windows).astype(dtype)
     found = judge.forward(expected, Outcome("ok", results=[y]))
     assert found.verdict is Verdict.WRONG
+
+
+def test_one_plane_alone_is_more_than_float32_counts():
+    assert VAST.N * VAST.C_in == 1 and 2**24 < VAST.H * VAST.W < 2**25
+
+
+@pytest.mark.parametrize(
+    ("line", "images"),
+    [("mask == given", 2), ("groups > 1", 2), ("K_h != 3; K_w != 3", 2), ("H > 99", 0)],
+)
+def test_large_images_are_asked_in_the_room_that_gaps_leave(line, images):
+    lines = tuple(line.split("; "))
+    found = list(suite.larger(np.random.default_rng(1), "float32", lines))
+    assert len(found) == images
+    for case in found:
+        assert gaps.first_that_holds(lines, case) is None
+        assert case.x.size > 2**24 and case.part.x.size < 2**20
 
 
 def test_a_gradient_of_a_large_image_is_zero_around_its_corner():

@@ -172,25 +172,38 @@ def exact_case(
     )
 
 
-WIDE = 1000  # rows and columns: 3 images of 6 channels are more than 2^24 numbers
+FAR = 10000, 10000  # a stride that leaves one output a plane, however padded
+# More numbers than float32 can count: of all planes together, and of one.
+MANY = Sizes(3, 6, 4, 2, 3, 2, 3, 1000, 1000, FAR, (1, 1), (1, 2))
+VAST = Sizes(1, 1, 2, 1, 1, 2, 3, 4111, 4099, FAR, (1, 1), (1, 2))
 CORNER, AROUND = 9, 64  # rows and columns that hold numbers, and zeros before them
 
 
-def large_case(rng: np.random.Generator, dtype: npt.DTypeLike) -> Case:
+def large_case(
+    rng: np.random.Generator,
+    dtype: npt.DTypeLike,
+    sizes: Sizes = MANY,
+    mask: bool = True,
+    bias: bool = True,
+) -> Case:
     """More numbers than float32 can count, of which a corner is read."""
-    far, shift = (4 * WIDE, 4 * WIDE), WIDE - CORNER
-    sizes = Sizes(3, 6, 4, 2, 3, 2, 3, CORNER, CORNER, far, (1, 1), (1, 2))
-    case = exact_case(rng, sizes, dtype, "sizes")
+    small = sizes._replace(H=CORNER, W=CORNER)
+    case = exact_case(rng, small, dtype, "sizes", mask, bias)
     # In half precision a position of 900 has one bit behind the point.
     dp = np.round(case.offset) if BITS[case.dtype] < 24 else case.offset
-    x = np.ones((3, 6, WIDE, WIDE), case.x.dtype)
-    x[..., shift - AROUND :, shift - AROUND :] = 0
-    x[..., shift:, shift:] = case.x
-    moved = replace(case, offset=(dp + shift).astype(dp.dtype), note="2^24 pixels")
-    seen = x[..., shift - AROUND :, shift - AROUND :].copy()
-    before = 1 + shift - AROUND  # the part's padding
+    down, right = shift = sizes.H - CORNER, sizes.W - CORNER
+    start = np.array(shift, dp.dtype)[:, None, None]
+    dp = (dp.reshape(offset_shape(small)) + start).astype(dp.dtype)
+    x = np.ones((sizes.N, sizes.C_in, sizes.H, sizes.W), case.x.dtype)
+    x[..., down - AROUND :, right - AROUND :] = 0
+    x[..., down:, right:] = case.x
+    note = f"an image of 2^24 {'pixels' if sizes.H > 2**12 else 'numbers'}"
+    moved = replace(case, offset=dp.reshape(case.offset.shape), note=note)
+    seen = x[..., down - AROUND :, right - AROUND :].copy()
+    p, q = sizes.padding
+    before = p + down - AROUND, q + right - AROUND  # the part's padding
     large = replace(moved, x=x)
-    part = replace(moved, x=seen, padding=(before, before), image=large.sizes)
+    part = replace(moved, x=seen, padding=before, image=large.sizes)
     return replace(large, part=part)
 
 

@@ -9,8 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refdcn.grading.expected.case import Case, Sizes, kept, named
-from refdcn.grading.questions.draw import draw_case, drawn, exact_case, large_case
+from refdcn.grading.expected.case import BITS, Case, Sizes, kept, named
+from refdcn.grading.questions.draw import (
+    CORNER,
+    MANY,
+    VAST,
+    draw_case,
+    drawn,
+    exact_case,
+    large_case,
+)
 from refdcn.grading.questions.room import Call, within
 
 # drawn geometries of each kind at each level
@@ -66,6 +74,27 @@ def random(
     some = call.mask, call.bias
     case = draw_case(rng, call.sizes, dtype, group, offsets, *some)
     return replace(case, layout=call.layout)
+
+
+def larger(
+    rng: np.random.Generator, dtype: npt.DTypeLike, lines: Lines = ()
+) -> Iterator[Case]:
+    """Images of more than 2^24 numbers, where the gaps leave room for one so large."""
+    for sizes in (MANY, VAST) if BITS[named(dtype)] >= 24 else (MANY,):
+        call = within(lines, Call(sizes), named(dtype), ("H", "W"))
+        fits = call is not None and call.sizes.out == sizes.out
+        if call is not None and fits and large_as(call.sizes, sizes):
+            yield large_case(rng, dtype, call.sizes, call.mask, call.bias)
+
+
+def large_as(one: Sizes, other: Sizes) -> bool:
+    """Whether its image is one beyond 2^24, and what is read fits into a corner."""
+    window = [
+        d * (k - 1) for d, k in zip(one.dilation, (one.K_h, one.K_w), strict=True)
+    ]
+    much = one.N * one.C_in * one.H * one.W
+    same = (one.H, one.W) == (other.H, other.W) and max(window) < CORNER
+    return same and 2**24 < much < 2**25 and max(one.padding) < CORNER
 
 
 def repeats(
@@ -188,7 +217,7 @@ def cases(
     for fixed in corners():
         yield ask("sizes", Call(drawn(rng, **fixed)), keep=[*fixed])
     if level != "smoke" and name != "bfloat16":  # whose positions end at 256
-        yield large_case(rng, dtype)
+        yield from larger(rng, dtype, lines)
     for mask, bias in ((False, True), (True, False), (False, False)):
         yield ask("optional", Call(drawn(rng), mask, bias))
     for layout in ("channels last", "every second column"):
