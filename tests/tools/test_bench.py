@@ -16,7 +16,7 @@ from refdcn.bench.aims import aims, mean_aim, worst_aim
 from refdcn.bench.contestants import MAKERS, SkippedError, Task, WrongError
 from refdcn.bench.options import AGAINST, DIRECTIONS, QUICK, TABLE
 from refdcn.bench.progress import Progress
-from refdcn.bench.records import Record, Timing, machine
+from refdcn.bench.records import Record, Timing
 from refdcn.bench.run import Options
 from refdcn.bench.timing import Entrant, interleave, order, ratio
 from refdcn.bench.workload import (
@@ -28,6 +28,7 @@ from refdcn.bench.workload import (
     product_flops,
     sampling_flops,
 )
+from refdcn.machine import machine
 
 WINDOW = ("stride", "padding", "dilation")
 
