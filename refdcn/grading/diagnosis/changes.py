@@ -70,7 +70,7 @@ def bias_alone(target: str, calls: list[Wrong]) -> Fact | None:
         at = np.broadcast_to(b[:, None, None], got.shape)[bad]
         if not (np.abs(got[bad] - at) <= SAME * np.abs(b).max(initial=0)).all():
             return None
-    return Fact("values", target, {"value": "the bias alone"})
+    return Fact("values", target, {"value": "bias"})
 
 
 def one_multiple(target: str, calls: list[Wrong]) -> Fact | None:

@@ -310,14 +310,17 @@ def late_pixels_text(f: Fact) -> str:
 # What came instead ---------------------------------------------------------------
 
 
+VALUES = {"nan": "NaN", "infinite": "not finite", "bias": "the bias alone"}
+
+
+def value_said(value: str | float) -> str:
+    """One that has a name, or a number."""
+    return VALUES[value] if isinstance(value, str) else f"{value:g}"
+
+
 def values_text(f: Fact) -> str:
     """One value wherever it is wrong."""
-    value = f.measured["value"]
-    said = (
-        {"nan": "NaN", "infinite": "not finite"}.get(value, value)
-        if (isinstance(value, str))
-        else f"{value:g}"
-    )
+    said = value_said(f.measured["value"])
     if "count" in f.measured:
         share = f"{f.measured['count']} of {f.measured['of']} places"
         return f"{f.subject} is {said} at {share}, else right"
@@ -326,12 +329,7 @@ def values_text(f: Fact) -> str:
 
 def values_briefly(f: Fact) -> str:
     """The value where it is wrong."""
-    value = f.measured["value"]
-    said = (
-        {"nan": "NaN", "infinite": "not finite"}.get(value, value)
-        if (isinstance(value, str))
-        else f"{value:g}"
-    )
+    said = value_said(f.measured["value"])
     return f"{f.subject} is {said} wherever it is wrong"
 
 
