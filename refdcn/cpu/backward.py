@@ -43,8 +43,9 @@ PARTS_BYTES = 1 << 20  # of the channel sums that are added at once
 
 # Kinds of phases: weights and an image are laid out; all of some images, a share in
 # each turn; tiles of an image, a half in each turn; the same, a run in each turn, and
-# then their channel sums, a tap in each turn; grad_x of an image; grad_weight.
-LAY_OUT, IMAGES, HALVES, RUNS, GATHER, STORE, WEIGHTS = range(7)
+# then their channel sums, a tap in each turn; grad_x of an image, first the sum of
+# its halves; grad_weight.
+LAY_OUT, IMAGES, HALVES, RUNS, GATHER, ADD, STORE, WEIGHTS = range(8)
 
 
 class Gradients(NamedTuple):
@@ -223,18 +224,11 @@ def one_run(call, cut, room, t, n, first):
 
 
 @jitable
-def store_image(call, cut, room, n, begin):
-    """Channels of grad_x, in which halves are added."""
-    sizes, C_in = cut.sizes, cut.sizes.C_in
-    if not call.by_x:
-        return
-    one, end = room.grad_image[0], min(begin + CHANNELS, C_in)
-    for h in range(1, len(room.grad_image)):
-        other = room.grad_image[h]
-        for at in range(0, len(one), C_in):
-            for c in range(at + begin, at + end):
-                one[c] += other[c]
-    image_out(one, n, sizes, begin, CHANNELS, call.grad_x)
+def add_halves(room, part, parts):
+    """A part of the grad_x of one half to that of the other."""
+    one, other = room.grad_image[0], room.grad_image[1]
+    for i in range(len(one) * part // parts, len(one) * (part + 1) // parts):
+        one[i] += other[i]
 
 
 @jitable
@@ -275,8 +269,12 @@ def by_products(call, cut, room, turn):
             count = min(cut.span * sizes.P, sizes.pixels - first)
             tile = Tile(n, first, count)
             gather(call, room.parts, tile, sizes, cut.segments, i)
+    elif turn.kind == ADD:
+        add_halves(room, i, at)
     elif turn.kind == STORE:
-        store_image(call, cut, room, n, i * CHANNELS)
+        if call.by_x:
+            grad_x, begin = call.grad_x, i * CHANNELS
+            image_out(room.grad_image[0], n, sizes, begin, CHANNELS, grad_x)
     else:
         store_weights(call, cut, room, i)
 
@@ -336,13 +334,14 @@ def laid_out(g: Geometry, channels: int, last: bool, itemsize: int) -> Way:
     P = layout.equal(s.pixels, row_bytes, TILE_BYTES, halves)
     tiles = -(-s.pixels // P)
     once = g.N == tiles == 1
-    # What a turn takes: a run of a tile, all of a tile, or an image.
+    # What a turn takes: a run of a tile, all of a tile, or an image; and how many.
     a_turn = s.pixels * s.K * (4 * g.C_out * s.C + 100 * s.C_in) / tiles
-    a_turn *= tiles if dealt else 1 / len(runs) if halves == 1 else 1
-    span = int(max(1, VISIT_FLOPS / max(a_turn, 1e4)))
-    most = max(1, int(VISIT_FLOPS / max(a_turn * span, 1e4)))
+    a_turn = max(a_turn * (tiles if dealt else 1 / len(runs)), 1e4)
+    span = -(-g.N // images) if dealt else -(-tiles // halves)
     if halves == 1 and not dealt:
-        span = max(1, min(span, tiles, PARTS_BYTES // (parts * P * itemsize)))
+        span = min(span, PARTS_BYTES // (parts * P * itemsize))
+    span = max(1, min(span, int(VISIT_FLOPS / a_turn)))
+    most = max(1, int(VISIT_FLOPS / (a_turn * span)))
     cut = Cut(
         s._replace(P=P), _table(runs, run, w, once), segments,
         max(w) if once else sum(w), dealt, images if dealt else halves, once,
@@ -386,6 +385,7 @@ def _phases(g: Geometry, cut: Cut, tiles: int) -> Any:
                 made.append((cut.shares, HALVES, n, at))
             else:
                 made += [(runs, RUNS, n, at), (cut.sizes.K, GATHER, n, at)]
+        made += [(parts, ADD, n, parts)] if cut.shares > 1 else []
         made.append((parts, STORE, n, 0))
     return phases([*made, (0 if cut.once else runs, WEIGHTS, 0, 0)])
 

@@ -99,8 +99,8 @@ def exchange_tile(call, sizes, room, tile, begin, end):
                 cells = cells_of(found, block.P, sizes)
                 weighted_exchange(data, first, last, sums, edges, cells)
                 for k in range(K):
-                    part = room.parts[s, k, :, block.first : block.first + block.P]
-                    slopes(found, k, sums, edges[k], part)
+                    part = room.parts[s, k]
+                    slopes(found, k, sums, edges[k], part, block.first, block.P)
 
 
 @jitable

@@ -270,9 +270,10 @@ def spread(call, data, tile, sizes, segments, taps, parts, begin):
             to = Columns(data.columns, at * T * C + c, T * C, C)
             exchange(data.image, data.grad_image, first, size, of, to, sums, cells)
             for k in range(T):
-                part = parts[s, taps[0] + k, :, begin + at : begin + at + block.P]
                 find_edges(found, k, block.P, sizes, edges)
-                slopes(found, k, sums, edges, part)
+                slopes(
+                    found, k, sums, edges, parts[s, taps[0] + k], begin + at, block.P
+                )
                 for p in range(block.P):
                     if edges[p]:  # the sample reads no pixel
                         i = to.at + p * to.output + k * to.tap
@@ -289,19 +290,20 @@ def find_edges(found, k, count, sizes, edges):
 
 
 @jitable
-def slopes(found, k, sums, edges, part):
-    """Eqs. (2), (4) of the sums at a cell's four pixels: sample, slopes by q_y, q_x."""
-    last = found.last[k]
+def slopes(found, k, sums, edges, part, begin, count):
+    """Eqs. (2), (4) of the sums at the cells' four pixels: samples, slopes."""
+    last, end = found.last[k], begin + count
     T = last.dtype.type
-    for p in range(part.shape[1]):
+    samples, d_y, d_x = part[0, begin:end], part[1, begin:end], part[2, begin:end]
+    for p in range(count):
         f_y, f_x = last[0, p], last[1, p]
         e_y, e_x = T(1) - f_y, T(1) - f_x
         i = (k * BLOCK + p) * 4
         s_00, s_01, s_10, s_11 = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
-        part[1, p] = e_x * (s_10 - s_00) + f_x * (s_11 - s_01)
-        part[2, p] = e_y * (s_01 - s_00) + f_y * (s_11 - s_10)
+        d_y[p] = e_x * (s_10 - s_00) + f_x * (s_11 - s_01)
+        d_x[p] = e_y * (s_01 - s_00) + f_y * (s_11 - s_10)
         sample = e_y * (e_x * s_00 + f_x * s_01) + f_y * (e_x * s_10 + f_x * s_11)
-        part[0, p] = T(0) if edges[p] else sample
+        samples[p] = T(0) if edges[p] else sample
 
 
 @jitable

@@ -136,64 +136,69 @@ def _strip(height: int, width: int) -> Any:
 
     @jitable
     def strip(left, right, product, fresh, j):
-        a, at, row, step, rows = left
         for d in range(0, right.depth, DEPTH):
-            depth = min(DEPTH, right.depth - d)
-            begin = right.at + d * right.n + j
-            b = Right(right.array, begin, depth, right.n)
-            for r in range(0, rows, height):
-                y = product.at + r * product.row + j
-                block(
-                    Left(a, at + d * step + r * row, row, step, rows - r),
-                    b, Product(product.array, y, product.row), fresh and d == 0,
-                )  # fmt: skip
+            for r in range(0, left.rows, height):
+                block(left, right, product, fresh and d == 0, r, d, j)
 
     return strip
 
 
 def _block(rows: int, width: int) -> Any:
-    """`multiply` for rows x vectors sums, all in registers."""
+    """`multiply` from row r, term d and column j on: rows x vectors in registers.
+
+    Where it begins is told apart: a record made for each block has its references
+    counted, which is atomic.
+    """
 
     @intrinsic
-    def block(typing, left, right, product, fresh):
+    def block(typing, left, right, product, fresh, r, d, j):
         def emit(context, builder, signature, arguments):
-            a, b, y = (
-                cgutils.unpack_tuple(builder, record) for record in arguments[:3]
-            )
+            r, d, j = arguments[4:]
+            a, b, y = (cgutils.unpack_tuple(builder, x) for x in arguments[:3])
             kinds = [record[0] for record in signature.args[:3]]
             arrays = vectors.pointers(context, builder, kinds, (a[0], b[0], y[0]))
-            a, b, y = ([p, *r[1:]] for p, r in zip(arrays, (a, b, y), strict=True))
-            kind = ir.VectorType(y[0].type.pointee, vectors.lanes_of(product[0]))
-            places = _rows_of(builder, a, rows)
+            kind = ir.VectorType(arrays[2].type.pointee, vectors.lanes_of(product[0]))
+            places = _rows_from(builder, r, a[4], rows)
+            a = arrays[0], _plus(builder, a[1], d, a[3]), a[2], a[3]
+            depth = _least(builder, builder.sub(b[2], d), DEPTH)
+            b = arrays[1], builder.add(_plus(builder, b[1], d, b[3]), j), depth, b[3]
+            y = arrays[2], builder.add(y[1], j), y[2]
             sums = _emit_sums(builder, a, b, places, [kind] * width)
             _emit_stores(builder, y, places, sums, arguments[3])
             return context.get_dummy_value()
 
-        return types.void(left, right, product, fresh), emit
+        kinds = left, right, product, fresh, types.intp, types.intp, types.intp
+        return types.void(*kinds), emit
 
     return block
 
 
-def _rows_of(builder: Any, left: Any, count: int) -> list[Any]:
-    """The first so many; those beyond the last repeat it, and do what it does."""
-    last = builder.sub(left[4], ir.Constant(left[4].type, 1))
-    numbers = [ir.Constant(last.type, r) for r in range(count)]
-    inside = [builder.icmp_signed("<", r, last) for r in numbers]
-    return [builder.select(i, r, last) for i, r in zip(inside, numbers, strict=True)]
+def _plus(builder: Any, at: Any, times: Any, step: Any) -> Any:
+    return builder.add(at, builder.mul(times, step))
+
+
+def _least(builder: Any, a: Any, b: Any) -> Any:
+    b = b if isinstance(b, ir.Value) else ir.Constant(a.type, b)
+    return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+
+def _rows_from(builder: Any, r: Any, end: Any, count: int) -> list[Any]:
+    """So many from r on; those beyond the last repeat it, and do what it does."""
+    last = builder.sub(end, ir.Constant(end.type, 1))
+    rows = [builder.add(r, ir.Constant(r.type, i)) for i in range(count)]
+    return [_least(builder, row, last) for row in rows]
 
 
 def _emit_sums(builder: Any, a: Any, b: Any, rows: list[Any], lines: list[Any]) -> Any:
     """The sums over all terms, [row][vector], each where LLVM makes it a register."""
-    left, at, row, step, _ = a
+    left, at, row, step = a
     right, begin, depth, n = b
     sums = [[cgutils.alloca_once(builder, kind) for kind in lines] for _ in rows]
     for total in sum(sums, []):
         builder.store(ir.Constant(total.type.pointee, None), total)
-    starts = [builder.add(at, builder.mul(r, row)) for r in rows]
+    starts = [_plus(builder, at, r, row) for r in rows]
     with cgutils.for_range(builder, depth, intp=at.type) as loop:
-        places = _vectors_from(
-            builder, builder.add(begin, builder.mul(loop.index, n)), lines
-        )
+        places = _vectors_from(builder, _plus(builder, begin, loop.index, n), lines)
         values = [
             vectors.emit_load(builder, right, place, kind)
             for place, kind in zip(places, lines, strict=True)
@@ -212,7 +217,7 @@ def _emit_stores(builder: Any, y: Any, rows: list[Any], sums: Any, fresh: Any) -
     """The sums into their places, or, unless they are fresh, added to what is there."""
     array, at, row = y
     kinds = [total.type for total in sums[0]]
-    starts = [builder.add(at, builder.mul(r, row)) for r in rows]
+    starts = [_plus(builder, at, r, row) for r in rows]
     places = sum((_vectors_from(builder, start, kinds) for start in starts), [])
     totals: list[Any] = sum(sums, [])
     with builder.if_else(fresh) as (then, otherwise):

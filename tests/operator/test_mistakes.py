@@ -286,7 +286,7 @@ MISTAKES = [
      ("columns.reshape(N, groups, C, K, *outputs)",
       "columns.reshape(N, C, groups, K, *outputs).swapaxes(1, 2)")),
     ("grad_x of one half, target", "cpu", GRADIENTS,
-     ("one[c] += other[c]", "pass")),
+     ("one[i] += other[i]", "pass")),
     ("grad_weight of the first share, target", "cpu", GRADIENTS,
      ("for share in range(1, cut.shares):", "for share in range(0):")),
     ("grad_weight of the last tile, target", "cpu", GRADIENTS,
