@@ -12,12 +12,13 @@ So the bits are the same for any number of threads.
 # mypy: allow-untyped-defs, disable-error-code="misc,no-untyped-call"
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from refdcn import scratch, threads
+from refdcn import threads
 from refdcn.cpu import depthwise, layout
 from refdcn.cpu.kernels import Spread, Tile, gather, sample, spread
 from refdcn.cpu.layout import CHANNELS, VISIT_FLOPS, Array, Sizes
@@ -33,7 +34,7 @@ from refdcn.cpu.relayout import (
     weights_turned,
 )
 from refdcn.cpu.turns import phases
-from refdcn.cpu.work import Way, Work, visit_of
+from refdcn.cpu.work import Way, visit_of
 from refdcn.jit import jitable
 from refdcn.shapes import Geometry
 
@@ -400,8 +401,13 @@ def backward(
     needs: tuple[bool, ...] = (True,) * 5,
     thread_count: int | None = None,
     team: threads.Team | None = None,
+    *,
+    empty: Callable[..., Array] = np.empty,
 ) -> Gradients:
-    """The gradients by x, offset, weight, mask and bias that `needs` names."""
+    """The gradients by x, offset, weight, mask and bias that `needs` names.
+
+    `empty` finds their memory, as np.empty does, but for small ones.
+    """
     grad_y = layout.plain(grad_y)  # so that each layout is summed in one order
     x, offset, weight, mask, bias = inputs
     by_x, by_offset, by_weight, by_mask, by_bias = (
@@ -419,8 +425,8 @@ def backward(
     flat_mask = layout.plain_mask(mask, x.dtype)
     call = Call(
         grad_y.reshape(-1), flat, offset, layout.plain(weight).reshape(-1), flat_mask,
-        np.empty(x.size, x.dtype), np.empty(offset.shape, x.dtype),
-        np.empty(weight.size, x.dtype), np.empty(flat_mask.shape, x.dtype),
+        empty((x.size,), x.dtype), empty(offset.shape, x.dtype),
+        empty((weight.size,), x.dtype), empty(flat_mask.shape, x.dtype),
         by_x, by_x or by_offset or by_mask, by_weight,
     )  # fmt: skip
     if not x.size:
@@ -429,10 +435,7 @@ def backward(
         is_depthwise = 1 < g.groups == g.C_in == g.C_out
         lay_out = depthwise.laid_out if is_depthwise else laid_out
         way = lay_out(g, geometry.C_in, last, x.itemsize)
-        with scratch.lent():
-            work = Work(way, call, x.dtype)
-            count = layout.thread_count(g, thread_count)
-            threads.run(work, min(count, work.turns), team)
+        way.run(call, layout.thread_count(g, thread_count), team)
     grad_weight = call.grad_weight.reshape(weight.shape)
     return Gradients(
         call.grad_x.reshape(x.shape) if by_x else None,

@@ -9,12 +9,13 @@ A strategy is one way to do so, and a table says which calls it is for.
 # mypy: allow-untyped-defs, disable-error-code="misc,no-untyped-call"
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from refdcn import scratch, threads
+from refdcn import threads
 from refdcn.cpu import layout
 from refdcn.cpu.kernels import (
     Tile,
@@ -28,7 +29,7 @@ from refdcn.cpu.product import Left, Product, Right, multiply, panelled
 from refdcn.cpu.relayout import image_in, planes_in, product_out, rows, weights_in
 from refdcn.cpu.turns import phases
 from refdcn.cpu.vectors import transpose
-from refdcn.cpu.work import Way, Work, visit_of
+from refdcn.cpu.work import Way, visit_of
 from refdcn.jit import jitable
 from refdcn.shapes import Geometry
 
@@ -336,14 +337,19 @@ def forward(
     geometry: Geometry,
     thread_count: int | None = None,
     team: threads.Team | None = None,
+    *,
+    empty: Callable[..., Array] = np.empty,
 ) -> Array:
-    """y [N, C_out, H_out, W_out] of NumPy arrays of one dtype, float32 or float64."""
+    """y [N, C_out, H_out, W_out] of NumPy arrays of one dtype, float32 or float64.
+
+    `empty` finds its memory, as np.empty does.
+    """
     weight, g = layout.filled(weight, geometry)
     count = layout.thread_count(g, thread_count)
     x, last = layout.flat_image(x)
     way = laid_out(g, geometry.C_in, last, x.itemsize, count)
     s = way.cut
-    y = np.empty((g.N, g.C_out, g.H_out, g.W_out), x.dtype)
+    y = empty((g.N, g.C_out, g.H_out, g.W_out), x.dtype)
     # Of each group, as wide as its product is.
     filled = np.zeros((g.groups, s.width), x.dtype)
     if bias is not None:
@@ -353,7 +359,5 @@ def forward(
         layout.plain_mask(mask, x.dtype), filled.reshape(-1), y.reshape(-1),
     )  # fmt: skip
     if y.size:
-        with scratch.lent():
-            work = Work(way, call, x.dtype)
-            threads.run(work, min(count, work.turns), team)
+        way.run(call, count, team)
     return y

@@ -160,7 +160,7 @@ def sample_planes(call, planes, tile, sizes, columns):
     For few channels, too few for a vector: the vectors run over outputs.
     """
     C_in, K, C, segments = sizes.C_in, sizes.K, sizes.C, sizes.segments
-    panel, area = PANEL_BYTES // planes.itemsize, len(planes) // C_in
+    panel, area = PANEL_BYTES // planes.itemsize, (sizes.H + 3) * (sizes.W + 2)
     found = room_for(1, planes)
     for begin in range(0, tile.P, panel):
         block = block_of(tile, begin, panel, sizes, found)

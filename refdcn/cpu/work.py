@@ -1,4 +1,4 @@
-"""A call as its threads share it: one compiled function, which each of them enters.
+"""A call of one geometry as one compiled function, which each of its threads enters.
 
 What it does is a list of phases, made once for a geometry; see turns.py.
 """
@@ -10,19 +10,10 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from refdcn import scratch
+from refdcn import scratch, threads
+from refdcn.cpu.atomics import publish, rows_of
 from refdcn.cpu.layout import Array
-from refdcn.cpu.turns import (
-    BACK,
-    CLOSED,
-    END,
-    FIRST,
-    begin,
-    done,
-    new_state,
-    phase_of,
-)
-from refdcn.jit import compiled
+from refdcn.cpu.turns import BACK, END, FIRST, PUBLISH, Turns, begin, done, phase_of
 
 
 class Turn(NamedTuple):
@@ -37,14 +28,16 @@ class Turn(NamedTuple):
 def visit_of(do: Callable[..., None]) -> Callable[..., int]:
     """What a thread enters: up to `most` turns, of which each does `do`."""
 
-    def visit(state, turn, most, is_caller, phases, call, cut, room):
-        turn = begin(state, turn)
+    def visit(state, turn, most, me, phases, call, cut, room):
+        if me == PUBLISH:
+            return publish(state, (phases, call, cut, room))
+        mine, turn = rows_of(room, me), begin(state, turn)
         for _ in range(most):
-            phase = phase_of(state, phases, turn, is_caller)
+            phase = phase_of(state, phases, turn, me == 0)
             if phase < 0:
                 return turn if phase == BACK else END
             _, kind, n, at = phases[phase]
-            do(call, cut, room, Turn(kind, n, at, turn - phases[phase, FIRST]))
+            do(call, cut, mine, Turn(kind, n, at, turn - phases[phase, FIRST]))
             turn = done(state)
         return turn
 
@@ -58,43 +51,23 @@ class Way(NamedTuple):
     cut: Any  # what the kernels know of the geometry
     phases: Array
     most: int  # turns of a visit
-    room: Any  # a NamedTuple: the shape of each array that threads compute in
+    room: Any  # a NamedTuple: the shape of each array that a thread computes in
     shared: frozenset[str]  # which of these are the same for all threads
 
+    def run(self, call: Any, count: int, team: threads.Team | None) -> None:
+        """All of a call, on up to so many threads."""
+        count = min(count, int(self.phases[-1, FIRST]))
+        with scratch.lent():
+            room = self.room._make(
+                self._rows(use, 1 if use in self.shared else count, call.x.dtype)
+                for use in self.room._fields
+            )
+            given = self.phases, call, self.cut, room
+            Turns(self.visit, self.most, *given).run(count, team)
 
-class Work:
-    """The work of one call."""
-
-    def __init__(self, way: Way, call: Any, dtype: Any) -> None:
-        self.way, self.call, self.dtype = way, call, dtype
-        self.state, self.kernel = new_state(), compiled(way.visit, "contract")
-        self.shared = {use: self._array(use) for use in way.shared}
-
-    @property
-    def turns(self) -> int:
-        """How many there are."""
-        return int(self.way.phases[-1, FIRST])
-
-    def visit(self, is_caller: bool) -> Callable[[int], int]:
-        """For one thread; see threads.Work."""
-        way, state, call = self.way, self.state, self.call
-        fields = way.room._fields
-        room = way.room._make(
-            self.shared[f] if f in self.shared else self._array(f) for f in fields
-        )
-
-        def some(turn: int) -> Any:
-            return self.kernel(
-                state, turn, way.most, is_caller, way.phases, call, way.cut, room
-            )  # fmt: skip
-
-        return some
-
-    def close(self) -> None:
-        """Lets all visits end soon."""
-        self.state[CLOSED] = 1
-
-    def _array(self, use: str) -> Any:
-        shape = getattr(self.way.room, use)
-        flat = scratch.array(use, math.prod(shape), self.dtype)
-        return flat.reshape(shape)
+    def _rows(self, use: str, count: int, dtype: Any) -> Any:
+        shape = getattr(self.room, use)
+        if len(shape) == 1:
+            return scratch.rows(use, count, shape[0], dtype)
+        flat = scratch.array(use, count * math.prod(shape), dtype, count)
+        return flat.reshape(count, *shape)

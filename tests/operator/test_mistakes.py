@@ -15,6 +15,7 @@ from pathlib import Path
 import checks
 import numpy as np
 import pytest
+from numba import config
 
 import refdcn
 
@@ -32,6 +33,9 @@ def jitable(function):
 
 def compiled(function, *fastmath):
     return function
+
+
+c_address = compiled
 """
 numbered = count()
 
@@ -42,6 +46,7 @@ def copy_with(tmp_path, monkeypatch):
     name = f"copy_{next(numbered)}_of_the_operator"
     home = tmp_path / name
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(config, "DISABLE_JIT", 1)
 
     def make(file, replacements):
         home.mkdir()
