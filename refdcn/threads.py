@@ -14,7 +14,6 @@ a queue that a signal handler may use while this thread does.
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import time
@@ -159,30 +158,6 @@ class _Job:
         self.errors.append(error)
         self.closed = True
         self.work.close()
-
-
-class Tasks:
-    """task(i) for every i < count, as work."""
-
-    def __init__(self, task: Callable[[int], None], count: int) -> None:
-        self.task, self.count, self.closed = task, count, False
-        self.turns = itertools.count()  # next() is atomic: each i is taken once
-        self.done: list[None] = []
-
-    def visit(self, is_caller: bool) -> Callable[[int], int]:
-        def one(turn: int) -> int:
-            i = turn if turn >= self.count else next(self.turns)
-            if i < self.count:
-                self.task(i)
-                self.done.append(None)
-                return i
-            waits = is_caller and not self.closed and len(self.done) < self.count
-            return self.count if waits else -1
-
-        return one
-
-    def close(self) -> None:
-        self.closed = True
 
 
 def pool(help: Callable[[], None], n: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from refdcn import shapes
-from refdcn.cpu.backward import backward
+from refdcn.cpu.backward import Inputs, backward
 from refdcn.cpu.forward import forward
 from refdcn.shapes import Padding
 
@@ -37,7 +37,7 @@ def deform_conv2d_grad(
     _check(x=x, offset=offset, weight=weight, mask=mask, bias=bias, grad_y=grad_y)
     g = shapes.geometry(*_shapes(inputs), stride, padding, dilation)
     shapes.check_grad_y(grad_y.shape, g)
-    grads = backward(_wide_array(grad_y), *_wide(inputs), g)
+    grads = backward(_wide_array(grad_y), Inputs(*_wide(inputs)), g)
     return [a if a is None else _rounded(a, x.dtype) for a in grads]
 
 

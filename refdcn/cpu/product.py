@@ -13,7 +13,7 @@ the bits of y do not depend on how a call is cut.
 # mypy: allow-untyped-defs
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -35,31 +35,61 @@ ROWS = {True: {4: 4, 3: 6, 2: 8, 1: 12}, False: {1: 6}}
 
 
 @jitable
+def taps(K, C):
+    """How many taps of C channels have their columns made and multiplied at once."""
+    return max(1, min(K, DEPTH // C))
+
+
+@jitable
 def panelled(columns, itemsize):
     """`columns` rounded up to whole vectors."""
     lanes = VECTOR_BYTES // itemsize
     return (columns + lanes - 1) // lanes * lanes
 
 
-def multiply(
-    a: Any, at: int, row: int, step: int, rows: int,
-    b: Any, begin: int, depth: int, n: int,
-    target: Any, to: int, apart: int, fresh: bool,
-) -> None:  # fmt: skip
+class Left(NamedTuple):
+    """A factor of so many rows: array[at + r * row + d * step]."""
+
+    array: Any
+    at: int
+    row: int
+    step: int
+    rows: int
+
+
+class Right(NamedTuple):
+    """A panel [depth, n], whose rows fill whole vectors, four at most."""
+
+    array: Any
+    at: int
+    depth: int
+    n: int
+
+
+class Product(NamedTuple):
+    """Rows of a panel: array[at + r * row + j]."""
+
+    array: Any
+    at: int
+    row: int
+
+
+def multiply(left: Any, right: Any, product: Any, fresh: bool) -> None:
     """For r < rows, j < n, with d < depth
 
-        target[to + r * apart + j] += sum_d a[at + r * row + d * step]
-                                            * b[begin + d * n + j] ;
+        product[r, j] += sum_d left[r, d] * right[d, j] ;
 
-    `fresh` begins with 0. n fills whole vectors, four at most. Compiled, DEPTH
-    terms at a time are summed apart and added.
+    `fresh` begins with 0. Compiled, DEPTH terms at a time are summed apart and added.
     """
-    for r in range(rows):
-        for j in range(n):
-            total = target.dtype.type(0) if fresh else target[to + r * apart + j]
-            for d in range(depth):
-                total += a[at + r * row + d * step] * b[begin + d * n + j]
-            target[to + r * apart + j] = total
+    a, b, y = left.array, right.array, product.array
+    for r in range(left.rows):
+        for j in range(right.n):
+            i = product.at + r * product.row + j
+            total = y.dtype.type(0) if fresh else y[i]
+            for d in range(right.depth):
+                term = a[left.at + r * left.row + d * left.step]
+                total += term * b[right.at + d * right.n + j]
+            y[i] = total
 
 
 # --- Compiled ------------------------------------------------------------------------
@@ -74,135 +104,138 @@ def _is_wide() -> bool:
 
 
 @overload(multiply)
-def _compiled_multiply(
-    a, at, row, step, rows, b, begin, depth, n, target, to, apart, fresh
-):  # fmt: skip
-    lanes = VECTOR_BYTES // (a.dtype.bitwidth // 8)
+def _compiled_multiply(left, right, product, fresh):
+    lanes = vectors.lanes_of(left[0])
     rows_of = ROWS[_is_wide()]
-    width = max(rows_of)
     four, three, two, one = (_strip(rows_of.get(v, 1), v) for v in (4, 3, 2, 1))
 
-    def strips(
-        a, at, row, step, rows, b, begin, depth, n, target, to, apart, fresh
-    ):  # fmt: skip
+    def wide(left, right, product, fresh):
         j = 0
-        while j < n:
-            v = min(4, (n - j) // lanes)
-            k, q = begin + j, to + j
+        while j < right.n:
+            v = min(4, (right.n - j) // lanes)
             if v == 4:
-                four(a, at, row, step, rows, b, k, depth, n, target, q, apart, fresh)
+                four(left, right, product, fresh, j)
             elif v == 3:
-                three(a, at, row, step, rows, b, k, depth, n, target, q, apart, fresh)
+                three(left, right, product, fresh, j)
             elif v == 2:
-                two(a, at, row, step, rows, b, k, depth, n, target, q, apart, fresh)
+                two(left, right, product, fresh, j)
             else:
-                one(a, at, row, step, rows, b, k, depth, n, target, q, apart, fresh)
+                one(left, right, product, fresh, j)
             j += v * lanes
 
-    def slim(
-        a, at, row, step, rows, b, begin, depth, n, target, to, apart, fresh
-    ):  # fmt: skip
-        for j in range(0, n, lanes):
-            one(
-                a, at, row, step, rows, b, begin + j, depth, n, target, to + j, apart,
-                fresh,
-            )  # fmt: skip
+    def slim(left, right, product, fresh):
+        for j in range(0, right.n, lanes):
+            one(left, right, product, fresh, j)
 
-    return strips if width == 4 else slim
+    return wide if max(rows_of) == 4 else slim
 
 
-def _strip(height: int, wide: int) -> Any:
-    """`multiply` for so many vectors: blocks of rows and terms."""
-    block = _block(height, wide)
+def _strip(height: int, width: int) -> Any:
+    """`multiply` for so many vectors from column j on: blocks of rows and terms."""
+    block = _block(height, width)
 
     @jitable
-    def strip(
-        a, at, row, step, rows, b, begin, depth, n, target, to, apart, fresh
-    ):  # fmt: skip
-        for d in range(0, depth, DEPTH):
-            most = min(DEPTH, depth - d)
-            for r in range(0, rows, height):
-                block(
-                    a, at + r * row + d * step, row, step, rows - r - 1,
-                    b, begin + d * n, most, n, target, to + r * apart, apart,
-                    fresh and d == 0,
-                )  # fmt: skip
+    def strip(left, right, product, fresh, j):
+        for d in range(0, right.depth, DEPTH):
+            for r in range(0, left.rows, height):
+                block(left, right, product, fresh and d == 0, r, d, j)
 
     return strip
 
 
-def _block(rows: int, wide: int) -> Any:
-    """`multiply` for rows x vectors sums, all in registers."""
+def _block(rows: int, width: int) -> Any:
+    """`multiply` from row r, term d and column j on: rows x vectors in registers.
+
+    Where it begins is told apart: a record made for each block has its references
+    counted, which is atomic.
+    """
 
     @intrinsic
-    def block(
-        typing, a, at, row, step, last, b, begin, depth, n, target, to, apart, fresh
-    ):  # fmt: skip
-        target_kind = target
-
+    def block(typing, left, right, product, fresh, r, d, j):
         def emit(context, builder, signature, arguments):
-            kinds = signature.args
-            (
-                a, at, row, step, last, b, begin, depth, n, target, to, apart, fresh
-            ) = arguments  # fmt: skip
-            of, by, out = vectors.pointers(
-                context, builder, (kinds[0], kinds[5], kinds[9]), (a, b, target)
-            )
-            lanes = vectors.lanes_of(target_kind)
-            kind = ir.VectorType(out.type.pointee, lanes)
-            places = [(r, c) for r in range(rows) for c in range(wide)]
-            sums = {p: cgutils.alloca_once(builder, kind) for p in places}
-
-            def number(i: int) -> Any:
-                return ir.Constant(at.type, i)
-
-            # Rows beyond the last repeat it: they read and write what it does.
-            row_of = []
-            for r in range(rows):
-                inside = builder.icmp_signed("<", number(r), last)
-                row_of.append(builder.select(inside, number(r), last))
-            starts = [builder.add(at, builder.mul(r, row)) for r in row_of]
-            ends = {
-                (r, c): builder.add(
-                    builder.add(to, builder.mul(row_of[r], apart)), number(c * lanes)
-                )
-                for r, c in places
-            }
-            for p in places:
-                builder.store(ir.Constant(kind, None), sums[p])
-            with cgutils.for_range(builder, depth, intp=at.type) as loop:
-                d = loop.index
-                here = builder.add(begin, builder.mul(d, n))
-                right = [
-                    vectors.emit_load(
-                        builder, by, builder.add(here, number(c * lanes)), kind
-                    )
-                    for c in range(wide)
-                ]
-                ahead = builder.mul(d, step)
-                for r in range(rows):
-                    left = builder.load(
-                        builder.gep(of, [builder.add(starts[r], ahead)])
-                    )
-                    left = vectors.spread_out(builder, left, kind)
-                    for c in range(wide):
-                        now = builder.load(sums[r, c])
-                        now = vectors.multiply_add(builder, left, right[c], now)
-                        builder.store(now, sums[r, c])
-            with builder.if_else(fresh) as (then, otherwise):
-                with then:
-                    for p in places:
-                        vectors.emit_store(builder, builder.load(sums[p]), out, ends[p])
-                with otherwise:
-                    before = [
-                        vectors.emit_load(builder, out, ends[p], kind) for p in places
-                    ]
-                    for p, value in zip(places, before, strict=True):
-                        now = builder.fadd(value, builder.load(sums[p]))
-                        vectors.emit_store(builder, now, out, ends[p])
+            r, d, j = arguments[4:]
+            a, b, y = (cgutils.unpack_tuple(builder, x) for x in arguments[:3])
+            kinds = [record[0] for record in signature.args[:3]]
+            arrays = vectors.pointers(context, builder, kinds, (a[0], b[0], y[0]))
+            kind = ir.VectorType(arrays[2].type.pointee, vectors.lanes_of(product[0]))
+            places = _rows_from(builder, r, a[4], rows)
+            a = arrays[0], _plus(builder, a[1], d, a[3]), a[2], a[3]
+            depth = _least(builder, builder.sub(b[2], d), DEPTH)
+            b = arrays[1], builder.add(_plus(builder, b[1], d, b[3]), j), depth, b[3]
+            y = arrays[2], builder.add(y[1], j), y[2]
+            sums = _emit_sums(builder, a, b, places, [kind] * width)
+            _emit_stores(builder, y, places, sums, arguments[3])
             return context.get_dummy_value()
 
-        kinds = a, at, row, step, last, b, begin, depth, n, target, to, apart, fresh
+        kinds = left, right, product, fresh, types.intp, types.intp, types.intp
         return types.void(*kinds), emit
 
     return block
+
+
+def _plus(builder: Any, at: Any, times: Any, step: Any) -> Any:
+    return builder.add(at, builder.mul(times, step))
+
+
+def _least(builder: Any, a: Any, b: Any) -> Any:
+    b = b if isinstance(b, ir.Value) else ir.Constant(a.type, b)
+    return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+
+def _rows_from(builder: Any, r: Any, end: Any, count: int) -> list[Any]:
+    """So many from r on; those beyond the last repeat it, and do what it does."""
+    last = builder.sub(end, ir.Constant(end.type, 1))
+    rows = [builder.add(r, ir.Constant(r.type, i)) for i in range(count)]
+    return [_least(builder, row, last) for row in rows]
+
+
+def _emit_sums(builder: Any, a: Any, b: Any, rows: list[Any], lines: list[Any]) -> Any:
+    """The sums over all terms, [row][vector], each where LLVM makes it a register."""
+    left, at, row, step = a
+    right, begin, depth, n = b
+    sums = [[cgutils.alloca_once(builder, kind) for kind in lines] for _ in rows]
+    for total in sum(sums, []):
+        builder.store(ir.Constant(total.type.pointee, None), total)
+    starts = [_plus(builder, at, r, row) for r in rows]
+    with cgutils.for_range(builder, depth, intp=at.type) as loop:
+        places = _vectors_from(builder, _plus(builder, begin, loop.index, n), lines)
+        values = [
+            vectors.emit_load(builder, right, place, kind)
+            for place, kind in zip(places, lines, strict=True)
+        ]
+        ahead = builder.mul(loop.index, step)
+        for start, totals in zip(starts, sums, strict=True):
+            one = builder.load(builder.gep(left, [builder.add(start, ahead)]))
+            one = vectors.spread_out(builder, one, lines[0])
+            for value, total in zip(values, totals, strict=True):
+                now = vectors.multiply_add(builder, one, value, builder.load(total))
+                builder.store(now, total)
+    return [[builder.load(total) for total in totals] for totals in sums]
+
+
+def _emit_stores(builder: Any, y: Any, rows: list[Any], sums: Any, fresh: Any) -> None:
+    """The sums into their places, or, unless they are fresh, added to what is there."""
+    array, at, row = y
+    kinds = [total.type for total in sums[0]]
+    starts = [_plus(builder, at, r, row) for r in rows]
+    places = sum((_vectors_from(builder, start, kinds) for start in starts), [])
+    totals: list[Any] = sum(sums, [])
+    with builder.if_else(fresh) as (then, otherwise):
+        with then:
+            for total, place in zip(totals, places, strict=True):
+                vectors.emit_store(builder, total, array, place)
+        with otherwise:
+            # Rows may be repeated: all are read before one is written.
+            before = [
+                vectors.emit_load(builder, array, place, kinds[0]) for place in places
+            ]
+            for total, place, old in zip(totals, places, before, strict=True):
+                vectors.emit_store(builder, builder.fadd(old, total), array, place)
+
+
+def _vectors_from(builder: Any, start: Any, kinds: list[Any]) -> list[Any]:
+    """Where as many vectors begin, one after another."""
+    return [
+        builder.add(start, ir.Constant(start.type, c * kind.count))
+        for c, kind in enumerate(kinds)
+    ]

@@ -6,7 +6,7 @@ weights [K * C, C_out] and products [P, C_out] of each group in panels; see prod
 
 import numpy as np
 
-from refdcn.cpu.product import PANEL_BYTES, panelled
+from refdcn.cpu.product import panelled
 from refdcn.cpu.vectors import transpose
 from refdcn.jit import jitable
 
@@ -20,19 +20,25 @@ def bands(H, W):
 
 
 @jitable
-def pixels(top, end, W, C_in, begin):
-    """Where channel `begin` of each pixel of rows of x stands in the padded image."""
+def pixels(top, sizes, begin):
+    """Where channel `begin` of each pixel of a band of x stands in the padded image."""
+    H, W = sizes.H, sizes.W
+    end = min(top + bands(H, W), H)
     places = np.empty((end - top) * W, np.int64)
     for r in range(top, end):
         for s in range(W):
-            places[(r - top) * W + s] = ((r + 1) * (W + 2) + s + 1) * C_in + begin
+            at = ((r + 1) * (W + 2) + s + 1) * sizes.C_in + begin
+            places[(r - top) * W + s] = at
     return places
 
 
 @jitable
 def rows(first, size, count):
     """first, first + size, ...: where `count` rows of one size begin."""
-    return first + size * np.arange(count)
+    places = np.empty(count, np.int64)
+    for i in range(count):
+        places[i] = first + i * size
+    return places
 
 
 @jitable
@@ -49,67 +55,37 @@ def fill_up(array, places, inside, size):
 @jitable
 def clear_frame(sizes, begin, end, image):
     """Zeros around an image, in channels begin ... end - 1."""
-    C_in, H, W = sizes
+    H, W = sizes.H, sizes.W
     for r in range(H + 3):
         step = W + 1 if 0 < r <= H else 1  # of a middle row, its first and last pixel
         for s in range(0, W + 2, step):
-            at = (r * (W + 2) + s) * C_in
+            at = (r * (W + 2) + s) * sizes.C_in
             for c in range(begin, end):
                 image[at + c] = 0
 
 
 @jitable
-def image_in(x, first, sizes, begin, end, image):
-    """Channels begin ... end - 1 of x [C_in, H, W] from `first` on, in zeros."""
-    C_in, H, W = sizes
-    clear_frame(sizes, begin, end, image)
-    step = bands(H, W)
-    for top in range(0, H, step):
-        source = rows(first + begin * H * W + top * W, H * W, end - begin)
-        band = pixels(top, min(top + step, H), W, C_in, begin)
-        transpose(x, source, image, band)
+def clear_channels(sizes, begin, end, image):
+    """Zeros in channels begin ... end - 1 of all of an image."""
+    for at in range(0, (sizes.H + 3) * (sizes.W + 2) * sizes.C_in, sizes.C_in):
+        for c in range(begin, end):
+            image[at + c] = 0
 
 
 @jitable
-def image_out(image, sizes, begin, end, x, first):
-    """Channels begin ... end - 1 of the image's middle: the inverse of `image_in`."""
-    C_in, H, W = sizes
-    step = bands(H, W)
-    for top in range(0, H, step):
-        target = rows(first + begin * H * W + top * W, H * W, end - begin)
-        band = pixels(top, min(top + step, H), W, C_in, begin)
-        transpose(image, band, x, target)
-
-
-@jitable
-def planes_in(x, n, sizes, planes):
-    """Image n of x into [C_in, H + 3, W + 2], in zeros."""
-    H, W, C = sizes.H, sizes.W, sizes.C_x
-    area = (H + 3) * (W + 2)
-    if C < sizes.C_in:
-        planes[: area * sizes.C_in] = 0
-    step = C if sizes.last else 1
-    for c in range(C):
-        plane = planes[c * area : (c + 1) * area].reshape(H + 3, W + 2)
-        plane[0], plane[H + 1 :], plane[:, 0], plane[:, W + 1] = 0, 0, 0, 0
-        first = n * C * H * W + (c if sizes.last else c * H * W)
-        for r in range(H):
-            for s in range(W):
-                plane[r + 1, s + 1] = x[first + (r * W + s) * step]
-
-
-@jitable
-def image_part(x, n, sizes, begin, count, image):
+def image_in(x, n, sizes, begin, count, image):
     """Up to `count` channels of image n of x from `begin` on, in zeros."""
     C, C_in, H, W = sizes.C_x, sizes.C_in, sizes.H, sizes.W
     end, first = min(begin + count, C), n * C * H * W
     if C < C_in:
-        for i in range((H + 3) * (W + 2) * C_in):
-            image[i] = 0
+        clear_channels(sizes, 0, C_in, image)
+    else:
+        clear_frame(sizes, begin, end, image)
     if not sizes.last:
-        image_in(x, first, (C_in, H, W), begin, end, image)
+        for top in range(0, H, bands(H, W)):
+            source = rows(first + begin * H * W + top * W, H * W, end - begin)
+            transpose(x, source, image, pixels(top, sizes, begin))
         return
-    clear_frame((C_in, H, W), begin, end, image)
     for r in range(H):
         for s in range(W):
             of = first + (r * W + s) * C
@@ -119,15 +95,41 @@ def image_part(x, n, sizes, begin, count, image):
 
 
 @jitable
-def product_out(product, P, O, y, n, first, channel):
-    """A product [P, O] into O channels of y [N, C_out, pixels] from `channel` on."""
-    panel, width = PANEL_BYTES // y.itemsize, panelled(O, y.itemsize)
-    _, C_out, pixels = y.shape
-    flat = y.reshape(-1)
+def image_out(image, n, sizes, begin, count, x):
+    """The inverse of `image_in`, where x has its channels in planes."""
+    C, H, W = sizes.C_x, sizes.H, sizes.W
+    end, first = min(begin + count, C), n * C * H * W
+    for top in range(0, H, bands(H, W)):
+        target = rows(first + begin * H * W + top * W, H * W, end - begin)
+        transpose(image, pixels(top, sizes, begin), x, target)
+
+
+@jitable
+def planes_in(x, n, sizes, begin, count, planes):
+    """As `image_in`, into [C_in, H + 3, W + 2]."""
+    H, W, C = sizes.H, sizes.W, sizes.C_x
+    area = (H + 3) * (W + 2)
+    if C < sizes.C_in:
+        planes[: area * sizes.C_in] = 0
+    step = C if sizes.last else 1
+    for c in range(begin, min(begin + count, C)):
+        plane = planes[c * area : (c + 1) * area].reshape(H + 3, W + 2)
+        plane[0], plane[H + 1 :], plane[:, 0], plane[:, W + 1] = 0, 0, 0, 0
+        first = n * C * H * W + (c if sizes.last else c * H * W)
+        for r in range(H):
+            for s in range(W):
+                plane[r + 1, s + 1] = x[first + (r * W + s) * step]
+
+
+@jitable
+def product_out(product, tile, b, sizes, y):
+    """A product [P, O] into the channels of group b of y [N, C_out, pixels]."""
+    panel, O, P = sizes.panel, sizes.O, tile.P
     for o in range(0, O, panel):
-        size, inside = min(panel, width - o), min(panel, O - o)
-        begin = (n * C_out + channel + o) * pixels + first
-        transpose(product, rows(o * P, size, P), flat, rows(begin, pixels, inside))
+        size, inside = min(panel, sizes.width - o), min(panel, O - o)
+        channel = (tile.n * sizes.groups + b) * O + o
+        target = rows(channel * sizes.pixels + tile.first, sizes.pixels, inside)
+        transpose(product, rows((b * sizes.width + o) * P, size, P), y, target)
 
 
 @jitable
@@ -141,71 +143,56 @@ def weight_rows(first, C, K, size):
 
 
 @jitable
-def group_runs(groups, C):
-    """(group, begin, end): the channels of x of each group."""
-    runs = np.empty((groups, 3), np.int64)
-    for b in range(groups):
-        runs[b, 0], runs[b, 1], runs[b, 2] = b, b * C, (b + 1) * C
-    return runs
-
-
-@jitable
-def weights_in(weight, sizes, runs, share, w):
-    """weight [C_out, C, K] into panels [K, C, O] for each run (group, channels of x).
-
-    Of all panels every share[1]-th, from share[0] on.
-    """
-    C, K, O = sizes
-    panel, width = PANEL_BYTES // w.itemsize, panelled(O, w.itemsize)
-    panels = (O + panel - 1) // panel
-    for t in range(share[0], len(runs) * panels, share[1]):
-        b, begin, end = runs[t // panels]
-        o = t % panels * panel
-        size, inside = min(panel, width - o), min(panel, O - o)
-        source = rows(((b * O + o) * C + begin - b * C) * K, C * K, inside)
-        first = ((begin - runs[0, 1]) * width + o * (end - begin)) * K
-        target = weight_rows(first, end - begin, K, size)
-        transpose(weight, source, w, target)
-        fill_up(w, target, inside, size)
-
-
-@jitable
-def weights_out(w, sizes, run, weight):
-    """The inverse of `weights_in`."""
-    C, K, O = sizes
+def weight_places(sizes, run, o, at):
+    """Of a panel's weights, from output o of a run on: in the weight, in the panels."""
+    C, K, O = sizes.C, sizes.K, sizes.O
     b, begin, end = run
-    panel, width = PANEL_BYTES // w.itemsize, panelled(O, w.itemsize)
-    for o in range(0, O, panel):
-        size, inside = min(panel, width - o), min(panel, O - o)
-        target = rows(((b * O + o) * C + begin - b * C) * K, C * K, inside)
-        source = weight_rows(o * (end - begin) * K, end - begin, K, size)
-        transpose(w, source, weight, target)
+    first = ((b * O + o) * C + begin - b * C) * K
+    inside, size = min(sizes.panel, O - o), min(sizes.panel, sizes.width - o)
+    mine = weight_rows(at + o * (end - begin) * K, end - begin, K, size)
+    return rows(first, C * K, inside), mine, size
 
 
 @jitable
-def weights_turned(w, sizes, run, turned):
+def weights_in(weight, sizes, run, o, w, at):
+    """weight [C_out, C, K] into a panel [K, C, size] of w [K, C, O] from `at` on.
+
+    A run (group, begin, end) is of channels of x.
+    """
+    source, target, size = weight_places(sizes, run, o, at)
+    transpose(weight, source, w, target)
+    fill_up(w, target, len(source), size)
+
+
+@jitable
+def weights_out(w, sizes, run, o, weight, at):
+    """The inverse of `weights_in`."""
+    target, source, _ = weight_places(sizes, run, o, at)
+    transpose(w, source, weight, target)
+
+
+@jitable
+def weights_turned(w, sizes, run, turned, at):
     """Panels [K, C, O] of a run of at most a panel into [K, O, C]."""
-    _, K, O = sizes
-    C, panel = run[2] - run[1], PANEL_BYTES // w.itemsize
-    wide, width = panelled(C, w.itemsize), panelled(O, w.itemsize)
+    K, O, panel, C = sizes.K, sizes.O, sizes.panel, run[2] - run[1]
+    wide = panelled(C, w.itemsize)
     for k in range(K):
         for o in range(0, O, panel):
-            size, inside = min(panel, width - o), min(panel, O - o)
-            source = rows((o * K + k * size) * C, size, C)
-            target = rows((k * O + o) * wide, wide, inside)
+            size, inside = min(panel, sizes.width - o), min(panel, O - o)
+            source = rows(at + (o * K + k * size) * C, size, C)
+            target = rows(at + (k * O + o) * wide, wide, inside)
             transpose(w, source, turned, target)
             fill_up(turned, target, C, wide)
 
 
 @jitable
-def grad_y_in(grad_y, n, channel, O, first, P, panels):
-    """O channels of grad_y [N, C_out, pixels] into panels [P, O]."""
-    panel, width = PANEL_BYTES // grad_y.itemsize, panelled(O, grad_y.itemsize)
-    _, C_out, pixels = grad_y.shape
-    flat = grad_y.reshape(-1)
+def grad_y_in(grad_y, tile, b, sizes, panels):
+    """The inverse of `product_out`, filled up, to the begin of panels."""
+    panel, O, P = sizes.panel, sizes.O, tile.P
     for o in range(0, O, panel):
-        size, inside = min(panel, width - o), min(panel, O - o)
-        source = rows((n * C_out + channel + o) * pixels + first, pixels, inside)
+        size, inside = min(panel, sizes.width - o), min(panel, O - o)
+        channel = (tile.n * sizes.groups + b) * O + o
+        source = rows(channel * sizes.pixels + tile.first, sizes.pixels, inside)
         target = rows(o * P, size, P)
-        transpose(flat, source, panels, target)
+        transpose(grad_y, source, panels, target)
         fill_up(panels, target, inside, size)

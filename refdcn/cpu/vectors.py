@@ -13,7 +13,8 @@ Arrays are flat; positions in them are counted in elements.
 # mypy: allow-untyped-defs, disable-error-code="misc"
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -21,7 +22,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.datamodel.registry import register_default
-from numba.extending import intrinsic, overload
+from numba.extending import lower_builtin, type_callable
 
 from refdcn.jit import jitable
 
@@ -50,6 +51,11 @@ def load_one(array: Any, i: int) -> Any:
 def store(vector: Any, array: Any, i: int) -> None:
     """array[i], array[i + 1], ... = vector."""
     array[i : i + len(vector)] = vector
+
+
+def lanes(vector: Any) -> int:
+    """Of how many numbers it is."""
+    return len(vector)
 
 
 def zero(vector: Any) -> Any:
@@ -90,15 +96,43 @@ def turn_block(
 # --- The loops -----------------------------------------------------------------------
 
 
+class Cells(NamedTuple):
+    """What outputs read at some taps: four pixels each."""
+
+    places: Any  # [taps, BLOCK]: which pixel is the first
+    weights: Any  # [taps, 4, BLOCK]
+    outputs: int  # so many of the block
+    taps: int
+    pixel: int  # from a pixel to that beside it
+    row: int  # and to that below
+
+
+class Columns(NamedTuple):
+    """Numbers of each output p and tap k, from array[at + p * output + k * tap] on."""
+
+    array: Any
+    at: int
+    output: int
+    tap: int
+
+
+class Flat(NamedTuple):
+    """Numbers from array[at] on."""
+
+    array: Any
+    at: int
+
+
 def _blend(load: Any, vectors: int) -> Any:
     """`blend` for so many vectors of channels, a number that the compiler knows."""
 
     @jitable
-    def blend(target, at, steps, source, begin, places, weights, counts, pixel, row):
-        for p in range(counts[0]):
-            for k in range(counts[1]):
-                i = begin + places[k, p] * pixel
-                to = at + p * steps[0] + k * steps[1]
+    def blend(columns, source, begin, cells):
+        pixel, row, weights = cells.pixel, cells.row, cells.weights
+        for p in range(cells.outputs):
+            for k in range(cells.taps):
+                i = begin + cells.places[k, p] * pixel
+                to = columns.at + p * columns.output + k * columns.tap
                 w_00, w_01 = weights[k, 0, p], weights[k, 1, p]
                 w_10, w_11 = weights[k, 2, p], weights[k, 3, p]
                 for _ in range(vectors):
@@ -106,9 +140,9 @@ def _blend(load: Any, vectors: int) -> Any:
                     total = add_times(w_01, load(source, i + pixel), total)
                     total = add_times(w_10, load(source, i + row), total)
                     total = add_times(w_11, load(source, i + row + pixel), total)
-                    store(total, target, to)
-                    i += len(total)
-                    to += len(total)
+                    store(total, columns.array, to)
+                    i += lanes(total)
+                    to += lanes(total)
 
     return blend
 
@@ -118,30 +152,30 @@ _blend_four, _blend_one = _blend(load_four, 1), _blend(load_one, 1)
 
 
 @jitable
-def blend(target, at, steps, source, begin, places, weights, counts, size, pixel, row):
-    """Each tap k of each output p < counts from its four pixels: for c < size
+def blend(columns, source, begin, size, cells):
+    """Each tap k of each output p from its four pixels: for c < size
 
-    target[at + (p, k) . steps + c] = sum_t weights[k, t, p] * source[i_t + c] ,
+    columns[p, k, c] = sum_t weights[k, t, p] * source[i_t + c] ,
     i_t = begin + places[k, p] * pixel + (0, pixel, row, row + pixel)[t].
     """
-    lanes, c = VECTOR_BYTES // source.itemsize, 0
-    cells = places, weights, counts, pixel, row
+    whole, c = VECTOR_BYTES // source.itemsize, 0
+    array, at, output, tap = columns
     while c < size:
-        i, j, left = at + c, begin + c, size - c
-        if left >= 4 * lanes:
-            _blend_4(target, i, steps, source, j, *cells)
-            c += 4 * lanes
-        elif left >= 2 * lanes:
-            _blend_2(target, i, steps, source, j, *cells)
-            c += 2 * lanes
-        elif left >= lanes:
-            _blend_1(target, i, steps, source, j, *cells)
-            c += lanes
+        here, left = Columns(array, at + c, output, tap), size - c
+        if left >= 4 * whole:
+            _blend_4(here, source, begin + c, cells)
+            c += 4 * whole
+        elif left >= 2 * whole:
+            _blend_2(here, source, begin + c, cells)
+            c += 2 * whole
+        elif left >= whole:
+            _blend_1(here, source, begin + c, cells)
+            c += whole
         elif left >= 4:
-            _blend_four(target, i, steps, source, j, *cells)
+            _blend_four(here, source, begin + c, cells)
             c += 4
         else:
-            _blend_one(target, i, steps, source, j, *cells)
+            _blend_one(here, source, begin + c, cells)
             c += 1
 
 
@@ -149,16 +183,18 @@ def _weighted(load: Any) -> Any:
     """`weighted_blend` for whole vectors of channels at one tap of one output."""
 
     @jitable
-    def weighted(target, to, source, i, w, at, c, end, lanes, pixel, row, tents):
-        t_00, t_01, t_10, t_11 = tents
-        while c + lanes <= end:
-            sample = times(t_00, load(source, i + c))
-            sample = add_times(t_01, load(source, i + c + pixel), sample)
-            sample = add_times(t_10, load(source, i + c + row), sample)
-            sample = add_times(t_11, load(source, i + c + row + pixel), sample)
-            total = add_times(load(w, at + c), sample, load(target, to + c))
-            store(total, target, to + c)
-            c += lanes
+    def weighted(target, source, w, c, end, whole, tents, cells):
+        to, i, at, image = target.at, source.at, w.at, source.array
+        pixel, row = cells.pixel, cells.row
+        while c + whole <= end:
+            sample = times(tents[0], load(image, i + c))
+            sample = add_times(tents[1], load(image, i + c + pixel), sample)
+            sample = add_times(tents[2], load(image, i + c + row), sample)
+            sample = add_times(tents[3], load(image, i + c + row + pixel), sample)
+            total = load(target.array, to + c)
+            total = add_times(load(w.array, at + c), sample, total)
+            store(total, target.array, to + c)
+            c += whole
         return c
 
     return weighted
@@ -169,72 +205,71 @@ _weighted_one = _weighted(load_one)
 
 
 @jitable
-def weighted_blend(target, to, source, begin, end, bias, w, cells):
+def weighted_blend(target, source, w, bias, begin, end, cells):
     """The samples of `blend`, times w[k, c], summed over k: for begin <= c < end
 
-    target[to + p * pixel + c] = bias[c] + sum_k w[k, c] * sum_t weights[k, t, p] * ...
+    target[p, c] = bias[c] + sum_k w[k, c] * sum_t weights[k, t, p] * source[i_t + c]
 
     All channels of a pixel before the next: a vector of each would use 64 bytes of
     every KB, and these of few lines of the first cache.
     """
-    places, weights, counts, pixel, row = cells
-    lanes = VECTOR_BYTES // source.itemsize
-    for p in range(counts[0]):
-        out = to + p * pixel
+    pixel, t = cells.pixel, cells.weights
+    whole = VECTOR_BYTES // source.itemsize
+    for p in range(cells.outputs):
+        to = Flat(target.array, target.at + p * pixel)
         for c in range(begin, end):
-            target[out + c] = 0
-        for k in range(counts[1]):
-            i, at = places[k, p] * pixel, k * pixel
-            t = weights[k, 0, p], weights[k, 1, p], weights[k, 2, p], weights[k, 3, p]
-            c = _weighted_whole(
-                target, out, source, i, w, at, begin, end, lanes, pixel, row, t
-            )
-            c = _weighted_four(target, out, source, i, w, at, c, end, 4, pixel, row, t)
-            _weighted_one(target, out, source, i, w, at, c, end, 1, pixel, row, t)
+            to.array[to.at + c] = 0
+        for k in range(cells.taps):
+            of, by = Flat(source, cells.places[k, p] * pixel), Flat(w, k * pixel)
+            tents = t[k, 0, p], t[k, 1, p], t[k, 2, p], t[k, 3, p]
+            c = _weighted_whole(to, of, by, begin, end, whole, tents, cells)
+            c = _weighted_four(to, of, by, c, end, 4, tents, cells)
+            _weighted_one(to, of, by, c, end, 1, tents, cells)
         for c in range(begin, end):
-            target[out + c] += bias[c]
+            to.array[to.at + c] += bias[c]
 
 
-def _exchange(load: Any, vectors: int) -> Any:
-    """`exchange` for so many vectors of channels."""
+def _give(load: Any) -> Any:
+    """What a pixel gets of a value in which it had this weight."""
 
     @jitable
     def give(target, i, weight, value):
         store(add_times(weight, value, load(target, i)), target, i)
 
+    return give
+
+
+def _exchange(load: Any, vectors: int) -> Any:
+    """`exchange` for so many vectors of channels."""
+    give = _give(load)
+
     @jitable
-    def exchange(new, old, c, cells, fresh):
-        target, samples, sums, to, apart = new
-        source, begin, columns, at, steps = old
-        places, weights, counts, pixel, row = cells
-        for p in range(counts[0]):
-            for k in range(counts[1]):
-                i = begin + c + places[k, p] * pixel
-                of = at + c + p * steps[0] + k * steps[1]
-                out = to + c + p * apart[0] + k * apart[1]
+    def exchange(source, target, begin, columns, samples, sums, cells, fresh):
+        pixel, row, weights = cells.pixel, cells.row, cells.weights
+        for p in range(cells.outputs):
+            for k in range(cells.taps):
+                i = begin + cells.places[k, p] * pixel
+                of = columns.at + p * columns.output + k * columns.tap
+                to = samples.at + p * samples.output + k * samples.tap
                 w_00, w_01 = weights[k, 0, p], weights[k, 1, p]
                 w_10, w_11 = weights[k, 2, p], weights[k, 3, p]
-                s_00 = s_01 = s_10 = s_11 = zero(load(columns, of))
+                s_00 = s_01 = s_10 = s_11 = zero(load(columns.array, of))
                 for _ in range(vectors):
-                    value = load(columns, of)
+                    value = load(columns.array, of)
                     x_00, x_01 = load(source, i), load(source, i + pixel)
                     x_10, x_11 = load(source, i + row), load(source, i + row + pixel)
-                    s_00, s_01 = (
-                        add_times(value, x_00, s_00),
-                        add_times(value, x_01, s_01),
-                    )
-                    s_10, s_11 = (
-                        add_times(value, x_10, s_10),
-                        add_times(value, x_11, s_11),
-                    )
+                    s_00 = add_times(value, x_00, s_00)
+                    s_01 = add_times(value, x_01, s_01)
+                    s_10 = add_times(value, x_10, s_10)
+                    s_11 = add_times(value, x_11, s_11)
                     sample = add_times(w_01, x_01, times(w_00, x_00))
-                    sample = add_times(w_10, x_10, sample)
-                    store(add_times(w_11, x_11, sample), samples, out)
+                    sample = add_times(w_11, x_11, add_times(w_10, x_10, sample))
+                    store(sample, samples.array, to)
                     give(target, i, w_00, value)
                     give(target, i + pixel, w_01, value)
                     give(target, i + row, w_10, value)
                     give(target, i + row + pixel, w_11, value)
-                    i, of, out = i + len(value), of + len(value), out + len(value)
+                    i, of, to = i + lanes(value), of + lanes(value), to + lanes(value)
                 cell = (k * BLOCK + p) * 4
                 four = totals(s_00, s_01, s_10, s_11)
                 store(four if fresh else add(load_four(sums, cell), four), sums, cell)
@@ -247,49 +282,57 @@ _exchange_four, _exchange_one = _exchange(load_four, 1), _exchange(load_one, 1)
 
 
 @jitable
-def exchange(new, old, cells, size):
+def exchange(source, target, begin, size, columns, samples, sums, cells):
     """`blend`, its transpose and what each pixel gives to it, in one: for c < size
 
-    samples[to + (p, k) . apart + c] = as in `blend`
-    target[i_t + c]       += weights[k, t, p] * columns[at + (p, k) . steps + c]
-    sums[(k, p, t)]        = sum_c columns[at + (p, k) . steps + c] * source[i_t + c]
-
-    new = target, samples, sums, to, apart; old = source, begin, columns, at, steps;
-    cells = places, weights, counts, pixel, row.
+    samples[p, k, c]  = sum_t weights[k, t, p] * source[i_t + c]
+    target[i_t + c]  += weights[k, t, p] * columns[p, k, c]
+    sums[k, p, t]     = sum_c columns[p, k, c] * source[i_t + c]
     """
-    lanes, c = VECTOR_BYTES // old[0].itemsize, 0
+    whole, c = VECTOR_BYTES // source.itemsize, 0
+    array, at, output, tap = columns
+    out, to, out_output, out_tap = samples
     while c < size:
-        left = size - c
-        if left >= 4 * lanes:
-            _exchange_4(new, old, c, cells, c == 0)
-            c += 4 * lanes
-        elif left >= lanes:
-            _exchange_1(new, old, c, cells, c == 0)
-            c += lanes
+        old, left = Columns(array, at + c, output, tap), size - c
+        new, i, fresh = Columns(out, to + c, out_output, out_tap), begin + c, c == 0
+        if left >= 4 * whole:
+            _exchange_4(source, target, i, old, new, sums, cells, fresh)
+            c += 4 * whole
+        elif left >= whole:
+            _exchange_1(source, target, i, old, new, sums, cells, fresh)
+            c += whole
         elif left >= 4:
-            _exchange_four(new, old, c, cells, c == 0)
+            _exchange_four(source, target, i, old, new, sums, cells, fresh)
             c += 4
         else:
-            _exchange_one(new, old, c, cells, c == 0)
+            _exchange_one(source, target, i, old, new, sums, cells, fresh)
             c += 1
+
+
+class Depthwise(NamedTuple):
+    """What a channel has to itself, and its gradients."""
+
+    source: Any
+    target: Any  # its gradient
+    w: Any  # [k, c]
+    grad_w: Any
+    grads: Any  # of y, from grads[at + p * apart + c] on
+    at: int
+    apart: int
 
 
 def _weighted_exchange(load: Any) -> Any:
     """`weighted_exchange` for one vector of channels."""
+    give = _give(load)
 
     @jitable
-    def give(target, i, weight, value):
-        store(add_times(weight, value, load(target, i)), target, i)
-
-    @jitable
-    def weighted(new, old, c, of, cells, fresh):
-        target, grad_w, sums = new
-        source, grads, apart, w = old
-        places, weights, edges, counts, pixel, row = cells
-        for p in range(counts[0]):
-            grad = load(grads, p * apart + of)
-            for k in range(counts[1]):
-                i = c + places[k, p] * pixel
+    def weighted(data, c, sums, edges, cells, fresh):
+        source, target, weights = data.source, data.target, cells.weights
+        pixel, row = cells.pixel, cells.row
+        for p in range(cells.outputs):
+            grad = load(data.grads, data.at + p * data.apart + c)
+            for k in range(cells.taps):
+                i, at = c + cells.places[k, p] * pixel, k * pixel + c
                 w_00, w_01 = weights[k, 0, p], weights[k, 1, p]
                 w_10, w_11 = weights[k, 2, p], weights[k, 3, p]
                 x_00, x_01 = load(source, i), load(source, i + pixel)
@@ -297,9 +340,9 @@ def _weighted_exchange(load: Any) -> Any:
                 if not edges[k, p]:
                     sample = add_times(w_01, x_01, times(w_00, x_00))
                     sample = add_times(w_11, x_11, add_times(w_10, x_10, sample))
-                    at = k * pixel + c
-                    store(add_times(grad, sample, load(grad_w, at)), grad_w, at)
-                value = times(load(w, k * pixel + c), grad)
+                    sample = add_times(grad, sample, load(data.grad_w, at))
+                    store(sample, data.grad_w, at)
+                value = times(load(data.w, at), grad)
                 give(target, i, w_00, value)
                 give(target, i + pixel, w_01, value)
                 give(target, i + row, w_10, value)
@@ -314,35 +357,31 @@ def _weighted_exchange(load: Any) -> Any:
     return weighted
 
 
-_depthwise_whole, _depthwise_four = (
-    _weighted_exchange(load),
-    _weighted_exchange(load_four),
-)
+_depthwise_whole = _weighted_exchange(load)
+_depthwise_four = _weighted_exchange(load_four)
 _depthwise_one = _weighted_exchange(load_one)
 
 
 @jitable
-def weighted_exchange(new, old, begin, end, first, cells):
+def weighted_exchange(data, begin, end, sums, edges, cells):
     """The transpose of `weighted_blend` and what pixels give: for begin <= c < end
 
-    grad_w[k, c]        += grads[p, c] * sum_t weights[k, t, p] * source[i_t + c]
-    target[i_t + c]     += weights[k, t, p] * w[k, c] * grads[p, c]
-    sums[(k, p, t)]      = sum_c w[k, c] * grads[p, c] * source[i_t + c]
+    grad_w[k, c]     += grads[p, c] * sum_t weights[k, t, p] * source[i_t + c]
+    target[i_t + c]  += weights[k, t, p] * w[k, c] * grads[p, c]
+    sums[k, p, t]     = sum_c w[k, c] * grads[p, c] * source[i_t + c]
 
-    new = target, grad_w, sums; old = source, grads, apart, w, where grads begin with
-    channel `first`. At edges the slope alone has a cell, and grad_w has nothing of it.
+    At edges the slope alone has a cell, and grad_w has nothing of it.
     """
-    lanes, c = VECTOR_BYTES // old[0].itemsize, begin
+    whole, c = VECTOR_BYTES // data.source.itemsize, begin
     while c < end:
-        of = c - first
-        if end - c >= lanes:
-            _depthwise_whole(new, old, c, of, cells, c == begin)
-            c += lanes
+        if end - c >= whole:
+            _depthwise_whole(data, c, sums, edges, cells, c == begin)
+            c += whole
         elif end - c >= 4:
-            _depthwise_four(new, old, c, of, cells, c == begin)
+            _depthwise_four(data, c, sums, edges, cells, c == begin)
             c += 4
         else:
-            _depthwise_one(new, old, c, of, cells, c == begin)
+            _depthwise_one(data, c, sums, edges, cells, c == begin)
             c += 1
 
 
@@ -382,6 +421,28 @@ class _Model(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         element = manager.lookup(kind.dtype).get_value_type()
         super().__init__(manager, kind, ir.VectorType(element, kind.lanes))
+
+
+def emitted(function: Any) -> Any:
+    """Decorates what tells, for the kinds of arguments, signature and how to emit it.
+
+    An overload would be compiled to machine code by itself before it is put where it
+    is used, each of them: half a second of a first call.
+    """
+
+    def register(tell: Any) -> Any:
+        def typed(*kinds: Any) -> Any:
+            return tell(*kinds)[0]
+
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return tell(*signature.args)[1](context, builder, signature, arguments)
+
+        typed.pysig = inspect.signature(function)  # type: ignore[attr-defined]
+        type_callable(function)(lambda context: typed)
+        lower_builtin(function, types.VarArg(types.Any))(emit)
+        return tell
+
+    return register
 
 
 def lanes_of(array: Any) -> Any:
@@ -430,8 +491,7 @@ def multiply_add(builder: Any, a: Any, b: Any, total: Any) -> Any:
 
 
 def _loader(lanes: int) -> Any:
-    @intrinsic
-    def loaded(typing, array, i):
+    def loaded(array, i):
         kind = Vector(array.dtype, lanes or lanes_of(array))
 
         def emit(context, builder, signature, arguments):
@@ -441,15 +501,15 @@ def _loader(lanes: int) -> Any:
 
         return kind(array, types.intp), emit
 
-    return lambda array, i: lambda array, i: loaded(array, i)
+    return loaded
 
 
-for _function, _lanes in ((load, 0), (load_four, 4), (load_one, 1)):
-    overload(_function)(_loader(_lanes))
+for _function, _count in ((load, 0), (load_four, 4), (load_one, 1)):
+    emitted(_function)(_loader(_count))
 
 
-@intrinsic
-def _store(typing, vector, array, i):
+@emitted(store)
+def _store(vector, array, i):
     def emit(context, builder, signature, arguments):
         (data,) = pointers(context, builder, signature.args[1:2], arguments[1:2])
         emit_store(builder, arguments[0], data, arguments[2])
@@ -458,24 +518,32 @@ def _store(typing, vector, array, i):
     return types.void(vector, array, types.intp), emit
 
 
-@intrinsic
-def _zero(typing, vector):
+@emitted(lanes)
+def _lanes(vector):
+    def emit(context, builder, signature, arguments):
+        return ir.Constant(ir.IntType(64), vector.lanes)
+
+    return types.int64(vector), emit
+
+
+@emitted(zero)
+def _zero(vector):
     def emit(context, builder, signature, arguments):
         return ir.Constant(arguments[0].type, None)
 
     return vector(vector), emit
 
 
-@intrinsic
-def _add(typing, a, b):
+@emitted(add)
+def _add(a, b):
     def emit(context, builder, signature, arguments):
         return builder.fadd(*arguments)
 
     return a(a, b), emit
 
 
-@intrinsic
-def _times(typing, a, vector):
+@emitted(times)
+def _times(a, vector):
     def emit(context, builder, signature, arguments):
         a, vector = arguments
         return builder.fmul(spread_out(builder, a, vector.type), vector)
@@ -483,8 +551,8 @@ def _times(typing, a, vector):
     return vector(a, vector), emit
 
 
-@intrinsic
-def _add_times(typing, a, vector, total):
+@emitted(add_times)
+def _add_times(a, vector, total):
     def emit(context, builder, signature, arguments):
         a, vector, total = arguments
         return multiply_add(builder, spread_out(builder, a, vector.type), vector, total)
@@ -492,8 +560,8 @@ def _add_times(typing, a, vector, total):
     return vector(a, vector, vector), emit
 
 
-@intrinsic
-def _totals(typing, a, b, c, d):
+@emitted(totals)
+def _totals(a, b, c, d):
     def emit(context, builder, signature, arguments):
         return _emit_totals(builder, arguments)
 
@@ -521,8 +589,8 @@ def _emit_totals(builder: Any, vectors: Any) -> Any:
     return builder.fadd(pick(first, second, low), pick(first, second, high))
 
 
-@intrinsic
-def _turn_block(typing, source, rows, i, target, columns, j):
+@emitted(turn_block)
+def _turn_block(source, rows, i, target, columns, j):
     """n vector loads, n log2(n) shuffles, n vector stores."""
 
     def emit(context, builder, signature, arguments):
@@ -563,30 +631,3 @@ def _shuffled(builder: Any, lines: list[Any]) -> list[Any]:
                 lines[a + step] = builder.shuffle_vector(*two, high)
         step *= 2
     return lines
-
-
-@overload(len)
-def _len(vector):
-    if isinstance(vector, Vector):
-        lanes = vector.lanes
-        return lambda vector: lanes
-
-
-# Numba wants each with the names of what it compiles.
-overload(store)(
-    lambda vector, array, i: lambda vector, array, i: _store(vector, array, i)
-)
-overload(zero)(lambda vector: lambda vector: _zero(vector))
-overload(add)(lambda a, b: lambda a, b: _add(a, b))
-overload(times)(lambda a, vector: lambda a, vector: _times(a, vector))
-overload(add_times)(
-    lambda a, vector, total: lambda a, vector, total: _add_times(a, vector, total)
-)
-overload(totals)(lambda a, b, c, d: lambda a, b, c, d: _totals(a, b, c, d))
-overload(turn_block)(
-    lambda source, rows, i, target, columns, j: (
-        lambda source, rows, i, target, columns, j: _turn_block(
-            source, rows, i, target, columns, j
-        )
-    )
-)

@@ -177,9 +177,9 @@ def _backward_cpu(
     conv = Conv(stride, padding, dilation)
     g, bias = _checked_backward(grad_y, x, offset, weight, mask, conv, needs)
     gradients = cpu.backward(
-        _array(grad_y), _array(x), _array(offset), _array(weight), _array(mask),
-        _array(bias), g, tuple(needs), thread_count=torch.get_num_threads(),
-        team=torch_team(), empty=_empty,
+        _array(grad_y), cpu.Inputs(*map(_array, (x, offset, weight, mask, bias))), g,
+        tuple(needs), thread_count=torch.get_num_threads(), team=torch_team(),
+        empty=_empty,
     )  # fmt: skip
     return tuple(
         _tensor(gradient, x.dtype) if need else x.new_empty(0)

@@ -10,7 +10,8 @@ import pytest
 from numba import njit
 
 from refdcn.cpu import product, vectors
-from refdcn.cpu.vectors import BLOCK, VECTOR_BYTES
+from refdcn.cpu.product import Left, Product, Right
+from refdcn.cpu.vectors import BLOCK, VECTOR_BYTES, Cells, Columns
 
 DTYPES = (np.float32, np.float64)
 
@@ -19,24 +20,18 @@ AVX2 = "+avx,+avx2,+bmi,+bmi2,+fma,+sse,+sse2,+sse3,+sse4.1,+sse4.2,+ssse3"
 
 
 @njit
-def multiplied(a, at, row, step, rows, b, begin, depth, n, target, to, apart, fresh):
-    product.multiply(
-        a, at, row, step, rows, b, begin, depth, n, target, to, apart, fresh
-    )
+def multiplied(left, right, product_of, fresh):
+    product.multiply(left, right, product_of, fresh)
 
 
 @njit
-def blended(
-    target, at, steps, source, begin, places, weights, counts, size, pixel, row
-):
-    vectors.blend(
-        target, at, steps, source, begin, places, weights, counts, size, pixel, row
-    )
+def blended(columns, source, begin, size, cells):
+    vectors.blend(columns, source, begin, size, cells)
 
 
 @njit
-def exchanged(new, old, cells, size):
-    vectors.exchange(new, old, cells, size)
+def exchanged(source, target, begin, size, columns, samples, sums, cells):
+    vectors.exchange(source, target, begin, size, columns, samples, sums, cells)
 
 
 def small(rng, shape, dtype):
@@ -59,9 +54,11 @@ def check_products(dtype, vector_counts):
                     inside = wanted[2:].reshape(rows, apart)[:, :n]
                     inside[:] = (0 if fresh else inside) + (a.T if turned else a) @ b
                     multiplied(
-                        a.reshape(-1), 0, row, step, rows, b.reshape(-1), 0, depth, n,
-                        target, 2, apart, fresh,
-                    )  # fmt: skip
+                        Left(a.reshape(-1), 0, row, step, rows),
+                        Right(b.reshape(-1), 0, depth, n),
+                        Product(target, 2, apart),
+                        fresh,
+                    )
                     np.testing.assert_array_equal(target, wanted)  # and nothing beside
 
 
@@ -88,10 +85,9 @@ def test_python_means_the_same_product():
     a, b = small(rng, (3, 5), np.float32), small(rng, (5, 16), np.float32)
     target = small(rng, (3, 16), np.float32)
     wanted = target + a @ b
-    product.multiply(
-        a.reshape(-1), 0, 5, 1, 3, b.reshape(-1), 0, 5, 16, target.reshape(-1), 0, 16,
-        False,
-    )  # fmt: skip
+    left = Left(a.reshape(-1), 0, 5, 1, 3)
+    right = Right(b.reshape(-1), 0, 5, 16)
+    product.multiply(left, right, Product(target.reshape(-1), 0, 16), False)
     np.testing.assert_array_equal(target, wanted)
 
 
@@ -108,17 +104,16 @@ def test_samples_and_what_they_give_mean_the_same(size, dtype):
     weights = np.zeros((taps, 4, BLOCK), dtype)
     weights[:, :, :count] = small(rng, (taps, 4, count), dtype)
     room = count * taps * size + 1
-    counts, steps, apart = (count, taps), (taps * size, size), (size, count * size)
     columns, target = small(rng, room, dtype), small(rng, source.size, dtype)
-    cells = places, weights, counts, pixel, row
+    cells = Cells(places, weights, count, taps, pixel, row)
     found = []
     for call, blend in ((exchanged, blended), (vectors.exchange, vectors.blend)):
-        got = target.copy()
+        got, alone = target.copy(), np.zeros(room, dtype)
         sums, samples = np.zeros(taps * BLOCK * 4, dtype), np.zeros(room, dtype)
-        new = got, samples, sums, 1, steps
-        call(new, (source, 1, columns, 0, apart), cells, size)
-        alone = np.zeros(room, dtype)
-        blend(alone, 1, steps, source, 1, places, weights, counts, size, pixel, row)
+        old = Columns(columns, 0, size, count * size)
+        new = Columns(samples, 1, taps * size, size)
+        call(source, got, 1, size, old, new, sums, cells)
+        blend(new._replace(array=alone), source, 1, size, cells)
         np.testing.assert_array_equal(alone, samples)
         found.append((got, sums, samples))
     for compiled, python in zip(*found, strict=True):

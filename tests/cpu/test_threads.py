@@ -11,6 +11,8 @@ import pytest
 import refdcn
 from refdcn import scratch, threads
 
+from tasks import Tasks
+
 
 @pytest.fixture(autouse=True)
 def put_back():
@@ -64,7 +66,7 @@ def test_the_environment_says_how_many(value, wanted):
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_each_task_runs_once(count, workers):
     done = []
-    threads.run(threads.Tasks(done.append, count), workers)
+    threads.run(Tasks(done.append, count), workers)
     assert sorted(done) == list(range(count))
 
 
@@ -78,7 +80,7 @@ def test_a_scratch_buffer_is_one_thread_s_own():
         wrong.extend(mine[mine != i])
 
     with scratch.lent():
-        threads.run(threads.Tasks(task, 60), 4)
+        threads.run(Tasks(task, 60), 4)
     assert wrong == []
 
 
@@ -91,9 +93,9 @@ def test_an_error_in_a_task_is_raised(failing, workers):
             raise RuntimeError(f"task {i}")
 
     with pytest.raises(RuntimeError, match=f"task {failing}"):
-        threads.run(threads.Tasks(task, 40), workers)
+        threads.run(Tasks(task, 40), workers)
     done = []
-    threads.run(threads.Tasks(done.append, 40), workers)
+    threads.run(Tasks(done.append, 40), workers)
     assert sorted(done) == list(range(40))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import checks
 import numpy as np
 import pytest
+from numba import config
 
 import refdcn
 
@@ -32,6 +33,9 @@ def jitable(function):
 
 def compiled(function, *fastmath):
     return function
+
+
+c_address = compiled
 """
 numbered = count()
 
@@ -42,6 +46,7 @@ def copy_with(tmp_path, monkeypatch):
     name = f"copy_{next(numbered)}_of_the_operator"
     home = tmp_path / name
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(config, "DISABLE_JIT", 1)
 
     def make(file, replacements):
         home.mkdir()
@@ -149,21 +154,21 @@ MISTAKES = [
     ("offset clipped", "loops cpu", LOOPS,
      ("T(base) + dp", "T(base) + min(max(dp, T(-1)), T(1))")),
     ("offset of image 0", "loops", LOOPS, ("offset[n, ", "offset[0, ")),
-    ("offset of image 0, target", "cpu", KERNELS, ("offset[n, ", "offset[0, ")),
+    ("offset of image 0, target", "cpu", KERNELS, (" = offset[n, ", " = offset[0, ")),
     ("mask of image 0", "loops", LOOPS, (MASK, "mask[0, g * K + k, u, v]")),
     ("mask of image 0, target", "cpu", KERNELS,
-     ("mask[n, tap, first : first", "mask[0, tap, first : first")),
+     ("mask[block.n, tap, ", "mask[0, tap, ")),
     ("offsets of offset group 0", "loops", LOOPS,
      ("tap = n, g * K + k, k, u, v", "tap = n, k, k, u, v")),
     ("mask of offset group 0", "loops", LOOPS, (MASK, "mask[n, k, u, v]")),
     ("offset groups interleaved", "loops", LOOPS,
      ("(first + c) // per_offset_group", "(first + c) % (C_in // per_offset_group)")),
     ("offset group 0 alone, target", "cpu", LAYOUT,
-     ("(c // per_offset, c, d", "(0, c, d")),
+     ("rows = first // per_offset,", "rows = first * 0,")),
     ("offset groups nest in groups, target", "cpu", LAYOUT,
-     ("sizes = per_offset, C, step", "sizes = C, C, step")),
-    ("offset groups nest in groups in backward, target", "cpu", LAYOUT,
-     ("for size in (per_offset, C)", "for size in (C,)")),
+     ("{*range(0, g.C_in, per_offset), *range", "{*range")),
+    ("columns of a run counted by group, target", "cpu", GRADIENTS,
+     ("segments[:, 1] - begins[run]", "segments[:, 4]")),
     ("groups interleaved", "loops", LOOPS,
      ("first = o // (C_out // (C_in // C)) * C", "first = o % (C_in // C) * C")),
     ("kernel flipped", "loops", LOOPS,
@@ -189,7 +194,7 @@ MISTAKES = [
     ("padding ignored, definition", "formula", FORMULA, (" - padding[0]", "")),
     ("dilation ignored", "loops", LOOPS, ("dilation[0] * (k // K_w)", "(k // K_w)")),
     ("dilation swapped, target", "cpu", KERNELS,
-     ("dilation[0] * (k // K_w)", "dilation[1] * (k // K_w)")),
+     ("dilation[0] * (k // sizes.K_w)", "dilation[1] * (k // sizes.K_w)")),
     ("taps centred", "loops", LOOPS, ("(k % K_w)", "(k % K_w - K_w // 2)")),
     ("taps column by column", "loops", LOOPS,
      ("dilation[0] * (k // K_w)", "dilation[0] * (k % K_w)"),
@@ -227,14 +232,14 @@ MISTAKES = [
     # bias
     ("bias missing", "loops", LOOPS, ("bias[o] + output(", "output(")),
     ("bias by group, target", "cpu", FORWARD,
-     ("bias[b * width + o + i]", "bias[o + i]")),
+     ("call.bias[start + i]", "call.bias[o + i]")),
     ("bias of planes by group, target", "cpu", FORWARD,
-     ("bias[channel + o]", "bias[start + o]")),
+     ("call.bias[channel + o]", "call.bias[outputs[0] + o]")),
     ("bias of a group that is a channel, target", "cpu", VECTORS,
-     ("target[out + c] += bias[c]", "target[out + c] += bias[begin]")),
+     ("+= bias[c]", "+= bias[begin]")),
     # tails
     ("channel tail lost, target", "cpu", KERNELS,
-     ("for c in range(end - begin):", "for c in range((end - begin) // 4 * 4):")),
+     ("for c in range(end - first):", "for c in range((end - first) // 4 * 4):")),
     ("row tail lost, target", "cpu", KERNELS,
      ("u, v = u + 1, 0", "u, v = u, 0")),
     ("image 0 for all, target", "cpu", RELAYOUT,
@@ -265,7 +270,7 @@ MISTAKES = [
     ("grad_offset of one channel", "loops", LOOPS,
      ("grad_offset[n, 2 * tap, u, v] +=", "grad_offset[n, 2 * tap, u, v] =")),
     ("grad_offset of one run, target", "cpu", KERNELS,
-     ("total[p] += part[p]", "total[p] = part[p]")),
+     ("else total[p] + part[p]", "else part[p]")),
     ("grad_x without mask", "loops", LOOPS, ("q_y, q_x, g * dm)", "q_y, q_x, g)")),
     ("grad_x without mask, definition", "formula", FORMULA,
      ("einsum(to_x, G * dm,", "einsum(to_x, G,")),
@@ -286,23 +291,23 @@ MISTAKES = [
      ("columns.reshape(N, groups, C, K, *outputs)",
       "columns.reshape(N, C, groups, K, *outputs).swapaxes(1, 2)")),
     ("grad_x of one half, target", "cpu", GRADIENTS,
-     ("np.add(a, b, out=a)", "pass")),
+     ("one[i] += other[i]", "pass")),
     ("grad_weight of the first share, target", "cpu", GRADIENTS,
-     ("for total in totals[1:]:", "for total in totals[:0]:")),
+     ("for share in range(1, cut.shares):", "for share in range(0):")),
     ("grad_weight of the last tile, target", "cpu", GRADIENTS,
-     ("self.sums[share][t], False", "self.sums[share][t], True")),
+     ("tile.P, fresh)", "tile.P, True)")),
     ("weights of the first group, target", "cpu", RELAYOUT,
      ("((b * O + o) * C + begin - b * C) * K", "(o * C + begin - b * C) * K")),
     ("weights of the first run, target", "cpu", RELAYOUT,
      ("((b * O + o) * C + begin - b * C) * K", "(b * O + o) * C * K")),
     ("weights of the first tap, target", "cpu", FORWARD,
-     ("* K * C + k * C * size", "* K * C")),
-    ("weights of the first tap in backward, target", "cpu", KERNELS,
-     ("turned, (i * O + o) * wide", "turned, o * wide")),
+     ("start * K * C + k * C * size", "start * K * C")),
+    ("weights of the first tap in backward, target", "cpu", GRADIENTS,
+     ("w + (k * O + o) * wide", "w + o * wide")),
     ("depthwise, grad_weight of the last image, target", "cpu", DEPTHWISE,
      ("    if n == 0:", "    if True:")),
     ("depthwise, slopes' edges weighed, target", "cpu", VECTORS,
-     ("value = times(load(w, k * pixel + c), grad)", "value = grad")),
+     ("value = times(load(data.w, at), grad)", "value = grad")),
     ("depthwise, one run of channels, target", "cpu", DEPTHWISE,
      ("(runs, RUN, n, 0)", "(1, RUN, n, 0)")),
     # columns

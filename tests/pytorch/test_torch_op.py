@@ -115,7 +115,7 @@ def test_backward_computes_what_needs_grad_only():
     real = refdcn.cpu.backward
 
     def spy(*args, **kwargs):
-        asked.append(tuple(args[7]))
+        asked.append(tuple(args[3]))
         return real(*args, **kwargs)
 
     with mock.patch.object(refdcn.cpu, "backward", spy):

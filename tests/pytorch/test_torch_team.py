@@ -17,6 +17,8 @@ from refdcn.torch import library
 from refdcn.torch import team as team_module
 from refdcn.torch.team import torch_team
 
+from tasks import Tasks
+
 pytestmark = pytest.mark.torch
 
 
@@ -39,7 +41,7 @@ def put_back():
 @pytest.mark.parametrize("count", [2, 3, 100])
 def test_each_task_runs_once(team, count):
     done = []
-    threads.run(threads.Tasks(done.append, count), 3, team)
+    threads.run(Tasks(done.append, count), 3, team)
     assert sorted(done) == list(range(count))
 
 
@@ -55,7 +57,7 @@ def test_they_are_torch_s_threads_and_work_at_once(team):
     x = torch.ones(1 << 20)
     x.add_(1)  # torch's threads exist from here on
     before = set(os.listdir("/proc/self/task"))
-    threads.run(threads.Tasks(task, 2), 2, team)
+    threads.run(Tasks(task, 2), 2, team)
     assert len(seen) == 2 and {str(i) for i in seen} <= before
 
 
@@ -66,9 +68,9 @@ def test_an_error_in_a_task_is_raised(team, failing):
             raise RuntimeError(f"task {i}")
 
     with pytest.raises(RuntimeError, match=f"task {failing}"):
-        threads.run(threads.Tasks(task, 40), 3, team)
+        threads.run(Tasks(task, 40), 3, team)
     done = []
-    threads.run(threads.Tasks(done.append, 40), 3, team)
+    threads.run(Tasks(done.append, 40), 3, team)
     assert sorted(done) == list(range(40))
 
 
@@ -85,7 +87,7 @@ def test_a_scratch_buffer_is_one_thread_s_own_and_is_kept(team):
 
     for _ in range(5):
         with scratch.lent():
-            threads.run(threads.Tasks(task, 2), 2, team)
+            threads.run(Tasks(task, 2), 2, team)
     assert wrong == [] and len(set(places)) <= 3
 
 
