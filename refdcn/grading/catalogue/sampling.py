@@ -160,7 +160,8 @@ def clamped_index(q: Array, n: int, last: int) -> tuple[Array, Array]:
     """Corners low and low + 1 kept in the image, and the fraction from such a low."""
     low = np.clip(np.floor(q), 0, max(0, last))[..., None]
     t, r = q[..., None] - low, np.arange(n)
-    first, second = r == low, r == np.minimum(low + 1, n - 1)
+    highest = n - 1 if last == n - 1 else n  # of one pixel the upper is outside
+    first, second = r == low, r == np.minimum(low + 1, highest)
     return first * (1 - t) + second * t, 1.0 * second - first
 
 

@@ -90,8 +90,9 @@ def cause_texts(d: Diagnosis) -> Iterator[str]:
     if not some:
         return
     first = some[0]
-    causes = [f for f in d.faults if f.rank <= Rank.CAUSE and f.kind != "values"]
-    sure = d.place.exact or not causes  # else it follows from the cause
+    causes = {f.kind for f in d.faults if f.rank <= Rank.CAUSE}
+    # Else it follows from the cause.
+    sure = d.place.exact or not causes or "values" in causes
     where = located(d.place) if d.places and sure else ""
     if where and len(f"{first}: {where}".split()) <= MOST_WORDS and not limited:
         yield f"{first}: {where}"
