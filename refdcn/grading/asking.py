@@ -232,12 +232,12 @@ def what_is_kept(runner: Runner, case: Case, which: str) -> str | None:
     if alike(first, again) and not alike(first, other):
         return "buffer"
     a, b, c = calls(), calls(), calls()
-    steps = [(y - x, z - y, abs(z)) for x, y, z in zip(a, b, c, strict=False)]
-    if not alike(a, b) and all(
-        (
-            abs(one - two)
-            <= 1e-3 * abs(one).max(initial=0) + 1e-5 * size.max(initial=0)
-        ).all()
+    steps = [
+        (y - x, z - y, abs(z).max(initial=0)) for x, y, z in zip(a, b, c, strict=False)
+    ]
+    grows = any(abs(one).max(initial=0) > 1e-3 * size for one, _, size in steps)
+    if grows and all(
+        (abs(one - two) <= 1e-3 * abs(one).max(initial=0) + 1e-5 * size).all()
         for one, two, size in steps
     ):
         return "sum"

@@ -14,6 +14,7 @@ from refdcn.grading.catalogue.breaches import misbehaving_gradients
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.judging.verdicts import EXIT_CODES
 from refdcn.grading.process.forked import Forked
+from refdcn.grading.process.inside.routes import How
 from refdcn.grading.process.message import Placed
 from refdcn.grading.questions.timed import Timing, roofline, too_fast
 
@@ -78,7 +79,7 @@ def companion(monkeypatch, undiagnosed):
 
     def graded(breach):
         grad = getattr(misbehaving_gradients, breach.full_name)
-        limits = "numpy", breach.timeout, contract.MEMORY
+        limits = How(), breach.timeout, contract.MEMORY
         runner = Forked(misbehaving_gradients.right, grad, *limits)
         options = grader.Options(dtypes=("float32",), seed=3)
         try:
