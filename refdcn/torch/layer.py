@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from refdcn.torch import rest, states, tracing
+from refdcn.torch import checkpoints, rest, tracing
 from refdcn.torch.library import under_autocast
 from refdcn.torch.op import deform_conv2d
 
@@ -267,8 +267,10 @@ padding_mode, device, dtype
         names = "offset", "mask"
         own = {n: b for n in names if isinstance(b := getattr(self, n), Branch)}
         if own:
-            place = states.Place(state_dict, prefix, local_metadata, unexpected_keys)
-            error_msgs += states.translate(self, own, place)
+            place = checkpoints.Place(
+                state_dict, prefix, local_metadata, unexpected_keys
+            )
+            error_msgs += checkpoints.translate(self, own, place)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
             error_msgs,

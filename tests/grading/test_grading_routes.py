@@ -9,8 +9,8 @@ from refdcn import cli, layouts
 from refdcn.cli import main
 from refdcn.grading import CannotStartError, grade, options
 from refdcn.grading.judging.gaps import parse
-from refdcn.grading.process.inside import conventions, routes
-from refdcn.grading.words import libraries
+from refdcn.grading.process.inside import libraries, routes
+from refdcn.grading.words.libraries import table
 from refdcn.testing import assert_grades
 
 pytest_plugins = ["pytester"]
@@ -59,17 +59,17 @@ def test_what_a_library_cannot_take_is_a_gap_of_its_own():
 
 
 def test_every_convention_is_known_everywhere():
-    assert cli.LIBRARIES == tuple(conventions.CONVENTIONS)
+    assert cli.LIBRARIES == tuple(libraries.CONVENTIONS)
     assert cli.RUNTIMES == options.CHOICES["runtime"]
     laid = {*layouts.LIBRARIES, "dcnv3", "dcnv4"}
-    assert set(conventions.CONVENTIONS) == laid
-    for one in conventions.CONVENTIONS.values():
+    assert set(libraries.CONVENTIONS) == laid
+    for one in libraries.CONVENTIONS.values():
         assert all(parse(gap) for gap in one.declared)
 
 
 def test_the_docs_have_the_table_of_the_conventions():
     path = Path(__file__).parents[2] / "docs" / "routes" / "libraries.inc"
-    assert path.read_text(encoding="utf-8") == libraries.table()
+    assert path.read_text(encoding="utf-8") == table()
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_card_that_is_not_there_is_one_sentence(capsys):
 @pytest.mark.parametrize("name", ["torchvision", "onnx"])
 def test_a_real_library_is_right_without_any_file(name):
     pytest.importorskip(name)
-    spec = conventions.CONVENTIONS[name].function
+    spec = libraries.CONVENTIONS[name].function
     report = grade(spec, like=name, **SOME)
     assert report.exit_code == 0, report.text()
     assert report.has_grad is (name == "torchvision")

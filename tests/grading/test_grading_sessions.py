@@ -20,7 +20,7 @@ from refdcn.grading import CannotStartError, grade, grader
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.expected.case import Sizes
 from refdcn.grading.judging.gaps import DeclarationError
-from refdcn.grading.process import arena, interpreter, watch
+from refdcn.grading.process import arena, interpreter, system
 from refdcn.grading.process.forked import Forked
 from refdcn.grading.process.inside.routes import How
 from refdcn.grading.process.isolation import Process
@@ -141,7 +141,7 @@ def test_one_that_moves_away_is_ended_too(started):
     first, runner.timeout = runner.session, 1
     began = time.monotonic()
     assert runner.call(case()).status == "timeout"
-    assert time.monotonic() - began < 8 and not watch.running(first)
+    assert time.monotonic() - began < 8 and not system.running(first)
     assert runner.session not in (0, first)
 
 
@@ -164,10 +164,10 @@ def test_where_no_process_can_be_started_a_verdict_says_so(started, monkeypatch)
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux")
 def test_nothing_that_an_import_left_outlives_its_process():
     runner = Process(f"{CANDIDATES / 'leaves_daemon.py'}:deform_conv")
-    left = watch.descendants(runner.process.pid) - {runner.session}
-    assert len(left) == 1 and all(map(watch.running, left))
+    left = system.descendants(runner.process.pid) - {runner.session}
+    assert len(left) == 1 and all(map(system.running, left))
     runner.close()
-    assert watch.within(5, lambda: not any(map(watch.running, left)))
+    assert system.within(5, lambda: not any(map(system.running, left)))
 
 
 # Memory --------------------------------------------------------------------------

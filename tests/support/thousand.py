@@ -88,10 +88,10 @@ def written(folder, n):
 
 def workers(of):
     """The processes below `of` in which candidates are graded."""
-    from refdcn.grading.process import watch
+    from refdcn.grading.process import system
 
-    for pid in watch.descendants(of):
-        words = watch.program(pid).split(b"\0")
+    for pid in system.descendants(of):
+        words = system.program(pid).split(b"\0")
         here = b"".join(words)
         if b"loky" in here and b"LokyProcess" in here or b"spawn_main" in here:
             yield pid

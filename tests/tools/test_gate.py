@@ -267,7 +267,7 @@ def test_a_closure_has_no_gate():
 
 
 def test_what_goes_on_computing_is_seen_and_what_sleeps_is_not():
-    from refdcn.grading.process.watch import goes_on
+    from refdcn.grading.process.system import goes_on
 
     for code, busy in (
         ("while True: pass", True),

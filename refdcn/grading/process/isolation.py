@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from refdcn.grading.expected.case import Case
-from refdcn.grading.process import watch
+from refdcn.grading.process import system
 from refdcn.grading.process.arena import EARLIER, REGION, RESULTS, Arena, sealed
 from refdcn.grading.process.channel import Channel, Silence
 from refdcn.grading.process.gate import Gate
@@ -187,12 +187,12 @@ class Process:
             with suppress(ProcessLookupError):  # it may have died already
                 if os.getsid(pid) != self.process.pid:
                     raise ReplyError(INTRUDED)
-            watch.limit(pid, self.memory)
+            system.limit(pid, self.memory)
         except PermissionError as e:  # the process of another user
             raise ReplyError(INTRUDED) from e
         self.session = pid
         self.earlier: list[tuple[Placed | str | None, Any]] = []
-        self.most = watch.resident(pid) + self.memory
+        self.most = system.resident(pid) + self.memory
 
     def receive(self, due: tuple[type[Message], ...], end: float) -> Message | Silence:
         """The next message but deeds, which are noted; see Channel.receive."""
@@ -213,10 +213,10 @@ class Process:
 
     def silence(self) -> Silence | None:
         """What is seen from outside of a process that says nothing."""
-        if self.session and watch.resident(self.session) > self.most:
+        if self.session and system.resident(self.session) > self.most:
             return Silence.MEMORY
         # One that it started may hold the channel open.
-        return Silence.CLOSED if watch.ended(self.process.pid) else None
+        return Silence.CLOSED if system.ended(self.process.pid) else None
 
     def call(
         self,
@@ -344,11 +344,11 @@ class Process:
             faults += self.gate.faults(self.imports, self.deeds)
         if not self.session:
             return faults
-        home = self.gate.work if self.gate else watch.directory(os.getpid())
-        if watch.directory(self.session) not in (home, None):
+        home = self.gate.work if self.gate else system.directory(os.getpid())
+        if system.directory(self.session) not in (home, None):
             faults.append("it changed the working directory")
-        for pid in watch.copies(self.session, self.process.pid):
-            watch.end(pid)
+        for pid in system.copies(self.session, self.process.pid):
+            system.end(pid)
             faults.append("it left a fork of itself running")
         return faults
 
@@ -370,7 +370,7 @@ class Process:
 
     def renew(self) -> None:
         """The next session, after one that is said to have died."""
-        if watch.running(self.session):
+        if system.running(self.session):
             raise ReplyError(INTRUDED)
         try:
             self.await_session()
@@ -385,8 +385,8 @@ class Process:
 
     def how_it_ended(self) -> str:
         """In words, of a process whose end of the channel is closed."""
-        watch.within(GRACE, lambda: watch.ended(self.process.pid))
-        alone = watch.ended(self.process.pid)
+        system.within(GRACE, lambda: system.ended(self.process.pid))
+        alone = system.ended(self.process.pid)
         code = self.stop()
         if code is None or not alone:
             return "it closed the grader's channel"
@@ -406,12 +406,12 @@ class Process:
         """End the process, all that it started, and the channel; its exit code."""
         pid = self.process.pid
         if not self.stopped:
-            for one in watch.descendants(pid) | {pid}:
+            for one in system.descendants(pid) | {pid}:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(one, signal.SIGKILL)
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-            watch.within(ENDING, lambda: self.process.poll() is not None)
+            system.within(ENDING, lambda: self.process.poll() is not None)
             self.channel.close()
         self.session, self.stopped = 0, True
         return self.process.poll()

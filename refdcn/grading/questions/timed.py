@@ -26,7 +26,7 @@ from refdcn.grading.expected.precision import Standard
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.finding import Finding, Kind
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.process import watch
+from refdcn.grading.process import system
 from refdcn.grading.process.arena import REGION
 from refdcn.grading.process.isolation import FIRST, SECOND, Process
 from refdcn.grading.process.outcome import Outcome
@@ -209,7 +209,7 @@ def run(
             outcome = runner.call(now, **how)
         else:
             outcome, memory = watched(runner, now, how)
-        if k in chosen and watch.goes_on(runner.session):
+        if k in chosen and system.goes_on(runner.session):
             outcome.faults.append(GOES_ON)
         if k in chosen or outcome.status != "ok" or outcome.faults:
             findings.append(judged(rng, now, outcome, standard, border))
@@ -217,7 +217,7 @@ def run(
             return findings, None
         seconds.append(outcome.seconds)
     # Looked up after the calls: a candidate may open a device late.
-    compute = compute and not watch.accelerated(runner.session)
+    compute = compute and not system.accelerated(runner.session)
     floor = roofline().floor(case, compute)
     timing = Timing(str(case.sizes), tuple(seconds[1:]), floor, memory)
     findings.append(too_fast(case, timing))
@@ -235,9 +235,9 @@ def watched(
     pid = runner.session
     with suppress(OSError):
         Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is now the present
-    before = watch.status(pid)
+    before = system.status(pid)
     outcome = runner.call(case, **how)
-    after = watch.status(pid)
+    after = system.status(pid)
     known = pid == runner.session and "VmHWM" in after and "VmRSS" in before
     if not known or outcome.status != "ok":
         return outcome, None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from refdcn import shapes
-from refdcn.torch import convert
+from refdcn.torch import to_deformable
 from refdcn.torch.layer import SCALE, Branch, DeformConv2d
 
 FED = "takes its offsets, or a feature, from its caller; a plain convolution does not"
@@ -35,7 +35,7 @@ class PlainLayer(NamedTuple):
 
 
 def plain(
-    model: nn.Module, where: convert.Where | None = None,
+    model: nn.Module, where: to_deformable.Where | None = None,
     sample: Iterable[Any] | None = None,
 ) -> list[PlainLayer]:  # fmt: skip
     """Make chosen DeformConv2d of a model plain convolutions, in place.
@@ -95,7 +95,7 @@ def plain(
     if isinstance(model, DeformConv2d):
         raise ValueError("model is itself a DeformConv2d; wrap it, in nn.Sequential")
     layers = {n: m for n, m in model.named_modules() if isinstance(m, DeformConv2d)}
-    chosen = convert.choose(layers, "*" if where is None else where, "deformable")
+    chosen = to_deformable.choose(layers, "*" if where is None else where, "deformable")
     for name, layer in chosen.items():
         check(model, name, layer)
     batches = None if sample is None else list(sample)
@@ -105,7 +105,9 @@ def plain(
         means = sampled_means(model, chosen, batches)
     new = {name: folded(name, layer, *means[name]) for name, layer in chosen.items()}
     errors = None if batches is None else sampled_errors(model, chosen, new, batches)
-    convert.replace(model, {name: (layer, new[name]) for name, layer in chosen.items()})
+    to_deformable.replace(
+        model, {name: (layer, new[name]) for name, layer in chosen.items()}
+    )
     found = [
         PlainLayer(
             name, conv.kernel_size, conv.padding,
@@ -121,7 +123,7 @@ def plain(
 
 def check(model: nn.Module, name: str, layer: DeformConv2d) -> None:
     """A layer whose offsets and mask are its own, and that nothing else holds."""
-    convert.check_replaceable(model, name, layer)
+    to_deformable.check_replaceable(model, name, layer)
     own = "forward", "sampling", "padded", "convolve"
     why = None
     if any(getattr(type(layer), key) is not getattr(DeformConv2d, key) for key in own):
@@ -220,7 +222,7 @@ def run(
         for name, layer in layers.items()
     ]
     try:
-        with torch.no_grad(), convert.evaluating(model):
+        with torch.no_grad(), to_deformable.evaluating(model):
             for batch in batches:
                 call(model, batch)
     finally:
@@ -261,7 +263,7 @@ def folded(name: str, layer: DeformConv2d, dp: Tensor, dm: Tensor) -> nn.Conv2d:
     conv.bias = layer.bias
     conv.train(layer.training)
     made = DeformConv2d(1, 1, 1, device="meta")
-    convert.carry(name, layer, conv, leave={*vars(made), *made._modules})
+    to_deformable.carry(name, layer, conv, leave={*vars(made), *made._modules})
     return conv
 
 
