@@ -193,7 +193,8 @@ def test_at_least_thirty_exploits_are_shipped():
 def test_an_exploit_is_caught(breach, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     report = gated(breach)
-    assert report.verdict is breach.verdict
+    # What computes nothing is also faster than the machine can be, on an idle one.
+    assert report.verdict in (breach.verdict, Verdict.INTEGRITY)
     assert breach.text in report.headline()
     assert scored(report).score == 0
     assert list(tmp_path.iterdir()) == []
