@@ -52,7 +52,8 @@ html_theme = "furo"
 html_title = f"refdcn {release}"
 html_short_title = "refdcn"
 html_favicon = "_static/icon.svg"
-html_theme_options = {"navigation_with_keys": True}
+# No navigation by arrow keys: they move the taps of the explorer.
+html_theme_options = {"navigation_with_keys": False}
 html_static_path = ["_static"]
 # Beside the pages: the schema of a report, and the workflow.
 html_extra_path = ["../refdcn/grading/showing/report.schema.json", "grade.yml"]

@@ -20,7 +20,7 @@ const Refdcn = (() => {
       place: (q) => q,
     },
     "zero below": {
-      title: "0 below row or column 0, the last one repeated above",
+      title: "an index under 0 reads 0, one past the last repeats it",
       place: (q, n) => Math.min(q, n - 1),
       none: (q) => q < 0,
     },
@@ -40,6 +40,9 @@ const Refdcn = (() => {
     const { place, none } = RULES[rule];
     const out = none && (none(qy) || none(qx));
     const [y, x] = [place(qy, H), place(qx, W)];
+    // Where a rule holds the position still, the value has no slope.
+    const moves = (q, n) => (out || place(q + 1e-6, n) === place(q, n) ? 0 : 1);
+    const [my, mx] = [moves(qy, H), moves(qx, W)];
     const [top, left] = [Math.floor(y), Math.floor(x)];
     const corners = [];
     let [value, dy, dx] = [0, 0, 0];
@@ -48,10 +51,10 @@ const Refdcn = (() => {
         const inside = !out && 0 <= r && r < H && 0 <= c && c < W;
         const pixel = inside ? image[r][c] : 0;
         const [ty, tx] = [tent(y - r), tent(x - c)];
-        corners.push({ r, c, ty, tx, weight: ty * tx, pixel, inside });
+        corners.push({ r, c, ty, tx, weight: ty * tx, pixel, inside, out });
         value += ty * tx * pixel;
-        dy += slope(y, r) * tx * pixel;
-        dx += ty * slope(x, c) * pixel;
+        dy += my * slope(y, r) * tx * pixel;
+        dx += mx * ty * slope(x, c) * pixel;
       }
     }
     return { value, dy, dx, corners, y, x };
@@ -343,7 +346,7 @@ const RefdcnExplorer = (() => {
       const tap = found.taps[current()];
       const { read } = tap;
       const rows = read.corners.map((p) =>
-        `<tr><td>(${text(p.r)}, ${text(p.c)})${p.inside ? "" : " outside"}</td>` +
+        `<tr><td>(${text(p.r)}, ${text(p.c)})${p.inside ? "" : p.out ? " counts as 0" : " outside"}</td>` +
         `<td>${text(p.ty)}</td><td>${text(p.tx)}</td><td>${text(p.weight)}</td>` +
         `<td>${text(p.pixel)}</td></tr>`).join("");
       const holder = make("div", { class: "explorer-sample" });
@@ -353,7 +356,9 @@ const RefdcnExplorer = (() => {
         `(${text(tap.q[0] - tap.rest[0])}, ${text(tap.q[1] - tap.rest[1])}) = ` +
         `(${text(tap.q[0])}, ${text(tap.q[1])}). ` +
         `dy is offset channel ${tap.channels.dy}, dx ${tap.channels.dx}; ` +
-        `dm is mask channel ${tap.channels.dm}.</p>` +
+        `dm is mask channel ${tap.channels.dm}.` +
+        (read.y === tap.q[0] && read.x === tap.q[1] ? "" :
+          ` By this rule it is read at (${text(read.y)}, ${text(read.x)}).`) + "</p>" +
         `<table><thead><tr><th>pixel</th><th>tent(q_y \u2212 r_y)</th>` +
         `<th>tent(q_x \u2212 r_x)</th><th>weight</th><th>x</th></tr></thead>` +
         `<tbody>${rows}</tbody></table>` +
