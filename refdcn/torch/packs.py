@@ -94,6 +94,7 @@ def assembled(pack: nn.Module, modulation: Modulation) -> DeformConv2d | None:
             bias = nn.Parameter(weight.detach().new_zeros(len(weight)))
         branch = getattr(new, name)
         branch.weight, branch.bias = weight, bias
+    new._started = None  # what stood beside the layer is meant
     return new
 
 
