@@ -24,13 +24,57 @@ from numba import config, njit, types
 from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
-from numba.extending import register_jitable as jitable
+from numba.extending import register_jitable
 
-__all__ = ["compiled", "jitable"]
+__all__ = ["PART", "compiled", "jitable"]
 
 HERE = Path(__file__).parent
 CHECKED = sha256().digest_size  # bytes after those that they vouch for
+
+
+class _Part(JITCodeLibrary):
+    """The code of a function that is only ever part of others, as it was lowered.
+
+    Numba optimises a function with all that it calls, makes machine code of it, and
+    does both again at each level of calls. Here the kernel on top alone has that, with
+    all its parts: of a first call 11.7 -> 5.6 s, of first gradients 17.4 -> 6.3 s, and
+    what is inlined before it is optimised runs 1.1 to 1.3 times faster.
+    """
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    # Nobody enters a part from Python: it has no address, and no place of its own for
+    # an environment, which Numba would write there by its codegen.
+
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0
+
+    @property
+    def codegen(self) -> Any:
+        return self
+
+    def set_env(self, name: str, env: Any) -> None:
+        pass
+
+
+class _Parts(Compiler):
+    def define_pipelines(self) -> Any:
+        codegen = self.state.targetctx.codegen()
+        self.state.library = _Part(codegen, self.state.func_id.func_qualname)
+        return super().define_pipelines()
+
+
+# Wrappers, by which C would call, took 0.4 s of a first call and as much of gradients.
+PART = {"pipeline_class": _Parts, "no_cfunc_wrapper": True}
+jitable = register_jitable(**PART)  # for the CPU alone: CUDA has compilers of its own
 
 
 @cache
@@ -40,7 +84,9 @@ def compiled(function: Callable[..., Any], *fastmath: str) -> Callable[..., Any]
     A read-only installation without a writable home has no place for a cache: Numba
     raises when it is made, and then the function is compiled in each process.
     """
-    made: Any = njit(nogil=True, error_model="numpy", fastmath={*fastmath})(function)
+    made: Any = njit(
+        nogil=True, error_model="numpy", fastmath={*fastmath}, no_cfunc_wrapper=True
+    )(function)
     if not config.DISABLE_JIT:
         with suppress(RuntimeError, OSError):
             made._cache = _Cache(function)

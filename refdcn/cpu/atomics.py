@@ -16,10 +16,10 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from refdcn.cpu.vectors import pointers
+from refdcn.cpu.vectors import emitted, pointers
 
 FAILED = -3  # what `call` says of a function that raised
 
@@ -53,8 +53,8 @@ def read(words: Any, i: int) -> Any:
     return words[i]
 
 
-@intrinsic
-def _fetch_add(typing, words, i, more):
+@emitted(fetch_add)
+def _fetch_add(words, i, more):
     def emit(context, builder, signature, arguments):
         place = _place(context, builder, signature, arguments)
         return builder.atomic_rmw("add", place, arguments[2], "seq_cst")
@@ -62,8 +62,8 @@ def _fetch_add(typing, words, i, more):
     return types.int64(words, types.intp, types.int64), emit
 
 
-@intrinsic
-def _exchange(typing, words, i, expected, wanted):
+@emitted(exchange)
+def _exchange(words, i, expected, wanted):
     def emit(context, builder, signature, arguments):
         place = _place(context, builder, signature, arguments)
         found = builder.cmpxchg(place, *arguments[2:], "seq_cst", "seq_cst")
@@ -72,8 +72,8 @@ def _exchange(typing, words, i, expected, wanted):
     return types.boolean(words, types.intp, types.int64, types.int64), emit
 
 
-@intrinsic
-def _read(typing, words, i):
+@emitted(read)
+def _read(words, i):
     def emit(context, builder, signature, arguments):
         place = _place(context, builder, signature, arguments)
         return builder.load_atomic(place, "acquire", 8)
@@ -86,17 +86,6 @@ def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     return builder.gep(data, [arguments[1]])
 
 
-overload(fetch_add)(
-    lambda words, i, more: lambda words, i, more: _fetch_add(words, i, more)
-)
-overload(exchange)(
-    lambda words, i, expected, wanted: (
-        lambda words, i, expected, wanted: _exchange(words, i, expected, wanted)
-    )
-)
-overload(read)(lambda words, i: lambda words, i: _read(words, i))
-
-
 # --- Rows of threads ------------------------------------------------------------------
 
 
@@ -105,8 +94,8 @@ def rows_of(room: Any, me: int) -> Any:
     return room._make(a[min(me, len(a) - 1)] for a in room)
 
 
-@intrinsic
-def _rows_of(typing, room, me):
+@emitted(rows_of)
+def _rows_of(room, me):
     kinds = [types.Array(kind.dtype, kind.ndim - 1, "C") for kind in room.types]
     made = types.BaseTuple.from_types(kinds, room.instance_class)
 
@@ -133,9 +122,6 @@ def _rows_of(typing, room, me):
     return made(room, types.int64), emit
 
 
-overload(rows_of)(lambda room, me: lambda room, me: _rows_of(room, me))
-
-
 # --- Waiting --------------------------------------------------------------------------
 
 
@@ -153,8 +139,8 @@ X86, ARM = ("llvm.x86.sse2.pause", ()), ("llvm.aarch64.hint", (1,))
 PAUSES = {"x86_64": X86, "AMD64": X86, "aarch64": ARM, "arm64": ARM}
 
 
-@intrinsic
-def _rest(typing):
+@emitted(rest)
+def _rest():
     def emit(context, builder, signature, arguments):
         small = ir.IntType(32)
         pause, given = PAUSES.get(platform.machine(), ("", ()))
@@ -168,10 +154,12 @@ def _rest(typing):
     return types.void(), emit
 
 
-@intrinsic
-def _now(typing):
+@emitted(now)
+def _now():
     def emit(context, builder, signature, arguments):
         word, small = ir.IntType(64), ir.IntType(32)
+        if os.name != "posix":  # without C's clock a thread that waits sleeps at once
+            return ir.Constant(word, (1 << 63) - 1)
         pair = cgutils.alloca_once(builder, ir.ArrayType(word, 2))
         kind = ir.FunctionType(small, [small, pair.type])
         clock = ir.Constant(small, time.CLOCK_MONOTONIC)
@@ -187,14 +175,6 @@ def _c_call(builder: Any, kind: Any, name: str, arguments: list[Any]) -> None:
     """Of C's library, which is in every process, or of LLVM."""
     found = cgutils.get_or_insert_function(builder.module, kind, name)
     builder.call(found, arguments)
-
-
-overload(rest)(lambda: lambda: _rest())
-# Without C's clock a thread that waits for work sleeps at once.
-_FAR = (1 << 63) - 1
-overload(now)(
-    (lambda: lambda: _now()) if os.name == "posix" else (lambda: lambda: _FAR)
-)
 
 
 # --- Functions that other threads call ------------------------------------------------

@@ -23,7 +23,7 @@ from numba.extending import intrinsic, overload
 
 from refdcn.cpu import vectors
 from refdcn.cpu.vectors import VECTOR_BYTES
-from refdcn.jit import jitable
+from refdcn.jit import PART, jitable
 
 PANEL_BYTES = 4 * VECTOR_BYTES  # of a row
 DEPTH = 128  # terms summed in registers: 128 rows of a panel stay in the first cache
@@ -103,7 +103,7 @@ def _is_wide() -> bool:
     return f"+{WIDE}" in features.split(",")
 
 
-@overload(multiply)
+@overload(multiply, jit_options=PART)
 def _compiled_multiply(left, right, product, fresh):
     lanes = vectors.lanes_of(left[0])
     rows_of = ROWS[_is_wide()]

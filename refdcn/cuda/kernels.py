@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import cuda
+from numba.extending import register_jitable as jitable
 
 from refdcn import loops
-from refdcn.jit import jitable
 
-CALLED = "64a3f77e213a"  # of loops.py and jit.py, for Numba's cache
+CALLED = "d452fa7c354f"  # of loops.py and jit.py, for Numba's cache
 SIDE = 32  # of a transposed tile: one warp wide
 PADDED = SIDE + 1  # else the threads of a column would share a bank of memory
 WARP = 0xFFFFFFFF  # all lanes take part in a shuffle
