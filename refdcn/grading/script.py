@@ -24,6 +24,7 @@ from refdcn.grading.process.isolation import WORKER, Process
 from refdcn.grading.record import Record
 from refdcn.grading.words.findings import said
 from refdcn.grading.words.script import (
+    ALONE,
     BY_PATH,
     BY_ROUTE,
     GRADIENTS,
@@ -31,6 +32,7 @@ from refdcn.grading.words.script import (
     NONE,
     ON_TORCH,
     REFUSED,
+    THROUGH,
     TORCHVISION,
     VALUES,
 )
@@ -159,9 +161,11 @@ def reproduction(
     inputs = dict(zip(NAMES, map(listed, case.inputs), strict=True))
     title = f"{spec}: {said(f) or f.target} ({case})."
     title = title.replace("\\", "/").replace('"', "'")
+    load = loading(spec, o, f, through_grader)
     head = HEAD.format(
         title="\n".join(wrap(title, 80, break_long_words=False)),
-        load=loading(spec, o, f, through_grader),
+        needs=THROUGH if str(WORKER) in load else ALONE,
+        load=load,
         windows=case.windows,
         **inputs,
     )

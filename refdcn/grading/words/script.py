@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from refdcn.grading.record import Record
 
+ALONE = "NumPy and the candidate only"
+THROUGH = "NumPy, the candidate, and refdcn where it lay, which calls it"
 HEAD = '''"""{title}
 
-Needs NumPy and the candidate only; it fails while the candidate does.
+Needs {needs}; it fails while the candidate does.
 """
 
 import sys
