@@ -230,7 +230,7 @@ def idle(monkeypatch):
     for name in ("LOADING", "STARTING", "ENDING"):
         monkeypatch.setattr(isolation, name, TIMEOUT)
     monkeypatch.setattr(isolation, "GRACE", 0)
-    monkeypatch.setattr(isolation.watch, "running", lambda _: False)
+    monkeypatch.setattr(isolation.system, "running", lambda _: False)
     monkeypatch.setattr(isolation.os, "kill", lambda *_: None)
     one = Idle()
     yield one

@@ -36,6 +36,7 @@ def compiled(function, *fastmath):
 
 
 c_address = compiled
+PART = {}
 """
 numbered = count()
 

@@ -102,10 +102,12 @@ def ratio(finding: Finding, hypothesis: Hypothesis) -> float:
     assert finding.expected is not None and finding.got is not None
     lower = finding.expected.under(hypothesis.roundoff)
     got, want = lower.beside(finding.target, finding.got)
-    # A bound so wide that it admits zeros, as of the longest sums, explains nothing.
+    # The bound of the longest sums admits zeros: it explains what is near the definition.
     told = (want.low == want.high) & (want.low != 0)
-    if told.any() and (want.bound >= np.abs(want.low))[told].all():
-        return -1.0
+    if finding.case.group == "timed" and told.any():
+        size = np.abs(want.low)[told]
+        if np.median(np.abs(got - want.low)[told] / size) > 0.5:
+            return -1.0
     error = outside(got, want)
     # Where the lower precision may overflow, anything is accepted.
     if not (within(error, want.bound) | np.isinf(want.bound)).all():
