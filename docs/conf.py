@@ -112,9 +112,10 @@ def write_mathml(self, node):
 
 def describe(app, page, template, context, doctree):
     """What a search engine shows of a page: the beginning of its first paragraph."""
-    first = next(iter(doctree.findall(nodes.paragraph)), None) if doctree else None
-    if first is not None:
-        text = html.escape(" ".join(first.astext().split())[:200], quote=True)
+    if doctree is not None:
+        first = next(iter(doctree.findall(nodes.paragraph)), None)
+        said = first.astext() if first else context["title"]
+        text = html.escape(" ".join(said.split())[:200], quote=True)
         context["metatags"] += f'<meta name="description" content="{text}">'
 
 

@@ -251,7 +251,7 @@ def test_what_is_done_on_a_device_is_seen():
         "beside": "it changed its input x",
         "buffer": "the result shares memory with an earlier one",
         "alias": "the result shares memory with x",
-        "empty": "a repeat with the same inputs gave other bits",
+        "empty": "its answer depends on the call before",
     }.items():
         report = grade(f"{DEVICE}:{name}", **how)
         assert report.exit_code == 5 and said in report.sentence, name

@@ -150,7 +150,7 @@ def test_the_page_s_own_code_does_what_the_page_says(x):
 
 def test_the_chinese_page_names_the_same_mistakes():
     page = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
-    assert len(page.splitlines()) <= 60
+    assert len(page.splitlines()) <= 100
     for text in ("[9, 1, 3, 3]", "0.5", "conv.weight", "docs/article.md"):
         assert text in page
     for link in re.findall(r"\]\(([^)#]+)\)", page):

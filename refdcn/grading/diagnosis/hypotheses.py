@@ -99,7 +99,7 @@ class Clue:
         if value is None or self.failing is None:
             return 0, 0
         off = np.minimum(np.abs(self.got - self.low), np.abs(self.got - self.high))
-        tells = ~(NEARER * self.room(value) > off) & self.fits(value)
+        tells = ~(NEARER * np.abs(value - self.got) > off) & self.fits(value)
         met = self.failing & tells & ~self.free(edits)
         return int(self.failing.sum()), int(met.sum())
 

@@ -102,7 +102,7 @@ def ratio(finding: Finding, hypothesis: Hypothesis) -> float:
     assert finding.expected is not None and finding.got is not None
     lower = finding.expected.under(hypothesis.roundoff)
     got, want = lower.beside(finding.target, finding.got)
-    # The bound of the longest sums admits zeros: it explains what is near the definition.
+    # The longest sums admit zeros: a bound explains what is near the definition.
     told = (want.low == want.high) & (want.low != 0)
     if finding.case.group == "timed" and told.any():
         size = np.abs(want.low)[told]
