@@ -1,5 +1,6 @@
 """Each way to a candidate: a right one, a wrong one, and what is missing."""
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -251,10 +252,11 @@ def test_what_is_done_on_a_device_is_seen():
         "beside": "it changed its input x",
         "buffer": "the result shares memory with an earlier one",
         "alias": "the result shares memory with x",
-        "empty": "its answer depends on the call before",
+        # What the allocator hands out may be the last call's answer, or anything.
+        "empty": "depends on the call before|gave other bits",
     }.items():
         report = grade(f"{DEVICE}:{name}", **how)
-        assert report.exit_code == 5 and said in report.sentence, name
+        assert report.exit_code == 5 and re.search(said, report.sentence), name
     swapped = grade(f"{DEVICE}:swapped", **how)
     assert swapped.exit_code == 1 and f"on cpu {SWAPPED}" in swapped.sentence
 
