@@ -115,9 +115,13 @@ the same order with the same units dropped. Every arm has the same settings.
 Values are the mean ± the standard deviation over seeds. *Final* accuracy is the mean
 of the last {LAST} epochs, *early* that of the first half of all epochs. A difference is
 taken seed by seed; it is *ahead* or *behind* where its mean exceeds twice its standard
-error and *within noise* otherwise. Seconds are wall clock on one thread of a shared
-machine, the least of all epochs; `--against torchvision` times steps in turn.
+error and *within noise* otherwise. `--against torchvision` times steps in turn.
 """
+
+CLOCKS = {
+    "processor": "Seconds are processor time of the one thread that trained.",
+    "wall": "Seconds are wall clock on a shared machine.",
+}
 
 
 def title(settings: Settings) -> str:
@@ -188,7 +192,8 @@ def section(
         f"## {title(settings)}\n",
         f"{settings.test:,} test digits, batches of {settings.batch}, Adam at "
         f"{settings.lr:g}, the branches at {settings.offset_rate:g} times that,\n"
-        f"dropout {settings.dropout:g}. Seeds: {seeds(runs)}.\n",
+        f"dropout {settings.dropout:g}. Seeds: {seeds(runs)}.\n"
+        f"{' '.join(CLOCKS[clock] for clock in sorted({r.clock for r in runs}))}\n",
         figures(folder, number, "curves", "parts"),
         accuracy_table(runs),
         goal_table(runs),

@@ -295,6 +295,16 @@ def test_shares_are_the_batch():
 # Measures
 
 
+def test_seconds_are_of_the_one_thread_that_trains():
+    with training.limited_threads(1):
+        assert Team().clock() == "processor"
+        assert Team(world=2).clock() == Team(device="cuda:0").clock() == "wall"
+    with training.limited_threads(2):
+        assert Team().clock() == "wall"
+    page = report.page([made("plain", 0, [0.5] * 4)], None)
+    assert report.CLOCKS["wall"] in page and report.CLOCKS["processor"] not in page
+
+
 def test_radius():
     field = torch.zeros(28, 28)
     field[13, 13] = field[14, 14] = 0.5  # the middle position's pixel is (13.5, 13.5)
