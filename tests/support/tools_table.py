@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -771,6 +771,67 @@ def torchvision_models():
     deeplab = Logits().eval()
     deformable(deeplab, "net.backbone.layer4.*.conv2")
     onnx(20, False, moved(deeplab), image(1, 3, 64, 64))
+
+
+def detections(model, x):
+    """[detections, 6] by the model, and by ONNX Runtime: box, label, score.
+
+    Labels and scores in units that make another label, or 1e-4 of score, a tenth.
+    """
+    import onnxruntime
+
+    file = io.BytesIO()
+    torch.onnx.export(model, ([x],), file, dynamo=False, opset_version=18)
+    session = onnxruntime.InferenceSession(file.getvalue())
+    got = map(
+        torch.from_numpy, session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    )
+    return [
+        torch.cat([boxes, labels[:, None], 1e3 * scores[:, None]], 1).detach()
+        for boxes, labels, scores in (found(model([x])[0].values()), found(got))
+    ]
+
+
+def found(tensors):
+    """Boxes, labels, scores, in whatever order."""
+    boxes, labels, scores = sorted(
+        tensors, key=lambda t: (t.ndim == 1, t.is_floating_point())
+    )
+    return boxes, labels, scores
+
+
+@row(
+    "torchvision: fasterrcnn, retinanet to ONNX",
+    "`dynamo=False, opset_version=18`, as the unconverted; of detections that overlap "
+    "and have the same score another may be left",
+    "onnxruntime",
+)
+def detectors():
+    all_ = 100_000
+    kind = torchvision.models.detection
+    faster = partial(
+        kind.fasterrcnn_mobilenet_v3_large_320_fpn, rpn_nms_thresh=1.0,
+        rpn_pre_nms_top_n_test=all_, rpn_post_nms_top_n_test=all_, box_score_thresh=0.0,
+        box_nms_thresh=1.0, box_detections_per_img=all_,
+    )  # fmt: skip
+    retina = partial(
+        kind.retinanet_resnet50_fpn, score_thresh=0.0, nms_thresh=1.0,
+        topk_candidates=all_, detections_per_img=all_,
+    )  # fmt: skip
+    # Whatever is found is kept: of almost equal scores another may be suppressed.
+    for make, where in (
+        (faster, "backbone.fpn.layer_blocks.*"),
+        (retina, "backbone.body.layer4.*.conv2"),
+    ):
+        torch.manual_seed(0)
+        model = make(
+            weights=None, weights_backbone=None, num_classes=3, min_size=64, max_size=64
+        )
+        deformable(model.eval(), where)
+        wanted, got = detections(moved(model), image(3, 64, 64))
+        assert len(got) == len(wanted) > 100
+        nearest = torch.cdist(wanted, got, p=torch.inf).min(1).values
+        assert bool((nearest < 0.1).all())
 
 
 @row(
