@@ -183,14 +183,17 @@ def limit_of(m: dict[str, Any]) -> int:
 
 
 def whole_models(record: Record) -> Iterator[Aim]:
-    """What a network pays for being deformable."""
+    """What a network pays for being deformable, and what for being watched."""
     found = Record(record.machine, timings=record.models)
-    for t in found.select(contestant="deformable"):
-        what = f"{t.shape}, {t.direction}, {count(t.threads)}"
-        text = f"{what}: deformable at most 1.25 x the plain one"
-        paid = found.against(t, contestant="plain")
-        said = "not measured" if paid is None else f"{paid:.2f} x"
-        yield Aim(text, said, None if paid is None else paid <= 1.25)
+    for name, other, limit in (
+        ("deformable", "plain", 1.25), ("watched", "deformable", 1.20),
+    ):  # fmt: skip
+        for t in found.select(contestant=name):
+            what = f"{t.shape}, {t.direction}, {count(t.threads)}"
+            text = f"{what}: {name} at most {limit:.2f} x the {other} one"
+            paid = found.against(t, contestant=other)
+            said = "not measured" if paid is None else f"{paid:.2f} x"
+            yield Aim(text, said, None if paid is None else paid <= limit)
     if not record.models:
         yield Aim("a whole model at most 1.25 x the plain one", "not measured", None)
 

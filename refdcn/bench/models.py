@@ -1,11 +1,12 @@
-"""A whole network: plain, deformable, and built on torchvision's operator."""
+"""A whole network: plain, deformable, watched, and built on torchvision's operator."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from refdcn.bench.contestants import SkippedError, WrongError, load, use_threads
 from refdcn.bench.progress import Progress
@@ -56,33 +57,44 @@ def on_torchvision(layer: Any) -> Any:
     return Pack()
 
 
-def inference(model: Any) -> Callable[[], Any]:
+Around: TypeAlias = Callable[[Any], AbstractContextManager[Any]]  # a model's forward
+
+
+def inference(model: Any, around: Around = nullcontext) -> Callable[[], Any]:
     """A forward call in evaluation mode."""
     (torch,) = load("torch")
     model = copy.deepcopy(model).eval()
     x = pictures("inference")
 
     def call() -> Any:
-        with torch.no_grad():
+        with torch.no_grad(), around(model):
             return model(x)
 
     return call
 
 
-def training(model: Any) -> Callable[[], Any]:
+def training(model: Any, around: Around = nullcontext) -> Callable[[], Any]:
     """Forward, backward and a step of SGD, which leaves the weights as they are."""
     (torch,) = load("torch")
     model = copy.deepcopy(model).train()
     x, rule = pictures("training"), torch.optim.SGD(model.parameters(), lr=0.0)
 
     def call() -> Any:
-        y = model(x)
+        with around(model):
+            y = model(x)
         rule.zero_grad()
         y.square().mean().backward()
         rule.step()
         return y.detach()
 
     return call
+
+
+def statistics(model: Any) -> Any:
+    """Around a forward call of `watched`; what comes out of it is not looked at."""
+    return load("refdcn.torch")[0].OffsetStatistics(
+        model, max_mean=None, max_outside=None
+    )
 
 
 def pictures(direction: str) -> Any:
@@ -120,6 +132,7 @@ def measure(record: Record, options: Options, progress: Progress) -> None:
         progress.step(f"ResNet-50, {direction}")
         calls = {name: begin(model) for name, model in made.items()}
         calls["accelerated"] = calls["torchvision"]
+        calls["watched"] = begin(made["deformable"], statistics)
         entrants = list(arrivals(calls, options.threads, kernels))
         try:
             clock = CLOCKS[options.clock]

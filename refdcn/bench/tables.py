@@ -59,6 +59,8 @@ def answer_of_models(record: Record) -> Iterator[str]:
             ("deformable", "plain", "{:.2f}", "times the plain network's time"),
             ("accelerated", "torchvision", "{:.2f}",
              "of the time on torchvision's operator, by accelerate_torchvision()"),
+            ("watched", "deformable", "{:.2f}",
+             "times the time without OffsetStatistics"),
         )  # fmt: skip
         for name, other, form, what in rows:
             ours = record.select(direction=direction, contestant=name)

@@ -542,9 +542,9 @@ def test_the_answer_is_what_a_user_asks_first():
         for n in (1, 2)
     ]
     timings[5] = timing("torchvision", [16e-3], threads=2, shape=shapes[0])
-    names = ["plain", "deformable", "torchvision", "accelerated"]
+    names = ["plain", "deformable", "torchvision", "accelerated", "watched"]
     nets = [
-        timing(n, [s], shape="net") for n, s in zip(names, [4, 5, 9, 6], strict=True)
+        timing(n, [s], shape="net") for n, s in zip(names, [4, 5, 9, 6, 6], strict=True)
     ]
     record = Record({}, timings=timings, models=nets)
     assert list(tables.answer(record))[2:] == [
@@ -556,6 +556,7 @@ def test_the_answer_is_what_a_user_asks_first():
         "| ResNet-50, forward: times the plain network's time | 1.25 |",
         "| ResNet-50, forward: of the time on torchvision's operator, by "
         "accelerate_torchvision() | 0.67 |",
+        "| ResNet-50, forward: times the time without OffsetStatistics | 1.20 |",
     ]
 
 
@@ -577,12 +578,14 @@ def test_whole_models_are_timed_on_both_kernels(monkeypatch):
     monkeypatch.setattr(models.Kernels, "use", watched)
     record = Record(machine())
     models.measure(record, Options(threads=(1,)), Progress(show=False))
-    names = ["plain", "deformable", "torchvision", "accelerated"]
+    names = ["plain", "deformable", "torchvision", "accelerated", "watched"]
     assert [t.contestant for t in record.models] == names * 2
     assert {(True, False), (False, True)} == set(natives) and torchvision_is_native()
     said = "\n".join(report.models(record))
-    assert said.count("x plain") == 8 and said.count("torchvision's saved") == 2
-    assert "inference, 1 thread: deformable" in report.text(record)
+    assert said.count("x plain") == 10 and said.count("torchvision's saved") == 2
+    text = report.text(record)
+    assert "inference, 1 thread: deformable at most 1.25 x the plain one" in text
+    assert "inference, 1 thread: watched at most 1.20 x the deformable one" in text
 
 
 @pytest.mark.torch
