@@ -161,6 +161,32 @@ def initialisers_first(initialise=kaiming):
     starts_at_zero(model)
 
 
+def by_exact_type(model):
+    for m in model.modules():
+        if type(m) is nn.Conv2d:
+            nn.init.constant_(m.weight, 0.5)
+
+
+@row(
+    "initialisers of what has the type nn.Conv2d itself",
+    "they pass by every subclass, so the layer keeps the weight that it has; convert "
+    "after them",
+)
+def exact_initialisers():
+    model = network()
+    by_exact_type(model)
+    assert bool((model[2].weight == 0.5).all())
+
+
+@ROWS["initialisers of what has the type nn.Conv2d itself"].with_recipe
+def exact_initialisers_first():
+    model = network()
+    model[2] = nn.Conv2d(8, 12, 3, padding=1)
+    by_exact_type(model)
+    deformable(model, "2")
+    assert bool((model[2].weight == 0.5).all())
+
+
 def mmengine_initialises(model):
     from mmengine.model import initialize
 
@@ -169,7 +195,7 @@ def mmengine_initialises(model):
 
 @row(
     "mmengine: init_cfg of layer='Conv2d'",
-    "as above: it visits subclasses, too",
+    "as the first of these: it visits subclasses, too",
     "mmengine",
 )
 def mmengine_init():
