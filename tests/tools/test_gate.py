@@ -270,6 +270,19 @@ def test_an_honest_candidate_passes_a_gate(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_our_own_operator_passes_a_gate(threads, monkeypatch):
+    """Its helpers listen for a while after a call, and sleep before they are noted."""
+    from refdcn.grading import grade
+
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    how = {"dtypes": ["float32"], "only": ["exact", "repeat"], "timed": 9}
+    report = grade("refdcn", gate=True, seed=5, **how)
+    assert report.verdict is Verdict.PASS, report.text()
+    own = [f for f in report.findings if f.case.group == "timed"]
+    assert len(own) == 1 + 8 + 1 and {f.verdict for f in own} == {Verdict.PASS}
+
+
 def test_what_lies_in_the_working_folder_is_told_and_removed(tmp_path):
     from refdcn.grading.process.gate import Gate
 
