@@ -86,7 +86,7 @@ class Record:
         groups: dict[tuple[str, str], list[Finding]] = {}
         for f in self.findings:
             own = f.of_gradients and f.case.group != "hostile"
-            name = f.target if own else f.case.group
+            name = f.target if own else f.group
             if f.case.dtype in self.refused:
                 name = "all"
             groups.setdefault((f.case.dtype, name), []).append(f)

@@ -340,6 +340,18 @@ def test_taps_are_listed_within_a_narrow_screen(tab, tmp_path):
     assert tab.value(f"getComputedStyle({first}, '::before').content") == '"dy, dx"'
 
 
+def test_times_and_memory_are_within_a_narrow_screen(tab, tmp_path):
+    pytest.importorskip("jinja2")
+    timing = {"case": "", "seconds": [0.3], "floor": 0.0, "memory": 5_000_000}
+    one = {"name": "torchvision", "timing": timing, "verdict": "pass", "why": ""}
+    gone = one | {"name": "gone", "timing": None, "verdict": None, "why": "no " * 40}
+    told = document("right") | {"timing": timing, "beside": [one, gone]}
+    shown(tab, tmp_path, page.page(told), 400)
+    box = "document.querySelector('[aria-labelledby=time] .scroll')"
+    assert tab.value(f"{box}.scrollWidth - {box}.clientWidth") == 0
+    assert "5.0" in tab.value(f"{box}.innerText")
+
+
 def test_shapes_that_are_computed_unchecked_are_so_in_the_row_of_shapes():
     told = document("group")
     assert "1 of 8 inputs whose shapes fit nothing" in told["sentence"]
@@ -348,6 +360,10 @@ def test_shapes_that_are_computed_unchecked_are_so_in_the_row_of_shapes():
     (cell,) = [c for c in row["cells"] if c]
     assert (cell["verdict"], cell["many"], cell["of"]) == ("unchecked", 1, 8)
     assert not cell["counted"]
+    (group,) = [g for g in told["groups"] if g["group"] == "malformed"]
+    assert group["counts"] == {"unchecked": 1, "pass": 7}
+    assert (group["verdict"], group["counted"]) == ("unchecked", "pass")
+    assert group["text"] == "accepted in silence: a stride of 0"
 
 
 def test_the_legend_names_what_is_shown_once(tab, tmp_path):

@@ -11,7 +11,6 @@ from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.showing.drawing import Document, sampling_map
 
 TARGETS = "y", "grad_x", "grad_offset", "grad_weight", "grad_mask", "grad_bias"
-SHAPES = "accepted", "refused"  # findings on shapes that fit nothing
 ORDER = {str(v): int(v) for v in Verdict}
 SIGNS = {
     "crash": "\N{DAGGER}",
@@ -99,17 +98,12 @@ def columns(target: str) -> Sequence[str]:
     return (target if target in TARGETS else "y",)
 
 
-def row_of(finding: Document) -> str:
-    """Its group; but shapes that fit nothing stand together, whoever asked."""
-    return "malformed" if finding["kind"] in SHAPES else str(finding["group"])
-
-
 def matrices(findings: Sequence[Document]) -> Iterator[dict[str, Any]]:
     """By dtype: groups of cases down, results across, the worst verdict in each."""
     cells: dict[str, dict[str, dict[str, list[Document]]]] = {}
     for f in findings:
         for target in columns(f["target"]):
-            rows = cells.setdefault(f["dtype"], {}).setdefault(row_of(f), {})
+            rows = cells.setdefault(f["dtype"], {}).setdefault(f["group"], {})
             rows.setdefault(target, []).append(f)
     seen = [t for t in TARGETS if any(t in columns(f["target"]) for f in findings)]
     for dtype, groups in cells.items():
