@@ -103,7 +103,7 @@ def finding_json(f: Finding, record: Record) -> dict[str, Any]:
     told = {
         "case": str(f.case),
         "dtype": f.case.dtype,
-        "group": f.case.group,
+        "group": f.group,
         "target": f.target,
         "verdict": str(f.verdict),
         "counted": record.counts(f),

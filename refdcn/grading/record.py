@@ -86,7 +86,7 @@ class Record:
         groups: dict[tuple[str, str], list[Finding]] = {}
         for f in self.findings:
             own = f.of_gradients and f.case.group != "hostile"
-            name = f.target if own else f.case.group
+            name = f.target if own else f.group
             if f.case.dtype in self.refused:
                 name = "all"
             groups.setdefault((f.case.dtype, name), []).append(f)
@@ -107,11 +107,23 @@ class Record:
         return [f for f in self.findings if self.counts(f)]
 
     def counts(self, f: Finding) -> bool:
-        """Not: declared gaps, imprecise halves nobody declared, lax hostiles."""
+        """Not: declared gaps, imprecise halves nobody declared, lax hostiles.
+
+        Nor a time that cannot be, where numbers are wrong: it is no time of this work,
+        and whether it is too short depends on what else the machine does.
+        """
+        if f.kind is Kind.TOO_FAST:
+            return self.numbers > Verdict.IMPRECISE
         if f.declared or (f.case.group == "hostile" and not self.options.strict):
             return False
         half = f.case.dtype in HALF and self.options.precision is None
         return not (half and f.verdict is Verdict.IMPRECISE)
+
+    @cached_property
+    def numbers(self) -> Verdict:
+        """The worst that counts, times left out."""
+        rest = (f for f in self.findings if f.kind is not Kind.TOO_FAST)
+        return worst(f.verdict for f in rest if self.counts(f))
 
     @cached_property
     def verdict(self) -> Verdict:

@@ -13,6 +13,7 @@ from refdcn.grading.evidence.fields import MOST, coarser
 from refdcn.grading.expected.case import Sizes
 from refdcn.grading.judging.distance import EDGES, spread
 from refdcn.grading.questions.draw import draw_case
+from refdcn.grading.words import pictures
 
 PICTURED = Path(__file__).parents[1] / "support" / "candidates" / "pictured.py"
 
@@ -95,6 +96,40 @@ def test_the_group_of_the_output_is_seen_as_another_channel():
     (field,) = [f for f in e.fields if f.axes == ("image", "output channel")]
     by_channel = field.failing.sum(0)
     assert by_channel[0] == by_channel[-1] == 0 < by_channel.sum()
+
+
+def sampled(shares, position, mask=1.0, due=None):
+    """A sample that reads some pixels of one channel."""
+    pixels = tuple(reads.Pixel(0, 0, *at, share) for at, share in shares.items())
+    corners = tuple(reads.corners_of(0, 0, position, mask))
+    kept = corners if due is None else tuple(p for p in corners if p[2:4] in due)
+    return reads.Sample((0, 0), (0, 0), mask, position, corners, kept, pixels, False)
+
+
+@pytest.mark.parametrize(
+    "shares, found, said",
+    [
+        ({(1, 1): 0.5, (1, 2): 0.5}, (1, 1.5), "reads at (1, 1.5)"),
+        ({(1, 1): 0.1, (1, 2): 0.1}, None, "reads other pixels"),  # more may be lost
+        ({(1, 1): 0.4, (1, 3): 0.6}, None, "reads other pixels"),
+        ({(1, 1): 0.5, (2, 2): 0.5}, None, "reads other pixels"),
+        ({(0, 0): 1.0, (0, 1): 0.0, (1, 0): 0.0}, None, "reads other pixels"),
+        ({(0, 0): 1.0}, (0, 0), "reads at (0, 0)"),
+        ({(4, 4): 0.25, (4, 5): 0.25, (5, 4): 0.25}, None, "a corner is missing"),
+        ({(4, 4): 0.5, (4, 5): 0.5, (5, 4): 0.5}, None, "reads with other shares"),
+        ({(4, 4): 1.0}, (4, 4), "reads at (4, 4)"),
+    ],
+)
+def test_a_position_is_told_where_there_is_one(shares, found, said):
+    s = sampled(shares, (4.5, 4.5))
+    assert s.found == (None if found is None else pytest.approx(found))
+    assert pictures.difference(s) == said
+
+
+def test_no_corner_is_missing_that_the_image_lacks():
+    """At the image's edge the shares alone are others, as with another mask."""
+    s = sampled({(5, 4): 0.1, (5, 5): 0.1}, (5.5, 4.5), due={(5, 4), (5, 5)})
+    assert pictures.difference(s) == "reads with other shares"
 
 
 @pytest.mark.parametrize("name", ["planar", "border", "group"])

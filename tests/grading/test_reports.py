@@ -13,6 +13,7 @@ import pytest
 from refdcn import cli
 from refdcn.grading import Interrupted, Verdict, asking, grade
 from refdcn.grading.showing import machines, page, reading, side_by_side
+from refdcn.grading.showing.drawing import sampling_map as drawing_of
 from refdcn.grading.source import source_of
 
 import devtools
@@ -216,8 +217,9 @@ def test_a_page_says_what_is_wrong_and_draws_it(tab, tmp_path, sort):
     assert all(s["text"] in text and s["read_text"] in text for s in samples)
     circles = tab.value("document.querySelectorAll('circle.defined').length")
     assert circles == 2 * len(samples)
-    placed = [s for s in samples if s["found"] is not None or s["right"]]
-    assert tab.value("document.querySelectorAll('rect.found').length") == len(placed)
+    placed = [s for s in samples if s["reads"] or s["right"]]
+    marks = "document.querySelectorAll('rect.found, rect.box').length"
+    assert tab.value(marks) == len(placed)
     heats = "document.querySelectorAll('#where ~ .row svg').length"
     parts = len(told["evidence"]["parts"]["failing"])
     assert tab.value(heats) == len(told["evidence"]["fields"]) + parts
@@ -271,12 +273,118 @@ def test_where_it_reads_the_right_place_of_another_channel_its_mark_is_there():
             if 0 <= p["row"] < H and 0 <= p["column"] < W
         ]
         samples.append(s | {"reads": inside, "right": False, "found": [0.25, 0.25]})
-    drawing = page.sampling_map(told | {"samples": samples})
+    drawing = drawing_of(told | {"samples": samples})
     read = [t for t, s in zip(drawing["taps"], samples, strict=True) if s["reads"]]
     assert read and all(t["from"] == t["to"] for t in read)
     moved = [s | {"reads": s["reads"][:1]} for s in samples if len(s["reads"]) > 1]
-    drawing = page.sampling_map(told | {"samples": moved})
+    drawing = drawing_of(told | {"samples": moved})
     assert moved and all(t["from"] != t["to"] for t in drawing["taps"])
+
+
+def stretched(sort, columns, taps):
+    """The report of a wide image, whose taps lie close to each other and far away."""
+    told = document(sort)
+    evidence = told["evidence"]
+    case = evidence["case"] | {"sizes": evidence["case"]["sizes"] | {"W": columns}}
+    first = evidence["samples"][0] | {"right": False}
+    samples = []
+    for k in range(taps):
+        position = [3.0 + 0.1 * (k % 3), 2.0 + 0.1 * k]
+        pixel = {"image": 0, "channel": 0, "row": 4, "share": 1.0}
+        pixels = [pixel | {"column": columns - 1 - k % 2}]
+        found = None if k % 4 == 3 else [4.0, columns - 1.0 - k % 2]
+        reads = [] if k == taps - 1 else pixels
+        more = {"tap": [k // 3, k % 3], "position": position, "corners": pixels}
+        samples.append(first | more | {"reads": reads, "found": found})
+    return told | {"evidence": evidence | {"case": case, "samples": samples}}
+
+
+COLLIDING = """[...document.querySelectorAll('svg.map')].flatMap(svg => {
+  const all = [...svg.querySelectorAll('text')].map(e => [e.textContent,
+    e.getBoundingClientRect()]);
+  return all.flatMap(([s, a], i) => all.slice(i + 1).filter(([t, b]) =>
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
+    Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3
+  ).map(([t]) => s + '|' + t));
+})"""
+OUTSIDE = """[...document.querySelectorAll('svg.map')].flatMap(svg => {
+  const b = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll('text, circle, rect')].filter(e => {
+    const a = e.getBoundingClientRect(); return a.left < b.left - 1 ||
+    a.right > b.right + 1 || a.top < b.top - 1 || a.bottom > b.bottom + 1;
+  }).map(e => e.outerHTML) })"""
+SMALLEST = """Math.min(...[...document.querySelectorAll('svg.map text')].map(
+  e => e.getBoundingClientRect().height))"""
+
+
+@pytest.mark.parametrize("sort", ["planar", "border", "group", "wide", "narrow"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_names_in_the_sampling_map_stand_apart_and_can_be_read(
+    tab, tmp_path, sort, width
+):
+    pytest.importorskip("jinja2")
+    made = {"wide": (50, 9), "narrow": (3, 9)}
+    told = stretched("planar", *made[sort]) if sort in made else document(sort)
+    shown(tab, tmp_path, page.page(told), width)
+    assert tab.value("document.querySelectorAll('svg.map').length") == 2
+    assert tab.value(COLLIDING) == [] and tab.value(OUTSIDE) == []
+    assert tab.value(SMALLEST) >= 10
+
+
+def test_taps_are_listed_within_a_narrow_screen(tab, tmp_path):
+    pytest.importorskip("jinja2")
+    shown(tab, tmp_path, page.page(document("border")), 400)
+    wide = "(e => e.scrollWidth - e.clientWidth)(document.querySelector('.stack')."
+    assert tab.value(wide + "parentElement)") == 0
+    first = "document.querySelector('.stack td')"
+    assert tab.value(f"getComputedStyle({first}, '::before').content") == '"dy, dx"'
+
+
+def test_times_and_memory_are_within_a_narrow_screen(tab, tmp_path):
+    pytest.importorskip("jinja2")
+    timing = {"case": "", "seconds": [0.3], "floor": 0.0, "memory": 5_000_000}
+    one = {"name": "torchvision", "timing": timing, "verdict": "pass", "why": ""}
+    gone = one | {"name": "gone", "timing": None, "verdict": None, "why": "no " * 40}
+    told = document("right") | {"timing": timing, "beside": [one, gone]}
+    shown(tab, tmp_path, page.page(told), 400)
+    box = "document.querySelector('[aria-labelledby=time] .scroll')"
+    assert tab.value(f"{box}.scrollWidth - {box}.clientWidth") == 0
+    assert "5.0" in tab.value(f"{box}.innerText")
+
+
+def test_shapes_that_are_computed_unchecked_are_so_in_the_row_of_shapes():
+    told = document("group")
+    assert "1 of 8 inputs whose shapes fit nothing" in told["sentence"]
+    (matrix,) = page.matrices(told["findings"])
+    (row,) = [r for r in matrix["rows"] if r["group"] == "malformed"]
+    (cell,) = [c for c in row["cells"] if c]
+    assert (cell["verdict"], cell["many"], cell["of"]) == ("unchecked", 1, 8)
+    assert not cell["counted"]
+    (group,) = [g for g in told["groups"] if g["group"] == "malformed"]
+    assert group["counts"] == {"unchecked": 1, "pass": 7}
+    assert (group["verdict"], group["counted"]) == ("unchecked", "pass")
+    assert group["text"] == "accepted in silence: a stride of 0"
+
+
+def test_the_legend_names_what_is_shown_once(tab, tmp_path):
+    pytest.importorskip("jinja2")
+    shown(tab, tmp_path, page.page(document("group")))
+    text = tab.value("document.querySelector('.legend').innerText")
+    told = [item.split("\N{NO-BREAK SPACE}") for item in text.split(", ")]
+    assert [name for _, name in told] == ["wrong", "unchecked"]
+    assert len({sign for sign, _ in told}) == len(told)
+
+
+def test_the_map_of_the_outputs_groups_is_printed():
+    told = document("group")["sentence"]
+    assert "outputs 0 to 5 read groups 0, 1, 0, 1, 0, 1; " in told
+    assert "the definition reads 0, 0, 0, 1, 1, 1" in told
+
+
+def test_a_zero_has_no_sign():
+    assert [page.number(v) for v in (-0.0, 0, -1e-9, "nan")] == [
+        *("0", "0", "-1e-09", "nan"),
+    ]
 
 
 def test_the_matrix_holds_every_finding_and_the_worst_of_each_cell():

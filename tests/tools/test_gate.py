@@ -22,6 +22,7 @@ from refdcn.grading.judging.finding import Finding, Kind
 from refdcn.grading.judging.gaps import DeclarationError
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.options import NAMES, Options
+from refdcn.grading.questions import timed
 from refdcn.grading.questions.draw import draw_case
 from refdcn.grading.questions.timed import Timing, geometry
 from refdcn.grading.record import Record, Run
@@ -193,12 +194,33 @@ def test_at_least_thirty_exploits_are_shipped():
 def test_an_exploit_is_caught(breach, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     report = gated(breach)
-    # What computes nothing is also faster than the machine can be, on an idle one.
-    assert report.verdict in (breach.verdict, Verdict.INTEGRITY)
-    if "no implementation on this machine can" not in report.headline():
-        assert breach.text in report.headline()
+    assert report.verdict is breach.verdict
+    assert breach.text in report.headline()
     assert scored(report).score == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "way, verdict, said",
+    [
+        ("zeros", Verdict.WRONG, ""),
+        ("first_image", Verdict.WRONG, ""),
+        ("half_results", Verdict.IMPRECISE, "float16"),
+        ("leaves_file", Verdict.INTEGRITY, "answers.npy"),
+        ("", Verdict.INTEGRITY, "no implementation on this machine can"),
+    ],
+)
+def test_a_time_is_impossible_for_right_answers_alone(way, verdict, said, monkeypatch):
+    """Whether less work is also faster than can be depends on what else runs here."""
+    slow = timed.Roofline(1.0, 1.0)
+    monkeypatch.setattr(timed, "roofline", lambda: slow)
+    own = Breach(GAMED, "right", Verdict.INTEGRITY, said)
+    breach = next((b for b in REWARDED if b.way == way), own)
+    report = gated(breach, only=["exact", "random"])
+    assert report.verdict is verdict and said in report.headline()
+    (time,) = [f for f in report.findings if f.target == "time"]
+    assert time.verdict is Verdict.INTEGRITY
+    assert report.counts(time) == (not way)
 
 
 @pytest.mark.torch
@@ -246,6 +268,19 @@ def test_an_honest_candidate_passes_a_gate(tmp_path, monkeypatch):
         "mine.py",
         "__pycache__",
     }
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_our_own_operator_passes_a_gate(threads, monkeypatch):
+    """Its helpers listen for a while after a call, and sleep before they are noted."""
+    from refdcn.grading import grade
+
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    how = {"dtypes": ["float32"], "only": ["exact", "repeat"], "timed": 9}
+    report = grade("refdcn", gate=True, seed=5, **how)
+    assert report.verdict is Verdict.PASS, report.text()
+    own = [f for f in report.findings if f.case.group == "timed"]
+    assert len(own) == 1 + 8 + 1 and {f.verdict for f in own} == {Verdict.PASS}
 
 
 def test_what_lies_in_the_working_folder_is_told_and_removed(tmp_path):

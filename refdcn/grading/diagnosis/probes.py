@@ -440,12 +440,12 @@ def weights(call: Call, dtype: str) -> list[Fact]:
 
 
 def groups_read(answers: Array) -> Fact:
-    """Which outputs take the channels of another group: [output, group]."""
+    """Which groups' channels each output takes: [output, group]."""
     own = np.repeat(np.eye(answers.shape[1], dtype=bool), 3, 0)
     wrong = np.flatnonzero((answers != own).any(1))
-    found = [np.flatnonzero(row).tolist() for row in answers[wrong]]
+    found = [np.flatnonzero(row).tolist() for row in answers]
     measured = {"outputs": wrong.tolist(), "groups": found}
-    return Fact("groups read", "x", measured, (wrong // 3).tolist())
+    return Fact("groups read", "x", measured, own.argmax(1).tolist())
 
 
 def biases(call: Call, dtype: str) -> list[Fact]:

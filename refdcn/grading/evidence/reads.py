@@ -22,6 +22,7 @@ PIXELS = 16  # that one sample may read; of more it is said that there are more
 # Of a share: below it nothing is read, and to within it two are the same.
 NOTHING = {"float64": 1e-6, "float32": 1e-6, "float16": 2e-3, "bfloat16": 2e-2}
 SAME = {"float64": 1e-6, "float32": 1e-4, "float16": 0.06, "bfloat16": 0.3}
+ALIKE = 0.02  # of all shares: two that mean the same position
 TRIED = 256  # pairs of a channel and a tap that are asked one by one
 
 
@@ -44,17 +45,44 @@ class Sample:
     mask: float
     position: tuple[float, float]  # row, column
     corners: tuple[Pixel, ...]  # of the definition, those outside too
+    due: tuple[Pixel, ...]  # of these the ones inside
     reads: tuple[Pixel, ...] | None  # the candidate's; None: it cannot be told
     right: bool
 
     @property
     def found(self) -> tuple[float, float] | None:
-        """The middle of what is read: the sampling position, if it is bilinear."""
-        total = sum(p.share for p in self.reads or ())
+        """The sampling position, where what is read is the bilinear sample of one.
+
+        Of fewer than four pixels it is one if they have all of the mask; else some of
+        the sample may be outside of the image, or lost.
+        """
+        shares = self.read
+        total = sum(shares.values())
         if abs(total) < 1e-9:
             return None
-        row = sum(p.share * p.row for p in self.reads or ()) / total
-        return row, sum(p.share * p.column for p in self.reads or ()) / total
+        rows, columns = (sorted({at[k] for at in shares}) for k in (0, 1))
+        square = len(shares) == len(rows) * len(columns)
+        near = square and rows[-1] - rows[0] <= 1 >= columns[-1] - columns[0]
+        if not near:
+            return None
+        row, column = (
+            sum(share * at[k] for at, share in shares.items()) / total for k in (0, 1)
+        )
+        weights = (
+            total * (1 - abs(row - r)) * (1 - abs(column - c)) for r, c in shares
+        )
+        pairs = zip(weights, shares.values(), strict=True)
+        bilinear = all(abs(a - b) <= ALIKE * abs(total) for a, b in pairs)
+        whole = len(shares) == 4 or abs(total - self.mask) <= ALIKE * abs(total)
+        return (row, column) if bilinear and whole else None
+
+    @property
+    def read(self) -> dict[tuple[int, int], float]:
+        """What each place has, over all channels and images."""
+        found: dict[tuple[int, int], float] = {}
+        for p in self.reads or ():
+            found[p.row, p.column] = found.get((p.row, p.column), 0.0) + p.share
+        return found
 
 
 @dataclass(frozen=True)
@@ -109,10 +137,10 @@ def samples_of(
         moved = dp[n, group, k, :, h, w].astype(float)
         corners = tuple(corners_of(n, own, q, m))
         reads = searched(call, asked(case, o, channel, i, j), element)
-        due = [p for p in corners if inside(p, case)]
+        due = tuple(p for p in corners if inside(p, case))
         right = reads is not None and same(due, reads, SAME[case.dtype])
         offset = float(moved[0]), float(moved[1])
-        yield Sample((i, j), offset, m, q, corners, reads, right)
+        yield Sample((i, j), offset, m, q, corners, due, reads, right)
 
 
 def most_inside(case: Case, failing: Array, error: Array) -> tuple[int, ...]:
@@ -145,7 +173,7 @@ def inside(p: Pixel, case: Case) -> bool:
     return bool(0 <= p.row < H and 0 <= p.column < W)
 
 
-def same(due: list[Pixel], reads: tuple[Pixel, ...], most: float) -> bool:
+def same(due: tuple[Pixel, ...], reads: tuple[Pixel, ...], most: float) -> bool:
     """Whether both read the same pixels with shares that differ in rounding alone."""
     shares = {p[:4]: p.share for p in due}
     for p in reads:

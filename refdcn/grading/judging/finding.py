@@ -89,6 +89,11 @@ class Finding:
     declared: str = ""  # the gap or convention that the owner declared beforehand
 
     @property
+    def group(self) -> str:
+        """Its case's; but shapes that fit nothing are one, whoever asked for them."""
+        return "malformed" if self.case.kind == "malformed" else self.case.group
+
+    @property
     def of_gradients(self) -> bool:
         """Whether the gradient companion was called."""
         return self.target.startswith("grad")

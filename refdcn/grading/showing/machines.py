@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from refdcn.grading.judging.verdicts import EXIT_CODES, Verdict
-from refdcn.grading.showing.page import SIGNS, Document
+from refdcn.grading.showing.drawing import Document
+from refdcn.grading.showing.page import SIGNS
 
 DIED = Verdict.CRASH, Verdict.TIMEOUT, Verdict.INTEGRITY
 ALLOWED = {*map(chr, range(0x20, 0xD800)), "\t", "\n"}  # in XML; others are rarer

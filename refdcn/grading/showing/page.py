@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.showing.drawing import Document, sampling_map
 
-Document = Mapping[str, Any]
 TARGETS = "y", "grad_x", "grad_offset", "grad_weight", "grad_mask", "grad_bias"
 ORDER = {str(v): int(v) for v in Verdict}
 SIGNS = {
@@ -24,8 +24,6 @@ SIGNS = {
     "convention": "\N{LOZENGE}",
     "pass": "\N{CHECK MARK}",
 }
-BEYOND = 2.5  # pixels outside of the image that a map shows
-PIXEL = 36  # of a map, in units of its drawing
 
 
 class MissingError(ImportError):
@@ -61,10 +59,13 @@ def rendered(template: str, **values: Any) -> str:
 def page(document: Document) -> str:
     """A report as one file."""
     evidence = document["evidence"]
+    found = [*matrices(document["findings"])]
+    cells = [c for m in found for row in m["rows"] for c in row["cells"] if c]
     return rendered(
         "report.html",
         d=document,
-        matrices=[*matrices(document["findings"])],
+        matrices=found,
+        legend=sorted({c["verdict"] for c in cells}, key=ORDER.__getitem__),
         histograms=[*histograms(document["accuracy"])],
         map=sampling_map(evidence) if evidence and evidence["samples"] else None,
         arrays=[*tables(document["smallest"])],
@@ -73,8 +74,8 @@ def page(document: Document) -> str:
 
 
 def number(value: Any) -> str:
-    """Four digits, or the word that stands for it."""
-    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value)
+    """Four digits, or the word that stands for it; a zero has no sign."""
+    return f"{value + 0.0:.4g}" if isinstance(value, (int, float)) else str(value)
 
 
 def share(part: float, whole: float) -> float:
@@ -147,67 +148,6 @@ def histograms(accuracy: Document) -> Iterator[dict[str, Any]]:
 
 
 ONE = 11  # the bin that ends at the bound
-
-
-# The sampling map -----------------------------------------------------------------
-
-
-def sampling_map(evidence: Document) -> dict[str, Any]:
-    """Two drawings of one image: where its taps must read, and where they read."""
-    sizes, samples = evidence["case"]["sizes"], evidence["samples"]
-    limits = sizes["H"] - 1, sizes["W"] - 1
-
-    def shown(position: Sequence[float] | None) -> list[float] | None:
-        """In the drawing, not farther outside than BEYOND."""
-        if position is None or any(isinstance(q, str) for q in position):
-            return None
-        pairs = zip(position, limits, strict=True)
-        return [
-            PIXEL * (min(max(q, -BEYOND), n + BEYOND) + BEYOND + 0.5) for q, n in pairs
-        ]
-
-    taps = []
-    for s in samples:
-        found = s["position"] if same_place(s, limits) else s["found"]
-        marks = {"from": shown(s["position"]), "to": shown(found)}
-        taps.append({**marks, "name": f"{s['tap'][0]},{s['tap'][1]}"})
-    return {
-        "width": PIXEL * (sizes["W"] + 2 * BEYOND),
-        "height": PIXEL * (sizes["H"] + 2 * BEYOND),
-        "pixel": PIXEL,
-        "edge": PIXEL * BEYOND,
-        "H": sizes["H"],
-        "W": sizes["W"],
-        "taps": taps,
-        "defined": shaded(samples, "corners", limits),
-        "read": shaded(samples, "reads", limits),
-    }
-
-
-def same_place(sample: Document, limits: Sequence[int]) -> bool:
-    """Whether it reads at the right place: of another channel or image, perhaps."""
-    if sample["right"]:
-        return True
-    due, got = (
-        {(p["row"], p["column"]): round(p["share"], 4) for p in sample[which] or ()}
-        for which in ("corners", "reads")
-    )
-    inside = {at for at in due if 0 <= at[0] <= limits[0] and 0 <= at[1] <= limits[1]}
-    return bool(got) and got == {at: due[at] for at in inside}
-
-
-def shaded(
-    samples: Sequence[Document], which: str, limits: Sequence[int]
-) -> list[dict[str, Any]]:
-    """The pixels of the image that are read, as dark as their largest share."""
-    most: dict[tuple[int, int], float] = {}
-    for s in samples:
-        for p in s[which] or ():
-            at = p["row"], p["column"]
-            if 0 <= at[0] <= limits[0] and 0 <= at[1] <= limits[1]:
-                most[at] = max(most.get(at, 0.0), abs(p["share"]))
-    top = max(most.values(), default=1.0) or 1.0
-    return [{"row": r, "column": c, "dark": v / top} for (r, c), v in most.items()]
 
 
 # The smallest input ---------------------------------------------------------------

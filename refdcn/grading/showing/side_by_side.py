@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.showing.page import Document, in_bytes, middle, number, rendered
+from refdcn.grading.showing.drawing import Document
+from refdcn.grading.showing.page import in_bytes, middle, number, rendered
 
 NOTHING = "-"
 

@@ -122,15 +122,15 @@ def read_from_text(f: Fact) -> str:
 
 
 def groups_read_text(f: Fact) -> str:
-    """Which outputs read another weight group's channels."""
-    m = f.measured
-    outputs = ", ".join(map(str, m["outputs"][:SHOWN]))
-    groups = sorted({g for found in m["groups"] for g in found})
-    if not groups:
-        return f"output channels {outputs} read no channel"
-    if len(groups) > 1:
-        return f"output channels {outputs} read the channels of other groups"
-    return f"output channels {outputs} read the channels of group {groups[0]}"
+    """Which outputs read another weight group's channels, and the whole map."""
+    wrong, found = f.measured["outputs"], f.measured["groups"]
+    due, last = ", ".join(map(str, f.defined)), len(found) - 1
+    read = ", ".join(" and ".join(map(str, groups)) or "none" for groups in found)
+    outputs = ", ".join(map(str, wrong))
+    return (
+        f"output channels {outputs} read the channels of other groups: outputs 0 to "
+        f"{last} read groups {read}; the definition reads {due}"
+    )
 
 
 def layout_text(f: Fact) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from refdcn.grading.evidence.evidence import Evidence
 from refdcn.grading.evidence.fields import Field
-from refdcn.grading.evidence.reads import Pixel, Sample
+from refdcn.grading.evidence.reads import ALIKE, Pixel, Sample
 
 RIGHT = "as defined"
 
@@ -48,13 +48,16 @@ def difference(s: Sample) -> str:
         if theirs and mine != theirs:
             others = " and ".join(map(str, sorted(mine)))
             return f"reads {name} {others}, not {theirs.pop()}"
+    got, must = s.read, {p[2:4]: p.share for p in s.due}
+    kept = all(abs(got[k] - must.get(k, 0.0)) <= ALIKE * abs(s.mask) for k in got)
+    if kept and got.keys() < must.keys():
+        return "a corner is missing"
     if s.found is not None and apart(s.found, s.position) > 1e-3:
-        row, column = (f"{q:.3g}" for q in s.found)
-        places = {p[2:4] for p in s.reads}
-        if places < {p[2:4] for p in due}:
-            return "a corner is missing"
+        row, column = (f"{q + 0.0:.3g}" for q in s.found)
         return f"reads at ({row}, {column})"
-    return "reads with other shares"
+    if got.keys() <= must.keys():
+        return "reads with other shares"
+    return "reads other pixels"
 
 
 def apart(a: tuple[float, float], b: tuple[float, float]) -> float:
@@ -69,7 +72,7 @@ def pixels(reads: tuple[Pixel, ...] | None, height: int, width: int) -> str:
     told = []
     for p in reads:
         inside = 0 <= p.row < height and 0 <= p.column < width
-        share = f"{p.share:.3g}" if inside else "outside, 0"
+        share = f"{p.share + 0.0:.3g}" if inside else "outside, 0"
         told.append(f"[{p.row}, {p.column}] {share}")
     return "; ".join(told) or "nothing"
 
