@@ -11,7 +11,16 @@ from refdcn import formula
 from refdcn.grading.adapters import loops
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions
-from refdcn.grading.diagnosis import changes, gradient_probes, probes, reduce, rules
+from refdcn.grading.diagnosis import (
+    changes,
+    gradient_probes,
+    influence,
+    probes,
+    reduce,
+    relations,
+    resolution,
+    rules,
+)
 from refdcn.grading.diagnosis.answers import calls_of, results_of
 from refdcn.grading.diagnosis.diagnosis import Diagnosis, diagnose
 from refdcn.grading.diagnosis.places import Judged
@@ -23,7 +32,8 @@ from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.questions import sweeps
 from refdcn.grading.questions.draw import draw_case, draw_sizes
 from refdcn.grading.selftest import selftest
-from refdcn.grading.words.diagnosis import conclusion
+from refdcn.grading.words.diagnosis import conclusion, evidence
+from refdcn.grading.words.facts import SOUND, sound_text
 
 BY_NAME = {m.name: m for m in CATALOGUE}
 WITHIN = "With that changed, every element is within the bound."
@@ -100,6 +110,22 @@ def test_the_cause_is_said_first(name, text):
     call, _ = calls_of(InProcess(functions(BY_NAME[name].edits)[0]))
     facts = probes.run_all(call, "float64")
     assert conclusion(Diagnosis(facts=tuple(facts))).startswith(text)
+
+
+def test_what_is_found_right_is_said_in_words():
+    call, grads = calls_of(InProcess(FORWARD, BACKWARD))
+    dtype = "float64"
+    facts = probes.run_all(call, dtype) + resolution.resolution_facts(call, dtype)
+    facts += influence.read_sets(call, dtype) + influence.taint(call, dtype)
+    facts += relations.adjoint(call, grads, dtype)
+    facts += relations.contradictions(call, grads, dtype)
+    assert facts and all(f.right for f in facts)
+    assert {f.kind for f in facts} == set(SOUND)
+    assert "which elements of x are read" in map(sound_text, facts)
+    assert "the rows at which taps lie" in map(sound_text, facts)
+    assert "how grad_x follows weight" in map(sound_text, facts)
+    (line,) = evidence(Diagnosis(facts=tuple(facts)))
+    assert line.startswith("found right: which elements of x are read; ")
 
 
 def scaled(align):

@@ -15,6 +15,7 @@ from refdcn.grading.words.facts import (
     fact_text,
     names_text,
     number,
+    sound_text,
     steps_text,
 )
 from refdcn.grading.words.places import (
@@ -27,6 +28,7 @@ from refdcn.grading.words.places import (
 
 MOST_WORDS = 30  # of a first sentence, at most
 MOST_FACTS = 8  # facts that are told
+MOST_SOUND = 12  # of what was found right
 MORE_EXPLANATIONS = 2  # explanations beside the first
 
 
@@ -190,9 +192,9 @@ def evidence(diagnosis: Diagnosis) -> list[str]:
         lines += [f"nearest: {partly_text(p)}" for p in parts if not p.limited]
     if faults and d.probed != d.dtype and d.probed:
         lines.append(f"the probes are in {d.probed}")
-    sound = dict.fromkeys(f"{f.kind} of {f.subject}" for f in d.sound)
+    sound = [*dict.fromkeys(map(sound_text, d.sound))]
     if sound and not d.survivors:
-        lines.append(f"right: {', '.join([*sound][:12])}")
+        lines.append(f"found right: {'; '.join(sound[:MOST_SOUND])}")
     return lines
 
 
