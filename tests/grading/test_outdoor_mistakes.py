@@ -85,8 +85,7 @@ def test_blocks_of_images_are_found_by_whose_gradient_they_hold():
 
 def test_a_pixel_of_one_plane_counted_in_float32_is_seen_at_full():
     report = said_of("float_index", level="full", only=["sizes"])
-    assert report.exit_code == 1  # wrong, or positions in a lower precision
-    bad = [
-        f for f in report.findings if f.verdict in (Verdict.WRONG, Verdict.IMPRECISE)
-    ]
+    assert report.verdict is Verdict.WRONG and report.exit_code == 1
+    bad = [f for f in report.findings if f.verdict < Verdict.CONVENTION]
     assert {f.case.note for f in bad} == {"an image of 2^24 pixels"}
+    assert {f.verdict for f in bad} == {Verdict.WRONG}
