@@ -10,6 +10,7 @@ from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.diagnosis.facts import Fact, Place, Rank
 from refdcn.grading.diagnosis.hypotheses import IN_GRADIENTS, Partly
 from refdcn.grading.judging.finding import Finding
+from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.words.facts import (
     brief,
     fact_text,
@@ -54,11 +55,11 @@ def explained_texts(d: Diagnosis) -> list[str]:
     for part in made:
         first, *others = part.survivors
         said += [mistake_text(m) for m in first]
-        if others:
-            more = [
-                " and ".join(map(mistake_text, s)) for s in others[:MORE_EXPLANATIONS]
-            ]
-            left = len(others) - len(more)
+        texts = dict.fromkeys(" and ".join(map(mistake_text, s)) for s in others)
+        texts.pop(" and ".join(map(mistake_text, first)), None)
+        if texts:
+            more = [*texts][:MORE_EXPLANATIONS]
+            left = len(texts) - len(more)
             more += [f"one of {left} more"] if left else []
             said.append(f"no case here tells it from this: {'; or '.join(more)}")
     several = sum(len(p.survivors[0]) for p in made) > 1
@@ -114,7 +115,8 @@ def known(d: Diagnosis, findings: Sequence[Finding]) -> Iterator[str]:
     if not d.places:
         return
     place = d.place
-    mine = [f for f in findings if f.target == place.target and f.failing is not None]
+    wrong = [f for f in findings if f.verdict is Verdict.WRONG]
+    mine = [f for f in wrong if f.target == place.target and f.failing is not None]
     ratio = max((f.ratio for f in mine), default=0.0)
     off = f", by up to {ratio:.3g} times the bound" if 1 < ratio < float("inf") else ""
     calls, of = place.calls
