@@ -194,9 +194,9 @@ def test_an_exploit_is_caught(breach, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     report = gated(breach)
     # What computes nothing is also faster than the machine can be, on an idle one.
-    assert report.verdict in (breach.verdict, Verdict.INTEGRITY)
-    if "no implementation on this machine can" not in report.headline():
-        assert breach.text in report.headline()
+    fast = any(f.kind is Kind.TOO_FAST for f in report.counted)
+    assert report.verdict is (Verdict.INTEGRITY if fast else breach.verdict)
+    assert breach.text in report.headline() or fast
     assert scored(report).score == 0
     assert list(tmp_path.iterdir()) == []
 
