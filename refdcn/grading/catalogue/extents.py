@@ -41,7 +41,8 @@ class Extent:
         q, r = self.q[..., None], np.arange(lines)
         upper = r == np.floor(q) + 1
         read = (q > -1) & (q < limit) & ~(upper & (r > last - 1))
-        return tuple(np.asarray(a * read) for a in hat(self.q, lines))  # type: ignore
+        tent, slope = hat(self.q, lines)
+        return tent * read, slope * read
 
     def clamped(self, upper: bool) -> tuple[Array, Array]:
         """Lines from the other size on are its last one, by their index alone.

@@ -419,10 +419,28 @@ def prepare(
     seed: int, dtype: str, level: str, lines: tuple[str, ...] = ()
 ) -> tuple[Sweep, ...]:
     """The calls of a level outside of the gaps, with what they must give."""
-    found, room = [], []
-    start = inside(Plan(), dtype, lines, ()) or Plan()
-    wanted = [one for _, one in swept(level)]
-    for name, value in wanted:
+    start = inside(Plan(), dtype, lines, ())
+    found = [] if start is None else planned(start, seed, dtype, level, lines)
+    found += [
+        Sweep(case) for case in (*edges(dtype, seed, lines), *atoms(dtype, seed, lines))
+    ]
+    if lines and start is not None:
+        room = [s for s in found if first_that_holds(lines, s.case) is None]
+        missing = len(prepare(seed, dtype, level)) - len(room)
+        more = others(start, [one for _, one in swept(level)], dtype, lines)
+        found += [
+            one_size(plan, name, value, dtype, seed)
+            for plan, name, value in islice(more, max(0, missing))
+        ]
+    return tuple(found)
+
+
+def planned(
+    start: Plan, seed: int, dtype: str, level: str, lines: tuple[str, ...]
+) -> list[Sweep]:
+    """The sizes of a level one at a time, and the other calls, in the room there is."""
+    found = []
+    for _, (name, value) in swept(level):
         fits = varied(start, name, value, dtype, lines)
         if fits is not None:
             found.append(one_size(fits, name, value, dtype, seed))
@@ -430,18 +448,7 @@ def prepare(
         fits = inside(plan, dtype, lines, ())
         if fits is not None:
             found.append(Sweep(drawn(fits, dtype, seed, note), fits))
-    found += [
-        Sweep(case) for case in (*edges(dtype, seed, lines), *atoms(dtype, seed, lines))
-    ]
-    if lines:
-        room = [s for s in found if first_that_holds(lines, s.case) is None]
-        missing = len(prepare(seed, dtype, level)) - len(room)
-        more = others(start, wanted, dtype, lines)
-        found += [
-            one_size(plan, name, value, dtype, seed)
-            for plan, name, value in islice(more, missing)
-        ]
-    return tuple(found)
+    return found
 
 
 def varied(
