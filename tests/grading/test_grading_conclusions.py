@@ -11,19 +11,37 @@ from refdcn import formula
 from refdcn.grading.adapters import loops
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions
-from refdcn.grading.diagnosis import changes, gradient_probes, probes, reduce, rules
+from refdcn.grading.diagnosis import (
+    changes,
+    diagnosis,
+    gradient_probes,
+    influence,
+    probes,
+    reduce,
+    relations,
+    resolution,
+    rules,
+)
 from refdcn.grading.diagnosis.answers import calls_of, results_of
 from refdcn.grading.diagnosis.diagnosis import Diagnosis, diagnose
+from refdcn.grading.diagnosis.hypotheses import (
+    Explanation,
+    Sets,
+    clues,
+    told_by_gradients,
+)
 from refdcn.grading.diagnosis.places import Judged
 from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.in_process import InProcess
+from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions import sweeps
-from refdcn.grading.questions.draw import draw_case, draw_sizes
+from refdcn.grading.questions.draw import draw_case, draw_sizes, exact_case
 from refdcn.grading.selftest import selftest
-from refdcn.grading.words.diagnosis import conclusion
+from refdcn.grading.words.diagnosis import conclusion, evidence
+from refdcn.grading.words.facts import SOUND, sound_text
 
 BY_NAME = {m.name: m for m in CATALOGUE}
 WITHIN = "With that changed, every element is within the bound."
@@ -100,6 +118,55 @@ def test_the_cause_is_said_first(name, text):
     call, _ = calls_of(InProcess(functions(BY_NAME[name].edits)[0]))
     facts = probes.run_all(call, "float64")
     assert conclusion(Diagnosis(facts=tuple(facts))).startswith(text)
+
+
+def test_other_last_bits_alone_are_not_left_for_a_mistake_to_explain():
+    case = exact_case(
+        np.random.default_rng(0), draw_sizes(np.random.default_rng(2)), "float32"
+    )
+    expected = Expected(case, standard("float32"))
+    y = expected.y.low.astype("f4")
+    at = np.unravel_index(np.argmax(abs(y)), y.shape)
+    y[at] = np.nextafter(y[at], np.float32(0))
+    found = judge.forward(expected, Outcome("ok", results=[y]))
+    assert found.verdict is Verdict.IMPRECISE and found.failures == 1
+    (clue,) = clues([found], "y", "float32")
+    assert clue.failing is None
+    assert diagnosis.place_of([found], [], "y", "float32").kind == ""
+
+
+def test_of_two_explanations_the_one_that_gradients_follow_is_first():
+    """Which leaves of them nothing that is "not explained by it"."""
+    names = "xy", "output transposed"
+    both = [(BY_NAME[n],) for n in names]
+    case = drawn(1)[0].case
+    runner = InProcess(*functions(BY_NAME["xy"].edits))
+    found = [judge.forward(Expected(case, standard("float32")), runner.call(case))]
+    expected = found[0].expected
+    found += judge.gradients(expected, runner.call(case, "grad"))
+    wrong = [f.target for f in found[1:] if f.verdict is Verdict.WRONG]
+    sets = {t: Sets(found, t, "float32") for t in wrong}
+    assert wrong
+    for order in (both, both[::-1]):
+        part = Explanation(("y",), tuple(order))
+        part, left = told_by_gradients(part, sets, wrong, 8000)
+        assert part.survivors[0] == (BY_NAME["xy"],) and left == []
+
+
+def test_what_is_found_right_is_said_in_words():
+    call, grads = calls_of(InProcess(FORWARD, BACKWARD))
+    dtype = "float64"
+    facts = probes.run_all(call, dtype) + resolution.resolution_facts(call, dtype)
+    facts += influence.read_sets(call, dtype) + influence.taint(call, dtype)
+    facts += relations.adjoint(call, grads, dtype)
+    facts += relations.contradictions(call, grads, dtype)
+    assert facts and all(f.right for f in facts)
+    assert {f.kind for f in facts} == set(SOUND)
+    assert "which elements of x are read" in map(sound_text, facts)
+    assert "the rows at which taps lie" in map(sound_text, facts)
+    assert "how grad_x follows weight" in map(sound_text, facts)
+    (line,) = evidence(Diagnosis(facts=tuple(facts)))
+    assert line.startswith("found right: which elements of x are read; ")
 
 
 def scaled(align):

@@ -46,6 +46,14 @@ def test_lower_precision_is_named(name, dtype, cause):
     assert bad and all(words.cause(f).startswith(cause) for f in bad)
 
 
+def test_lower_precision_is_none_the_less_beyond_2_24_pixels():
+    """Where its positions are pixels off; an address that is rounded is wrong there."""
+    report = graded("half_positions", level="full", only=["sizes"])
+    assert report.verdict is Verdict.IMPRECISE
+    bad = [f for f in report.counted if f.verdict is Verdict.IMPRECISE]
+    assert any(f.case.part is not None for f in bad)
+
+
 LOWER = {  # error over the usual bound at 37 terms, at least; what explains it
     "half_coordinates": (200, "positions are in float16"),
     "texture_positions": (100, "fractions have 8 bits"),

@@ -124,6 +124,27 @@ mistake(
     ),
 )
 mistake(
+    "offset_row_of_rows",
+    "the offset's and the mask's rows are H_out long, not W_out",
+    "offset and mask.*H_out",
+    ("pixel = oh * s.Wo + ow", "pixel = oh * s.Ho + ow"),
+    ("s.P + oh * s.Wo + ow", "s.P + oh * s.Ho + ow"),
+)
+mistake(
+    "scatter_row_by_height",
+    "the rows of grad_x are H long, not W",
+    "gradient of x.*rows of H pixels",
+    ("STEP = 2", "STEP = 10**6"),
+    (
+        "np.broadcast_to(image + r * s.W + q, g.shape)",
+        "np.broadcast_to(image + r * s.H + q, g.shape)",
+    ),
+    (
+        "np.broadcast_to(ok, g.shape)",
+        "np.broadcast_to(ok & (at < grad_x.size), g.shape)",
+    ),
+)
+mistake(
     "float_index",
     "the flat address of a pixel is float32, in one plane",
     "2\\^24|16777216|float32|large",
@@ -305,6 +326,83 @@ mistake(
 )
 
 
+HELD = "columns are held against H, the number of rows"
+CORNERS_ARE = "    return (\n        (h_low"
+OK_RIGHT = "w_high <= s.W - 1"
+mistake(
+    "guard_of_columns_by_height",
+    "w < H in place of w < W before a sample is read",
+    HELD,
+    (INSIDE, INSIDE.replace("w < s.W", "w < s.H")),
+)
+mistake(
+    "guard_of_rows_by_width",
+    "h < W in place of h < H before a sample is read",
+    "rows are held against W, the number of columns",
+    (INSIDE, INSIDE.replace("h < s.H", "h < s.W")),
+)
+mistake(
+    "guard_exchanged",
+    "height and width are exchanged in the call of the guard",
+    f"{HELD}, and rows against W",
+    (INSIDE, INSIDE.replace("h < s.H", "h < s.W").replace("w < s.W", "w < s.H")),
+)
+mistake(
+    "right_corner_by_height",
+    "w_high <= H - 1 in place of W - 1",
+    HELD,
+    (OK_RIGHT, "w_high <= s.H - 1"),
+)
+mistake(
+    "bottom_corner_by_width",
+    "h_high <= W - 1 in place of H - 1",
+    "rows are held against W, the number of columns",
+    ("(h_high <= s.H - 1)", "(h_high <= s.W - 1)"),
+)
+mistake(
+    "corners_exchanged",
+    "height and width are exchanged in the call that interpolates, not in the guard",
+    f"{HELD}, and rows against W",
+    ("(h_high <= s.H - 1)", "(h_high <= s.W - 1)"),
+    (OK_RIGHT, "w_high <= s.H - 1"),
+)
+mistake(
+    "columns_by_height",
+    "H in place of W in every test of a column",
+    HELD,
+    (INSIDE, INSIDE.replace("w < s.W", "w < s.H")),
+    (OK_RIGHT, "w_high <= s.H - 1"),
+)
+mistake(
+    "far_index_by_height",
+    "the right corner's index is kept below H, not W",
+    HELD,
+    (CORNERS_ARE, "    w_high = np.minimum(w_high, s.H - 1)\n" + CORNERS_ARE),
+)
+mistake(
+    "indices_by_height",
+    "both indices of columns are kept below H, not W",
+    HELD,
+    (
+        CORNERS_ARE,
+        "    w_low, w_high = np.minimum(w_low, s.H - 1), np.minimum(w_high, s.H - 1)\n"
+        + CORNERS_ARE,
+    ),
+)
+mistake(
+    "guard_of_gradients_by_height",
+    "w < H in place of w < W in the backward alone",
+    f"in the gradients, {HELD}",
+    ("def corners(s, h, w):", "def corners(s, h, w, limit=None):"),
+    (INSIDE, INSIDE.replace("w < s.W", "w < (limit or s.W)")),
+    (
+        "along_h, along_w, ok in corners(s, *position(s, b, offset))",
+        "along_h, along_w, ok in corners(s, *position(s, b, offset), s.H)",
+    ),
+    ("b, offset)):\n        at =", "b, offset), s.H):\n        at ="),
+)
+
+
 def through_grid(there, back):
     """The positions normalised and read again."""
     lines = "    H, W = s.T.type(s.H), s.T.type(s.W)\n    one = s.T.type(1)\n"
@@ -327,6 +425,18 @@ mistake(
     "a grid normalised with H and W exchanged, align_corners True",
     "H and W|W / H|H / W",
     through_grid("2 * h / max(one, W - 1) - 1, 2 * w / max(one, H - 1) - 1", ON),
+)
+mistake(
+    "grid_column_by_height",
+    "the grid's column is normalised with H, align_corners False",
+    "columns are normalised with H",
+    through_grid("(2 * h + 1) / H - 1, (2 * w + 1) / H - 1", OFF),
+)
+mistake(
+    "grid_row_by_width",
+    "the grid's row is normalised with W - 1, align_corners True",
+    "rows are normalised with W - 1",
+    through_grid("2 * h / max(one, W - 1) - 1, 2 * w / max(one, W - 1) - 1", ON),
 )
 mistake(
     "grid_align_corners",
@@ -487,6 +597,58 @@ mistake(
     "the image is read as it lies in memory",
     "contiguous|layout|memory",
     ("a = np.ascontiguousarray(a)\n    return a.reshape(-1)", "return a.ravel('K')"),
+)
+
+BLOCK = "y[first:last] = w @ columns"
+WIDE_BLOCK = (
+    "wide = columns.transpose(1, 2, 0, 3).reshape(s.G, s.c * s.K, -1)\n"
+    "        y[first:last] = (w @ wide).reshape(y[first:last].shape)"
+)
+UNTURNED = "images and output channels of {} are interchanged"
+mistake(
+    "block_not_transposed",
+    "a block's product (C_out, images, pixels) is stored as it is",
+    UNTURNED.format("a block of 2 images"),
+    (BLOCK, WIDE_BLOCK),
+)
+mistake(
+    "step_not_transposed",
+    "the same in blocks of up to 32 images, of which all are as large",
+    UNTURNED.format("a block of up to 32 images"),
+    (BLOCK, WIDE_BLOCK),
+    (
+        "    step = max(1, min(STEP, s.N))\n",
+        "    step = next((k for k in range(min(32, s.N), 1, -1) if s.N % k == 0), 1)\n",
+    ),
+)
+mistake(
+    "batch_not_transposed",
+    "the same of one product over the batch",
+    UNTURNED.format("the batch"),
+    (BLOCK, WIDE_BLOCK),
+    ("STEP = 2", "STEP = 10**6"),
+)
+GO = "g = w.swapaxes(1, 2) @ go[first:last]\n"
+GO_BLOCK = (
+    "block = go[first:last].reshape(s.G, s.O // s.G, b, s.P)\n"
+    "        block = block.transpose(2, 0, 1, 3)\n"
+    "        g = w.swapaxes(1, 2) @ block\n"
+)
+GRAD_WEIGHT = "(go[first:last] @ columns"
+mistake(
+    "grad_block_not_transposed",
+    "grad_y of a block is read as (C_out, images, pixels)",
+    "images and channels of a block of 2 images are interchanged in grad_y",
+    (GO, GO_BLOCK),
+    (GRAD_WEIGHT, "(block @ columns"),
+)
+mistake(
+    "both_blocks_not_transposed",
+    "the result of a block and its grad_y",
+    UNTURNED.format("a block of 2 images"),
+    (BLOCK, WIDE_BLOCK),
+    (GO, GO_BLOCK),
+    (GRAD_WEIGHT, "(block @ columns"),
 )
 
 # Gradients ------------------------------------------------------------------------

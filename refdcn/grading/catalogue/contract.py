@@ -124,7 +124,7 @@ REWARDED = {
     "ignores_offsets": (WRONG, ""),
     "first_image": (WRONG, ""),
     "constant": (WRONG, ""),
-    "half_precision": (Verdict.IMPRECISE, ""),
+    "half_precision": (Verdict.IMPRECISE, "everything is in float16"),
     "half_results": (Verdict.IMPRECISE, "float16"),
     "few_channels": (WRONG, ""),
     "answers_once": (WRONG, ""),

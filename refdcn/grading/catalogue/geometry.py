@@ -288,6 +288,26 @@ positions(
     ),
 )
 positions(
+    "column by height",
+    "columns are normalised with H, the number of rows (align_corners=False)",
+    lambda s: (s.qy, (s.qx + 0.5) * s.z.W / s.z.H - 0.5),
+)
+positions(
+    "row by width",
+    "rows are normalised with W, the number of columns (align_corners=False)",
+    lambda s: ((s.qy + 0.5) * s.z.H / s.z.W - 0.5, s.qx),
+)
+positions(
+    "column by frame of rows",
+    "columns are normalised with H - 1, of the rows (align_corners=True)",
+    lambda s: (s.qy * (s.z.H > 1), s.qx * (s.z.W - 1) / max(1, s.z.H - 1)),
+)
+positions(
+    "row by frame of columns",
+    "rows are normalised with W - 1, of the columns (align_corners=True)",
+    lambda s: (s.qy * (s.z.H - 1) / max(1, s.z.W - 1), s.qx * (s.z.W > 1)),
+)
+positions(
     "position swapped",
     "the sample is read at (x, y) instead of (y, x)",
     lambda s: (s.qx, s.qy),

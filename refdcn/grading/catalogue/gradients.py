@@ -63,7 +63,20 @@ def everywhere() -> None:
             gradient(of, name, f"is {text}", times(of, factor))
 
 
+def pitched_back(s: State) -> Array:
+    """d x added up in rows of H pixels; what leaves the memory is lost."""
+    g = s.grads["x"]
+    plane, r, q = np.indices((g.size // (s.z.H * s.z.W), s.z.H, s.z.W))
+    at = (plane * s.z.H * s.z.W + r * s.z.H + q).reshape(g.shape)
+    into, there = np.zeros(g.size), at < g.size
+    np.add.at(into, at[there], g[there])
+    return into
+
+
 everywhere()
+gradient(
+    "x", "pitch H", "is added to rows of H pixels, the height, not W", pitched_back
+)
 gradient(
     "mask",
     "without weight",

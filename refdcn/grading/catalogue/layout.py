@@ -257,16 +257,27 @@ def misaddressed(name: str, text: str, edit: Callable[[State], Any]) -> None:
     MISTAKES.append(Mistake("layout", name, text, (("read", edit),), True))
 
 
-misaddressed(
-    "offset pitch W",
-    "offset planes are indexed with the image's width, not W_out",
-    put("dp", lambda s: pitched(s.dp, s.z.W)),
-)
-misaddressed(
-    "mask pitch W",
-    "mask planes are indexed with the image's width, not W_out",
-    put("m", lambda s: pitched(s.m, s.z.W)),
-)
+def pitched_planes() -> None:
+    """Rows of another length: the image's width, or the number of rows."""
+    for pitch, said in (("W", "the image's width"), ("H_out", "H_out, their height")):
+        how = f"are indexed with {said}, not W_out"
+        dp, m = pitching("dp", pitch), pitching("m", pitch)
+        misaddressed(f"offset pitch {pitch}", f"offset planes {how}", dp)
+        misaddressed(f"mask pitch {pitch}", f"mask planes {how}", m)
+        text = f"planes of offset and mask {how}"
+        misaddressed(f"offset and mask pitch {pitch}", text, both(dp, m))
+
+
+def pitching(field: str, pitch: str) -> Callable[[State], None]:
+    """An edit of one input's rows."""
+
+    def of(s: State) -> Array:
+        return pitched(getattr(s, field), s.z.W if pitch == "W" else s.out[0])
+
+    return put(field, of)
+
+
+pitched_planes()
 
 
 def spaced_planes() -> None:

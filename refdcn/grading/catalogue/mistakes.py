@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from refdcn.grading.catalogue import (
+    blocks,
+    extents,
     geometry,
     gradients,
     groups,
@@ -17,6 +19,8 @@ CATALOGUE: list[Mistake] = [
     *mask.MISTAKES,
     *geometry.MISTAKES,
     *sampling.MISTAKES,
+    *extents.MISTAKES,
+    *blocks.MISTAKES,
     *groups.MISTAKES,
     *gradients.MISTAKES,
 ]

@@ -27,7 +27,8 @@ def hat(q: Array, n: int) -> tuple[Array, Array]:
     low = np.floor(q)[..., None]
     part = (q[..., None] - low)[..., 0][..., None]
     tent = (r == low) * (1 - part) + (r == low + 1) * part
-    return tent, 1.0 * (r == low + 1) - (r == low)
+    slope = 1.0 * (r == low + 1) - (r == low)
+    return tent, np.where(np.isnan(low), np.nan, slope)
 
 
 def read(s: State) -> None:
@@ -164,17 +165,22 @@ def shaped(case: Case, s: State, target: str) -> Array:
     return np.asarray(s.grads[name]).reshape(like.shape)
 
 
-def on_pixels(case: Case, edits: Sequence[Edit]) -> Array:
-    """Samples whose row or column is a whole number: [N, og, K, H_out, W_out]."""
-    s = begin(case)
-    for step in (read, grid, position):
-        step(s)
-        for name, edit in edits:
-            if name == step.__name__:
-                edit(s)
+def landings(case: Case, edits: Sequence[Edit]) -> tuple[Array, Array]:
+    """Whether samples lie on a whole row or column, and not where they must."""
     N, og, K, _, *out = offset_shape(case.sizes)
-    whole = (s.qy == np.floor(s.qy)) | (s.qx == np.floor(s.qx))
-    return np.asarray(whole.reshape(N, og, -1, K, *out).any(2))
+    found = []
+    for made in ((), edits):
+        s = begin(case)
+        for step in (read, grid, position):
+            step(s)
+            for name, edit in made:
+                if name == step.__name__:
+                    edit(s)
+        found.append([a.reshape(N, og, -1, K, *out) for a in (s.qy, s.qx)])
+    (y, x), (qy, qx) = found
+    whole = (qy == np.floor(qy)) | (qx == np.floor(qx))
+    moved = (qy != y) | (qx != x)
+    return np.asarray(whole.any(2)), np.asarray(moved.any(2))
 
 
 def functions(

@@ -188,6 +188,7 @@ def place_of(
         and f.expected is not None
         and f.case.dtype == dtype
         and f.computes
+        and f.verdict is not Verdict.IMPRECISE  # whose elements are no mistake's
     ]
     mine += more
     found = rules.locate(mine, target)

@@ -7,14 +7,14 @@ names the same mistake as an idle one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.mistakes import CATALOGUE
-from refdcn.grading.catalogue.steps import on_pixels, predict
+from refdcn.grading.catalogue.steps import landings, predict
 from refdcn.grading.diagnosis.facts import Place, json_value
 from refdcn.grading.diagnosis.places import Judged
 from refdcn.grading.diagnosis.rules import locate
@@ -23,6 +23,7 @@ from refdcn.grading.expected.expectation import Range
 from refdcn.grading.expected.precision import grid
 from refdcn.grading.judging.distance import outside, within
 from refdcn.grading.judging.finding import Finding
+from refdcn.grading.judging.verdicts import Verdict
 
 BEAM, DEPTH = 6, 3
 RANKED = 3  # clues by which combinations are ranked
@@ -31,7 +32,9 @@ PREDICTIONS = 8000  # of the whole search, about half a millisecond each
 # A hypothesis must meet so many failing elements, each nearer than a tenth of what it
 # is off: by chance that happens once in a million.
 EVIDENCE, NEARER = 6, 10
+TRIED = 8  # explanations of y that the gradients choose from
 EVIDENT_IN = 40  # clues of which that is asked, the smallest
+PLACING = "read", "grid", "position"  # the steps that say where samples lie
 IN_GRADIENTS = "in gradients"  # the kind of a forward's mistake made there alone
 Combination = tuple[Mistake, ...]
 
@@ -116,23 +119,32 @@ class Clue:
         return not bool((still & self.failing & ~free).any())
 
     def free(self, edits: Combination) -> Array:
-        """Where a slope at a whole number is any; nowhere unless that is let pass."""
-        if not self.loose or self.target != "grad_offset":
+        """Where a slope at a whole number is any: where none is due, if not loose.
+
+        Of the places where one is due, the range knows all that it may be.
+        """
+        steps = [e for m in edits for e in m.edits]
+        moves = self.loose or any(step in PLACING for step, _ in steps)
+        if self.target != "grad_offset" or not moves:
             return np.zeros(self.got.shape, bool)
-        at = on_pixels(self.case, [e for m in edits for e in m.edits])
-        whole = np.broadcast_to(at[:, :, :, None], (*at.shape[:3], 2, *at.shape[3:]))
-        return whole.reshape(self.got.shape)
+        whole, moved = landings(self.case, steps)
+        at = whole & (moved | self.loose)
+        both = np.broadcast_to(at[:, :, :, None], (*at.shape[:3], 2, *at.shape[3:]))
+        return both.reshape(self.got.shape)
+
+    def left(self, value: Array, edits: Combination) -> Array:
+        """The elements that a prediction does not explain."""
+        beyond = np.isnan(value) & any(m.beyond for m in edits)
+        left = ~(self.fits(value) | beyond)
+        return np.asarray(left & ~self.free(edits) if left.any() else left)
 
     def share(self, edits: Combination) -> float:
         """The share of elements that fit; 1 only if it explains the output."""
         value = self.predicted(edits)
         if value is None:
             return 0.0
-        free = self.free(edits)
-        if any(m.beyond for m in edits):
-            free = free | np.isnan(value)
-        found = float((self.fits(value) | free).mean()) if value.size else 1.0
-        moves = found < 1 or self.moves(value, free)
+        found = float((~self.left(value, edits)).mean()) if value.size else 1.0
+        moves = found < 1 or self.moves(value, self.free(edits))
         return found if moves else float(np.nextafter(1, 0))
 
 
@@ -152,10 +164,12 @@ def clues(
     found = []
     for f in sorted(mine, key=lambda f: (f.failing is None, prediction_cost(f.case))):
         assert f.expected is not None
-        want, failing = f.expected.range(target), f.failing
+        want = f.expected.range(target)
+        # What is beyond the usual sums alone is another verdict's.
+        failing = f.failing if f.verdict is Verdict.WRONG else None
         if loose:
             want = f.expected.under(grid(dtype)).range(target)
-            failing = still_failing(f, want)
+            failing = None if failing is None else still_failing(f, want)
         got = f.got if f.got is not None else (want.low + want.high) / 2
         if np.isfinite(want.bound).all() and got.shape == want.bound.shape:
             exact = f.case.kind == "exact" and not loose  # every bit that differs fails
@@ -289,10 +303,10 @@ def in_part(
         value = c.predicted((*given, *best))
         if value is None:
             continue
-        fits = c.fits(value)
-        judged.append(Judged(c.case, c.target, None if fits.all() else ~fits))
+        left = c.left(value, (*given, *best))
+        judged.append(Judged(c.case, c.target, left if left.any() else None))
         if c.failing is not None:
-            right, total = right + int(fits.sum()), total + fits.size
+            right, total = right + int((~left).sum()), total + left.size
     place = locate(judged)
     share = right / max(1, total)
     if not place.ruled or not (place.exact or share > 0.6):
@@ -310,27 +324,49 @@ def explain(
 ) -> list[Explanation]:
     """y first; what it does to the gradients is known before they are searched."""
     given: Combination = ()
-    parts = []
+    parts, part = list[Explanation](), None
     if "y" in targets:
         kinds = [m for m in CATALOGUE if m.kind != "gradients"]
         part = explain_one(Sets(findings, "y", dtype), kinds, predictions, ())
-        parts.append(part)
-        given = part.survivors[0] if part.survivors else ()
-        if not given:  # what it does to the gradients cannot be told from their own
-            return parts
+        if not part.survivors:  # what follows of it cannot be told from their own
+            return [part]
     sets = {t: Sets(findings, t, dtype) for t in targets if t.startswith("grad_")}
-    budget = Budget(predictions)
-    left = [t for t in sets if sets[t].strict and not follows(sets[t], given, budget)]
-    if "y" not in targets and len(left) > 1:
-        common = in_all(sets, left, Budget(predictions))
+    made = [t for t in sets if sets[t].strict]
+    if part is not None:
+        part, made = told_by_gradients(part, sets, made, predictions)
+        parts, given = [part], part.survivors[0]
+    shared = of_all_gradients("y" in targets)
+    if len(made) > 1:
+        common = in_all(sets, made, shared, given, Budget(predictions))
         if common:
-            return [Explanation(tuple(left), tuple(common))]
-    for t in left:
+            return [*parts, Explanation(tuple(made), tuple(common))]
+    for t in made:
         kinds = [m for m in CATALOGUE if m.name.startswith(f"d {t[5:]} ")]
-        if "y" not in targets:
-            kinds += [in_gradients(m) for m in CATALOGUE if m.kind != "gradients"]
-        parts.append(explain_one(sets[t], kinds, predictions, given))
+        parts.append(explain_one(sets[t], kinds + shared, predictions, given))
     return parts
+
+
+def told_by_gradients(
+    part: Explanation, sets: Mapping[str, Sets], made: list[str], predictions: int
+) -> tuple[Explanation, list[str]]:
+    """Of what explains y, first what leaves the fewest gradients; and those."""
+    rows = []
+    for one in part.survivors[:TRIED]:
+        budget = Budget(predictions)
+        left = [t for t in made if not follows(sets[t], one, budget, known=True)]
+        rows.append((one, left))
+        if not left:
+            break
+    one, left = min(rows, key=lambda row: len(row[1]))
+    others = [s for s in part.survivors if s is not one]
+    return replace(part, survivors=(one, *others)), left
+
+
+def of_all_gradients(wrong_y: bool) -> list[Mistake]:
+    """Mistakes that all gradients share, and, where y is right, the forward's there."""
+    shared = [m for m in CATALOGUE if m.kind == "gradients" and m.name[:2] != "d "]
+    made = [m for m in CATALOGUE if m.kind != "gradients" and not wrong_y]
+    return [*map(in_gradients, made), *shared]
 
 
 class Sets:
@@ -353,20 +389,32 @@ class Sets:
         return found if found and found[0].failing is not None else []
 
 
-def follows(sets: Sets, edits: Combination, budget: Budget) -> bool:
-    """Whether mistakes explain an output, strictly or with what is let pass."""
+def follows(
+    sets: Sets, edits: Combination, budget: Budget, known: bool = False
+) -> bool:
+    """Whether mistakes explain an output, strictly or with what is let pass.
+
+    `known`: another output has the evidence, and few elements may fail in this one.
+    """
     return any(
-        bool(found) and explains_all(found, edits, budget) and is_evident(found, edits)
+        bool(found)
+        and explains_all(found, edits, budget)
+        and (known or is_evident(found, edits))
         for found in (sets.strict, sets.loose)
     )
 
 
 def in_all(
-    sets: Mapping[str, Sets], left: Sequence[str], budget: Budget
+    sets: Mapping[str, Sets],
+    left: Sequence[str],
+    kinds: Sequence[Mistake],
+    given: Combination,
+    budget: Budget,
 ) -> list[Combination]:
-    """Mistakes of the forward, made in the backward, that explain every gradient."""
-    made = [(in_gradients(m),) for m in CATALOGUE if m.kind != "gradients"]
-    return [m for m in made if all(follows(sets[t], m, budget) for t in left)]
+    """Single mistakes that explain every gradient that is left."""
+    return [
+        (m,) for m in kinds if all(follows(sets[t], (*given, m), budget) for t in left)
+    ]
 
 
 def explain_one(

@@ -50,7 +50,7 @@ def cause_in(dtype: str, findings: Sequence[Finding]) -> Hypothesis | None:
         # However near to the definition, and however seldom it shows.
         if h.convention and near >= 0:
             return h
-    if rare(bad, findings):
+    if rare(bad, findings) or far_alone(bad, findings):
         return None
     fine = {f.target for f in findings if f.case.dtype == dtype and drawn(f)}
     fine -= {f.target for f in bad}
@@ -142,3 +142,21 @@ def rare(bad: Sequence[Finding], findings: Sequence[Finding]) -> bool:
         if 5 * len(mine) < len(judged):
             return True
     return False
+
+
+def far_alone(bad: Sequence[Finding], findings: Sequence[Finding]) -> bool:
+    """Whether images of more than 2^24 numbers fail alone, as by a rounded address.
+
+    A step that is rounded is rounded in every image: its error shows in random data
+    of any size, which the positions of so large an image would excuse.
+    """
+    if any(f.case.part is None for f in bad):
+        return False
+    targets = {f.target for f in bad}
+    return any(
+        f.target in targets
+        and f.case.kind == "bound"
+        and f.case.dtype == bad[0].case.dtype
+        and f.verdict is Verdict.PASS
+        for f in findings
+    )

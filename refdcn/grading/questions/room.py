@@ -21,7 +21,7 @@ GEOMETRY = (
     "H_out < 1",
     "W_out < 1",
 )
-STEPS = 300  # of the search, before a call is given up
+STEPS = 1000  # of the search, before a call is given up
 ANY = 0.15  # share of steps that take any change, so as not to stay in a corner
 MOST = 200  # of a size that is changed
 AXES = {

@@ -9,20 +9,22 @@ right when it gives those.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import islice
 from math import lcm
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refdcn.grading.expected import oracle
-from refdcn.grading.expected.case import Array, Case, Sizes
+from refdcn.grading.expected.case import Array, Case, Sizes, offset_shape
 from refdcn.grading.expected.expectation import TARGETS, Expected, Range
 from refdcn.grading.expected.precision import Standard
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.finding import Finding
+from refdcn.grading.judging.gaps import first_that_holds
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.isolation import Process
@@ -119,6 +121,7 @@ FEW: dict[str, tuple[int, ...]] = {
 }
 
 
+MOST_SWEPT = 65  # of a size that stands in for one which the gaps shut out
 BASE = "", 0  # what is swept in the call that all sweeps start from
 Swept = tuple[str, int]
 
@@ -211,17 +214,27 @@ def telling(plan: Plan, dtype: str, seed: int) -> Case:
     return replace(case, x=x.astype(dtype), offset=offset.astype(dtype), grad_y=go)
 
 
-def edges(dtype: str, seed: int) -> Iterator[Case]:
-    """Values instead of sizes: what a kernel may round, clip or lose."""
+def edges(dtype: str, seed: int, lines: tuple[str, ...] = ()) -> Iterator[Case]:
+    """Values instead of sizes: what a kernel may round, clip or lose.
+
+    Those whose numbers stay exact in any geometry are drawn outside of the gaps.
+    """
     rng = np.random.default_rng([seed, 43])
+
+    def exact(z: Sizes, bias: bool = True) -> Case:
+        call = Call(z, True, bias)
+        found = within(lines, call, dtype) or call
+        return exact_case(rng, found.sizes, dtype, "exact", found.mask, found.bias)
+
     yield curve(rng, dtype)
-    yield pile(rng, dtype)
+    yield pile(exact(Sizes(2, 2, 2, 1, 1, 3, 3, 9, 11, padding=(1, 1))))
     yield cancelling(rng, dtype)
     yield far(rng, dtype)
     yield large(rng, dtype)
-    yield from scaled(rng, dtype)
-    yield backwards(dtype, seed)
-    yield from kinks(rng, dtype)
+    yield from scaled(exact, dtype)
+    yield backwards(inside(Plan(), dtype, lines, ()) or Plan(), dtype, seed)
+    kinked = Sizes(2, 2, 2, 1, 2, 2, 3, 4, 5, padding=(1, 1))
+    yield from kinks(rng, exact(kinked))
 
 
 def curve(rng: np.random.Generator, dtype: str) -> Case:
@@ -247,14 +260,13 @@ def curve(rng: np.random.Generator, dtype: str) -> Case:
     )
 
 
-def pile(rng: np.random.Generator, dtype: str) -> Case:
+def pile(case: Case) -> Case:
     """Every sample falls onto one pixel, or between the same four."""
-    z = Sizes(2, 2, 2, 1, 1, 3, 3, 9, 11, padding=(1, 1))
-    case = exact_case(rng, z, dtype)
+    z = case.sizes
     half = np.arange(z.out[1]) % 2 / 2
     offset = landing(z, 4 + half[None, None], np.full((1, 1, 1), 5.0))
     note = "all samples on one pixel"
-    return replace(case, offset=offset.astype(dtype), note=note)
+    return replace(case, offset=offset.astype(case.dtype), note=note)
 
 
 def cancelling(rng: np.random.Generator, dtype: str) -> Case:
@@ -294,18 +306,18 @@ def large(rng: np.random.Generator, dtype: str) -> Case:
     return replace(case, offset=offset.astype(dtype), note=note)
 
 
-def scaled(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
+def scaled(exact: Callable[..., Case], dtype: str) -> Iterator[Case]:
     """Pixels times a power of two: beyond the range of float16, and below it."""
-    z = Sizes(2, 2, 2, 1, 1, 2, 2, 4, 5)
-    case = replace(exact_case(rng, z, dtype), bias=None)
+    case = exact(Sizes(2, 2, 2, 1, 1, 2, 2, 4, 5), bias=False)
     for power in (18, -40) if dtype != "float16" else ():
-        x = case.x * np.asarray(2.0**power, dtype)
-        yield replace(case, x=x, note=f"pixels times 2^{power}")
+        times = np.asarray(2.0**power, dtype)
+        bias = None if case.bias is None else case.bias * times
+        yield replace(case, x=case.x * times, bias=bias, note=f"pixels times 2^{power}")
 
 
-def backwards(dtype: str, seed: int) -> Case:
+def backwards(plan: Plan, dtype: str, seed: int) -> Case:
     """The first call's numbers in reverse order: shapes, sums and sizes are its."""
-    case = drawn(Plan(), dtype, seed, "the same numbers in reverse order")
+    case = drawn(plan, dtype, seed, "the same numbers in reverse order")
     turned: dict[str, Any] = {
         name: a.reshape(-1)[::-1].reshape(a.shape).copy()
         for name in ("x", "offset", "weight", "mask", "bias", "grad_y")
@@ -314,11 +326,11 @@ def backwards(dtype: str, seed: int) -> Case:
     return replace(case, **turned)
 
 
-def kinks(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
+def kinks(rng: np.random.Generator, case: Case) -> Iterator[Case]:
     """Integer positions: at -1, 0, n - 1, n and inside."""
-    z = Sizes(2, 2, 2, 1, 2, 2, 3, 4, 5, padding=(1, 1))
-    case = exact_case(rng, z, dtype)
-    shape = z.N, 2, 6, *z.out
+    z, dtype = case.sizes, case.dtype
+    N, og, K, _, *out = offset_shape(z)
+    shape = N, og, K, *out
     rows = rng.choice([-1.0, 0.0, 2.0, z.H - 1.0, z.H], shape)
     columns = rng.choice([-1.0, 0.0, 1.0, z.W - 1.0, z.W], shape)
     both = landing(z, rows, columns)
@@ -407,22 +419,66 @@ def prepare(
     seed: int, dtype: str, level: str, lines: tuple[str, ...] = ()
 ) -> tuple[Sweep, ...]:
     """The calls of a level outside of the gaps, with what they must give."""
+    start = inside(Plan(), dtype, lines, ())
+    found = [] if start is None else planned(start, seed, dtype, level, lines)
+    found += [
+        Sweep(case) for case in (*edges(dtype, seed, lines), *atoms(dtype, seed, lines))
+    ]
+    if lines and start is not None:
+        room = [s for s in found if first_that_holds(lines, s.case) is None]
+        missing = len(prepare(seed, dtype, level)) - len(room)
+        more = others(start, [one for _, one in swept(level)], dtype, lines)
+        found += [
+            one_size(plan, name, value, dtype, seed)
+            for plan, name, value in islice(more, max(0, missing))
+        ]
+    return tuple(found)
+
+
+def planned(
+    start: Plan, seed: int, dtype: str, level: str, lines: tuple[str, ...]
+) -> list[Sweep]:
+    """The sizes of a level one at a time, and the other calls, in the room there is."""
     found = []
-    start = inside(Plan(), dtype, lines, ()) or Plan()
     for _, (name, value) in swept(level):
-        change: dict[str, Any] = {name: value} if name else {}
-        plan = start._replace(**change)
-        fits = inside(plan, dtype, lines, (IN_GAPS.get(name, name),))
-        if fits is not None and (not name or getattr(fits, name) == value):
-            note = f"{name} = {value}" if name else "sizes as they are"
-            case = replace(drawn(fits, dtype, seed, note), swept=(name, value))
-            found.append(Sweep(case, fits))
+        fits = varied(start, name, value, dtype, lines)
+        if fits is not None:
+            found.append(one_size(fits, name, value, dtype, seed))
     for plan, note in plans():
         fits = inside(plan, dtype, lines, ())
         if fits is not None:
             found.append(Sweep(drawn(fits, dtype, seed, note), fits))
-    found += [Sweep(case) for case in (*edges(dtype, seed), *atoms(dtype, seed, lines))]
-    return tuple(found)
+    return found
+
+
+def varied(
+    start: Plan, name: str, value: int, dtype: str, lines: tuple[str, ...]
+) -> Plan | None:
+    """The start with one size of that value, in the room of the gaps, if there is."""
+    change: dict[str, Any] = {name: value} if name else {}
+    plan = start._replace(**change)
+    fits = inside(plan, dtype, lines, (IN_GAPS.get(name, name),))
+    there = fits is not None and (not name or getattr(fits, name) == value)
+    return fits if there else None
+
+
+def one_size(plan: Plan, name: str, value: int, dtype: str, seed: int) -> Sweep:
+    """The call of a sweep that gives a size this value."""
+    note = f"{name} = {value}" if name else "sizes as they are"
+    return Sweep(replace(drawn(plan, dtype, seed, note), swept=(name, value)), plan)
+
+
+def others(
+    start: Plan, known: Sequence[Swept], dtype: str, lines: tuple[str, ...]
+) -> Iterator[tuple[Plan, str, int]]:
+    """Further values of sizes, for those that the gaps shut out; small ones first."""
+    for value in range(1, MOST_SWEPT + 1):
+        for name, values in RANGES.items():
+            if (name, value) in known or value > values[-1]:
+                continue
+            fits = varied(start, name, value, dtype, lines)
+            if fits is not None and fits != start:
+                yield fits, name, value
 
 
 IN_GAPS = {"c": "C_in", "o": "C_out"} | {  # the sizes of a plan as gaps name them

@@ -10,11 +10,13 @@ from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.diagnosis.facts import Fact, Place, Rank
 from refdcn.grading.diagnosis.hypotheses import IN_GRADIENTS, Partly
 from refdcn.grading.judging.finding import Finding
+from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.words.facts import (
     brief,
     fact_text,
     names_text,
     number,
+    sound_text,
     steps_text,
 )
 from refdcn.grading.words.places import (
@@ -27,6 +29,7 @@ from refdcn.grading.words.places import (
 
 MOST_WORDS = 30  # of a first sentence, at most
 MOST_FACTS = 8  # facts that are told
+MOST_SOUND = 12  # of what was found right
 MORE_EXPLANATIONS = 2  # explanations beside the first
 
 
@@ -52,11 +55,11 @@ def explained_texts(d: Diagnosis) -> list[str]:
     for part in made:
         first, *others = part.survivors
         said += [mistake_text(m) for m in first]
-        if others:
-            more = [
-                " and ".join(map(mistake_text, s)) for s in others[:MORE_EXPLANATIONS]
-            ]
-            left = len(others) - len(more)
+        texts = dict.fromkeys(" and ".join(map(mistake_text, s)) for s in others)
+        texts.pop(" and ".join(map(mistake_text, first)), None)
+        if texts:
+            more = [*texts][:MORE_EXPLANATIONS]
+            left = len(texts) - len(more)
             more += [f"one of {left} more"] if left else []
             said.append(f"no case here tells it from this: {'; or '.join(more)}")
     several = sum(len(p.survivors[0]) for p in made) > 1
@@ -112,7 +115,8 @@ def known(d: Diagnosis, findings: Sequence[Finding]) -> Iterator[str]:
     if not d.places:
         return
     place = d.place
-    mine = [f for f in findings if f.target == place.target and f.failing is not None]
+    wrong = [f for f in findings if f.verdict is Verdict.WRONG]
+    mine = [f for f in wrong if f.target == place.target and f.failing is not None]
     ratio = max((f.ratio for f in mine), default=0.0)
     off = f", by up to {ratio:.3g} times the bound" if 1 < ratio < float("inf") else ""
     calls, of = place.calls
@@ -190,9 +194,9 @@ def evidence(diagnosis: Diagnosis) -> list[str]:
         lines += [f"nearest: {partly_text(p)}" for p in parts if not p.limited]
     if faults and d.probed != d.dtype and d.probed:
         lines.append(f"the probes are in {d.probed}")
-    sound = dict.fromkeys(f"{f.kind} of {f.subject}" for f in d.sound)
+    sound = [*dict.fromkeys(map(sound_text, d.sound))]
     if sound and not d.survivors:
-        lines.append(f"right: {', '.join([*sound][:12])}")
+        lines.append(f"found right: {'; '.join(sound[:MOST_SOUND])}")
     return lines
 
 

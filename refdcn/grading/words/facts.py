@@ -621,6 +621,27 @@ BRIEFLY: dict[str, Callable[[Fact], str]] = {
     "values": values_briefly,
 }
 
+SOUND: dict[str, Callable[[str], str]] = {  # what a probe found to be as it must
+    "taps": lambda name: f"the {name}s at which taps lie",
+    "read from": lambda name: f"which elements of {name} are read",
+    "reads": lambda name: f"which outputs follow an element of {name}",
+    "acts as": lambda name: f"the effect of {name}",
+    "reach": lambda name: f"the effect of a far {name}",
+    "interpolation": lambda name: f"the weights of pixels along a {name}",
+    "step": lambda _: "positions between pixels",
+    "bits": lambda name: f"the bits that {name} keeps",
+    "isolation": lambda _: "each image apart from the others",
+    "batch": lambda _: "a batch as its halves give it",
+    "relation": lambda name: f"what follows when {RELATIONS[name]}",
+    "degree": lambda name: "how {} follows {}".format(*name.split(" of ")),
+    "adjoint": lambda name: f"{name} as the transpose of the forward",
+}
+
+
+def sound_text(f: Fact) -> str:
+    """What was measured, and found right."""
+    return SOUND[f.kind](f.subject)
+
 
 def fact_text(f: Fact) -> str:
     """The whole of a fact."""

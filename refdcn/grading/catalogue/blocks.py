@@ -1,0 +1,94 @@
+"""Mistakes of kernels that take blocks of images: a block's result is not turned back.
+
+A product over a block of images gives (output channel, image, pixel); the result is
+(image, output channel, pixel).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from refdcn.grading.catalogue.mistake import Mistake
+from refdcn.grading.catalogue.steps import State, upstream
+from refdcn.grading.expected.case import Array
+
+MISTAKES: list[Mistake] = []
+SIZES = (2, 4, 8, 16, 32, 64)
+DIVISORS = (4, 8, 32)  # up to which a divisor of N is taken
+WHOLE = 0  # all images are one block
+
+
+def at_most(size: int, N: int) -> int:
+    """Images a block; the last block is what is left."""
+    return min(size, N) if size else N
+
+
+def divisor(size: int, N: int) -> int:
+    """The largest number of images up to `size` that divides the batch."""
+    return max((k for k in range(1, min(size, N) + 1) if N % k == 0), default=1)
+
+
+def unturned(a: Array, step: int, back: bool) -> Array:
+    """(image, channel, ...) kept block by block in the other order, and read as is.
+
+    `back`: what is (image, channel) in memory is read as (channel, image).
+    """
+    found = a.copy()
+    for first in range(0, len(a), max(1, step)):
+        block = a[first : first + step]
+        n, channels, *rest = block.shape
+        if back:
+            turned = block.reshape(channels, n, *rest).swapaxes(0, 1)
+        else:
+            turned = block.swapaxes(0, 1).reshape(block.shape)
+        found[first : first + step] = turned
+    return found
+
+
+def of_result(size: int, rule: Callable[[int, int], int]) -> Callable[[State], None]:
+    """y of each block in the order of the product."""
+
+    def edit(s: State) -> None:
+        s.y = unturned(s.y, rule(size, s.z.N), False)
+
+    return edit
+
+
+def of_grad_y(size: int, rule: Callable[[int, int], int]) -> Callable[[State], None]:
+    """grad_y of each block read in the order of the product; not for the bias."""
+
+    def edit(s: State) -> None:
+        s.own_grad_y = s.grad_y
+        s.grad_y = unturned(s.grad_y, rule(size, s.z.N), True)
+        upstream(s)
+
+    return edit
+
+
+def own_bias(s: State) -> None:
+    """The gradient of the bias is a sum of grad_y as it came."""
+    s.grads["bias"] = s.own_grad_y.sum((0, 2, 3))
+
+
+def blocks() -> None:
+    """Blocks of each size, with what is left in the last, and of divisors of N."""
+    for size, rule in (
+        (WHOLE, at_most),
+        *((n, at_most) for n in SIZES),
+        *((n, divisor) for n in DIVISORS),
+    ):
+        images = f"a block of {size} images" if size else "the batch"
+        if rule is divisor:
+            images = f"a block of up to {size} images"
+        text = f"images and {{}}channels of {images} are interchanged"
+        name = f"channels of {images} first"
+        y = text.format("output ") + ": its result is not transposed back"
+        MISTAKES.append(
+            Mistake("layout", name, y, (("contract", of_result(size, rule)),))
+        )
+        edits = ("upstream", of_grad_y(size, rule)), ("backward", own_bias)
+        of_grads = text.format("") + " in grad_y: it is not transposed"
+        MISTAKES.append(Mistake("gradients", f"{name} in grad_y", of_grads, edits))
+
+
+blocks()
