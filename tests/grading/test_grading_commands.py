@@ -15,6 +15,8 @@ from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.process import system
 from refdcn.grading.process.inside.adapters import tensor_files
 
+import told
+
 KERNELS = Path(__file__).parents[2] / "docs" / "kernels"
 CANDIDATES = Path(__file__).parents[1] / "support" / "candidates"
 SOME = {"dtypes": ["float32"], "seed": 3, "only": ["random"]}
@@ -46,11 +48,6 @@ def run_py(old="", new=""):
     return text.replace(old, new)
 
 
-def first_sentence(report):
-    """What it says of the mistake, whatever the candidate is called."""
-    return report.sentence.replace(report.candidate, "SPEC").split(". ")[:2]
-
-
 def test_a_program_that_stays_is_right(program):
     report = grade(program(run_py(), "--serve"), **SOME | {"only": MOST})
     assert report.exit_code == 0 and report.scope == "forward and gradients"
@@ -69,12 +66,12 @@ def test_a_mistake_is_told_as_that_of_a_function_is(program):
     text = run_py("refdcn.formula import", "languages import")
     text = text.replace("deform_conv2d", "unmasked")
     text = f"import sys\nsys.path.insert(0, {str(CANDIDATES)!r})\n{text}"
-    told = SOME | {"only": MOST}
-    report = grade(program(text, "--serve"), **told)
-    python = grade(f"{CANDIDATES}/languages.py:unmasked", **told)
+    how = SOME | {"only": MOST}
+    report = grade(program(text, "--serve"), **how)
+    python = grade(f"{CANDIDATES}/languages.py:unmasked", **how)
     assert report.exit_code == python.exit_code == 1
-    assert "lacks the mask" in str(first_sentence(report))
-    assert first_sentence(report) == first_sentence(python)
+    assert "lacks the mask" in str(told.first_sentences(report))
+    assert told.first_sentences(report) == told.first_sentences(python)
 
 
 def test_arrays_come_and_go_as_safetensors(program):
