@@ -74,6 +74,18 @@ def test_a_mistake_is_told_as_that_of_a_function_is(program):
     assert told.first_sentences(report) == told.first_sentences(python)
 
 
+def test_a_mistake_of_one_that_starts_for_each_call_is_told_so_too(program):
+    text = run_py(
+        "refdcn.formula import deform_conv2d", "others_call import refdcn_swapped"
+    )
+    text = text.replace("deform_conv2d(*", "refdcn_swapped(*", 1)
+    text = text.replace(", deform_conv2d_grad ", "  ", 1)
+    text = f"import sys\nsys.path.insert(0, {str(CANDIDATES)!r})\n{text}"
+    report = grade(program(text, "forward {in} {out}"), **told.SOME)
+    found = report.exit_code, told.first_sentences(report)
+    assert found == told.swapped_in_python()
+
+
 def test_arrays_come_and_go_as_safetensors(program):
     """By the library that defines the format."""
     text = run_py("np.load(given)", "load_file(given)")
@@ -253,6 +265,8 @@ def test_a_program_that_hangs_is_ended_with_its_session(program, tmp_path):
         ("./nothing_here {in} {out}", "./nothing_here cannot be started: No such file"),
         ("/ {in} {out}", "/ cannot be started: Permission denied"),
         ("./text {in} {out}", "it is for another machine, or a script without #!"),
+        ("./lost {in} {out}", "it is there, but its loader, or what #! names, is not"),
+        ("{in} {out}", "a command must hold {in} and {out}, the files that it reads"),
         ("./text", "a command must hold {in} and {out}, the files that it reads"),
         ("./text {in}", "a command must hold {in} and {out}"),
         ("./text --serve {in} {out}", "or --serve alone, to be told them line by line"),
@@ -267,7 +281,9 @@ def test_a_command_that_will_not_do_is_one_sentence(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text").write_text("hello")
-    (tmp_path / "text").chmod(0o755)
+    (tmp_path / "lost").write_text("#!/no/interpreter")
+    for name in ("text", "lost"):
+        (tmp_path / name).chmod(0o755)
     assert main(["grade", f"cmd:{command}"]) == 2
     out, err = capsys.readouterr()
     assert text in err and err.count("\n") == 1 and not out

@@ -270,7 +270,7 @@ def main(arguments: list[str]) -> None:
         target = routes.load(spec, routes.How(**json.loads(how)))
     except BaseException as e:
         text = str(e) if isinstance(e, routes.SpecError) else said(e)
-        send(replies, {"status": "unloadable", "text": text})
+        send(replies, {"status": "unloadable", "text": " ".join(text.split())})
         return
     flush()
     started = max(0, threads() - before)
