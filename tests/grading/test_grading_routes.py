@@ -358,6 +358,16 @@ def test_a_real_library_is_right_without_any_file(name):
 
 
 @pytest.mark.torch
+def test_torch_s_export_of_torchvision_s_operator_is_right():
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(name)
+    adapter = SUPPORT.parents[1] / "docs" / "peers" / "adapters" / "torch_onnx.py"
+    report = grade(f"{adapter}:f", **SOME | {"only": ["optional"]})
+    assert report.exit_code == 0, report.text()
+    assert sum(f.values > 0 for f in report.findings) == 3
+
+
+@pytest.mark.torch
 def test_a_runtime_that_is_not_there_is_named():
     pytest.importorskip("onnx")
     if find_spec("openvino") is not None:

@@ -2,7 +2,7 @@
 
 A library is reached where it is installed: here, or under the interpreter that the
 variable REFDCN_PYTHON_<NAME> names, as REFDCN_PYTHON_PADDLE. Each has its own tox
-environment, peers-paddle and so on; those that need an old Python have none.
+environment, peers-paddle and so on; those that need an old Python are in peers-old.
 """
 
 import os
