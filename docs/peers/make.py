@@ -40,7 +40,12 @@ PEERS = {
         "--as torchvision",
     ),
     "onnxruntime": Peer(
-        "ONNX Runtime", "onnxruntime onnx", "onnxruntime_node.py:f", ""
+        "ONNX Runtime", "onnxruntime onnx", "onnx:DeformConv",
+        "--runtime onnxruntime",
+    ),
+    "torch_onnx": Peer(
+        "torch.onnx of torchvision", f"{TORCH} onnx onnxscript onnxruntime",
+        "torch_onnx.py:f", "--dtype float32 --budget 300",
     ),
     "onnx": Peer(
         "ONNX reference", "onnx",
@@ -89,6 +94,10 @@ PEERS = {
     ),
     "deformops": Peer(
         "deformops, eager", f"deformops {TORCH}", "deformops_eager.py:f",
+        "--array torch",
+    ),
+    "tvdcn": Peer(
+        "tvdcn", "tvdcn numpy", "tvdcn_torch.py:f",
         "--array torch",
     ),
 }  # fmt: skip
@@ -287,10 +296,13 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[[], *PEERS], metavar="NAME")
     parser.add_argument("--environments", type=Path, default=Path("build/peers"))
     parser.add_argument("--keep", action="store_true", help="keep the environments")
+    parser.add_argument("--install", action="store_true", help="make them, no more")
     options = parser.parse_args()
     for name in options.names:
         peer, folder = PEERS[name], options.environments.absolute() / f"peer-{name}"
         python = installed(peer, folder)
+        if options.install:
+            continue
         told = {"version": version(peer, python), **graded(peer, python)}
         text = json.dumps(told, indent=1) + "\n"
         (HERE / "results" / f"{name}.json").write_text(text)
@@ -298,7 +310,8 @@ def main() -> None:
             print(f"docs/findings/{name}.md: not reproduced: {title}")
         if not options.keep:
             shutil.rmtree(folder)
-    (HERE / "table.inc").write_text(table())
+    if not options.install:
+        (HERE / "table.inc").write_text(table())
 
 
 if __name__ == "__main__":

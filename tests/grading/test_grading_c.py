@@ -14,6 +14,8 @@ from refdcn.cli import main
 from refdcn.grading import grade
 from refdcn.grading.process.inside.adapters import cabi
 
+import told
+
 KERNELS = Path(__file__).parents[2] / "docs" / "kernels"
 CANDIDATES = Path(__file__).parents[1] / "support" / "candidates"
 SOME = {"dtypes": ["float32"], "seed": 3, "only": ["exact", "random", "malformed"]}
@@ -50,11 +52,6 @@ def source(name, old="", new=""):
     return text.replace(old, new)
 
 
-def first_sentence(report):
-    """What it says of the mistake, whatever the candidate is called."""
-    return report.sentence.replace(report.candidate, "SPEC").split(". ")[:2]
-
-
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
     """The library of a kernel of the docs, changed."""
@@ -80,14 +77,14 @@ def test_planar_offsets_in_c_are_told_as_those_in_python_are(kernel):
     text = library.with_suffix(".c").read_text()
     text = text.replace("2 * tap + 1, i, j", "tap + tap / K * K + K, i, j")
     library = compiled(library.parent, text)
-    told = SOME | {"gaps": ["offset_groups > 1"]}
-    report = grade(f"cabi:{library}:deform_conv2d", **told)
-    python = grade(f"{CANDIDATES}/languages.py:planar", **told)
+    how = SOME | {"gaps": ["offset_groups > 1"]}
+    report = grade(f"cabi:{library}:deform_conv2d", **how)
+    python = grade(f"{CANDIDATES}/languages.py:planar", **how)
     assert report.exit_code == python.exit_code == 1
-    assert "Offsets are read as all y then all x" in str(first_sentence(report))
-    assert first_sentence(report) == first_sentence(python)
+    assert "Offsets are read as all y then all x" in str(told.first_sentences(report))
+    assert told.first_sentences(report) == told.first_sentences(python)
     page = (KERNELS.parent / "grade_c.md").read_text()
-    assert first_sentence(report)[1] in page.replace("\n", " ")
+    assert told.first_sentences(report)[1] in page.replace("\n", " ")
 
 
 def test_the_kernel_in_cpp_and_its_gradients_are_right(kernel):
@@ -98,13 +95,22 @@ def test_the_kernel_in_cpp_and_its_gradients_are_right(kernel):
     assert report.exit_code == 0 and report.scope == "forward and gradients"
 
 
+def test_a_kernel_that_reads_x_before_y_is_told_as_in_python(kernel):
+    library = kernel("deform_conv2d.c", "2 * tap, i, j", "1 + 2 * tap, i, j")
+    text = library.with_suffix(".c").read_text()
+    text = text.replace("offset, n, 2 * tap + 1, i, j", "offset, n, 2 * tap, i, j")
+    report = grade(f"cabi:{compiled(library.parent, text)}:deform_conv2d", **told.SOME)
+    found = report.exit_code, told.first_sentences(report)
+    assert found == told.swapped_in_python()
+
+
 def test_a_gradient_without_mask_in_cpp_is_told_as_that_in_python_is(kernel):
     library = kernel("deform_conv2d.cpp", "+= flow * t.mask * d", "+= flow * d")
     report = grade(f"cabi:{library}:deform_conv2d", **SOME)
     python = grade(f"{CANDIDATES}/languages.py:unmasked", **SOME)
     assert report.exit_code == python.exit_code == 1
-    assert "lacks the mask" in str(first_sentence(report))
-    assert first_sentence(report) == first_sentence(python)
+    assert "lacks the mask" in str(told.first_sentences(report))
+    assert told.first_sentences(report) == told.first_sentences(python)
 
 
 def test_a_script_shows_what_a_kernel_in_c_does_wrong(kernel, tmp_path):
@@ -146,8 +152,8 @@ def test_the_header_and_the_grader_mean_one_layout(tmp_path):
         pytest.skip("no cc here")
     command = ["cc", include, "-o", program, tmp_path / "layout.c"]
     subprocess.run(command, check=True)
-    told = subprocess.run([program], capture_output=True, text=True, check=True)
-    assert list(map(int, told.stdout.split())) == here
+    said = subprocess.run([program], capture_output=True, text=True, check=True)
+    assert list(map(int, said.stdout.split())) == here
 
 
 def test_numbers_of_the_header_are_the_grader_s():
@@ -172,6 +178,8 @@ WAYS = {
         "y[size] = 0; return 0;", 5, "it wrote behind the memory of y"
     ),
     "underruns": ("y[-1] = 0; return 0;", 5, "it wrote before the memory of y"),
+    "overruns_far": ("y[1 << 18] = 0; return 0;", 3, "killed by SIGSEGV"),
+    "underruns_far": ("y[-(1 << 18)] = 0; return 0;", 3, "killed by SIGSEGV"),
     "writes_x": ("((float *)a->x.data)[0] = 7; return 0;", 5, "changed its input x"),
     "keeps": (
         "static float *last; if (last) *last += 1; last = y; return 0;",
@@ -231,7 +239,7 @@ def plain(tmp_path):
     return compiled(tmp_path, text)
 
 
-def told(capsys, *arguments):
+def refused(capsys, *arguments):
     """The exit code, and the one line on standard error."""
     code = main(["grade", *arguments, "--dtype", "float32"])
     out, err = capsys.readouterr()
@@ -251,7 +259,7 @@ def told(capsys, *arguments):
     ],
 )
 def test_a_library_that_will_not_do_is_one_sentence(spec, text, plain, capsys):
-    code, err = told(capsys, spec.format(plain))
+    code, err = refused(capsys, spec.format(plain))
     assert code == 2 and text in err
 
 
@@ -261,13 +269,13 @@ def test_a_library_for_another_machine_is_said(plain, capsys):
         pytest.skip("libraries are no ELF files here")
     image[18:20] = (22 if image[18] != 22 else 62).to_bytes(2, "little")
     plain.write_bytes(image)
-    code, err = told(capsys, f"cabi:{plain}:f")
+    code, err = refused(capsys, f"cabi:{plain}:f")
     assert code == 2 and re.search(r"is compiled for \S+; this is \S+$", err)
 
 
 def test_a_file_that_is_no_library_is_said(plain, capsys):
     plain.write_text("hello")
-    code, err = told(capsys, f"cabi:{plain}:f")
+    code, err = refused(capsys, f"cabi:{plain}:f")
     assert code == 2 and "no library can be loaded from /" in err
 
 

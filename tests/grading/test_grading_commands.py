@@ -15,6 +15,8 @@ from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.process import system
 from refdcn.grading.process.inside.adapters import tensor_files
 
+import told
+
 KERNELS = Path(__file__).parents[2] / "docs" / "kernels"
 CANDIDATES = Path(__file__).parents[1] / "support" / "candidates"
 SOME = {"dtypes": ["float32"], "seed": 3, "only": ["random"]}
@@ -46,11 +48,6 @@ def run_py(old="", new=""):
     return text.replace(old, new)
 
 
-def first_sentence(report):
-    """What it says of the mistake, whatever the candidate is called."""
-    return report.sentence.replace(report.candidate, "SPEC").split(". ")[:2]
-
-
 def test_a_program_that_stays_is_right(program):
     report = grade(program(run_py(), "--serve"), **SOME | {"only": MOST})
     assert report.exit_code == 0 and report.scope == "forward and gradients"
@@ -69,12 +66,24 @@ def test_a_mistake_is_told_as_that_of_a_function_is(program):
     text = run_py("refdcn.formula import", "languages import")
     text = text.replace("deform_conv2d", "unmasked")
     text = f"import sys\nsys.path.insert(0, {str(CANDIDATES)!r})\n{text}"
-    told = SOME | {"only": MOST}
-    report = grade(program(text, "--serve"), **told)
-    python = grade(f"{CANDIDATES}/languages.py:unmasked", **told)
+    how = SOME | {"only": MOST}
+    report = grade(program(text, "--serve"), **how)
+    python = grade(f"{CANDIDATES}/languages.py:unmasked", **how)
     assert report.exit_code == python.exit_code == 1
-    assert "lacks the mask" in str(first_sentence(report))
-    assert first_sentence(report) == first_sentence(python)
+    assert "lacks the mask" in str(told.first_sentences(report))
+    assert told.first_sentences(report) == told.first_sentences(python)
+
+
+def test_a_mistake_of_one_that_starts_for_each_call_is_told_so_too(program):
+    text = run_py(
+        "refdcn.formula import deform_conv2d", "others_call import refdcn_swapped"
+    )
+    text = text.replace("deform_conv2d(*", "refdcn_swapped(*", 1)
+    text = text.replace(", deform_conv2d_grad ", "  ", 1)
+    text = f"import sys\nsys.path.insert(0, {str(CANDIDATES)!r})\n{text}"
+    report = grade(program(text, "forward {in} {out}"), **told.SOME)
+    found = report.exit_code, told.first_sentences(report)
+    assert found == told.swapped_in_python()
 
 
 def test_arrays_come_and_go_as_safetensors(program):
@@ -256,6 +265,8 @@ def test_a_program_that_hangs_is_ended_with_its_session(program, tmp_path):
         ("./nothing_here {in} {out}", "./nothing_here cannot be started: No such file"),
         ("/ {in} {out}", "/ cannot be started: Permission denied"),
         ("./text {in} {out}", "it is for another machine, or a script without #!"),
+        ("./lost {in} {out}", "it is there, but its loader, or what #! names, is not"),
+        ("{in} {out}", "a command must hold {in} and {out}, the files that it reads"),
         ("./text", "a command must hold {in} and {out}, the files that it reads"),
         ("./text {in}", "a command must hold {in} and {out}"),
         ("./text --serve {in} {out}", "or --serve alone, to be told them line by line"),
@@ -270,7 +281,9 @@ def test_a_command_that_will_not_do_is_one_sentence(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text").write_text("hello")
-    (tmp_path / "text").chmod(0o755)
+    (tmp_path / "lost").write_text("#!/no/interpreter")
+    for name in ("text", "lost"):
+        (tmp_path / name).chmod(0o755)
     assert main(["grade", f"cmd:{command}"]) == 2
     out, err = capsys.readouterr()
     assert text in err and err.count("\n") == 1 and not out

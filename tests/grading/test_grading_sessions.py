@@ -26,6 +26,8 @@ from refdcn.grading.process.inside.routes import How
 from refdcn.grading.process.isolation import Process
 from refdcn.grading.questions.draw import draw_case
 
+import told
+
 CANDIDATES = Path(__file__).parents[1] / "support" / "candidates"
 THREADED = CANDIDATES / "threaded.py"
 PLAIN = CANDIDATES / "plain.py"
@@ -315,18 +317,20 @@ def test_other_languages_under_another_python(python, tmp_path):
     assert "cannot be read as .safetensors" in report.headline()
     if shutil.which("cc") is None:
         pytest.skip("no cc here")
-    source = CANDIDATES.parents[2] / "docs" / "kernels" / "deform_conv2d.c"
-    made = [
-        "-shared",
-        "-fPIC",
-        "-O2",
-        f"-I{refdcn.get_include()}",
-        "-o",
-        tmp_path / "k.so",
-    ]
-    subprocess.run(["cc", *made, source, "-lm"], check=True)
-    report = grade(f"cabi:{tmp_path}/k.so:deform_conv2d", **few)
-    assert report.exit_code == 0
+    kernels = CANDIDATES.parents[2] / "docs" / "kernels"
+    right = (kernels / "deform_conv2d.c").read_text()
+    swapped = right.replace("2 * tap + 1, i, j", "2 * tap, i, j")
+    swapped = swapped.replace("2 * tap, i, j", "2 * tap + 1, i, j", 1)
+    command = ["cc", "-shared", "-fPIC", "-O2", f"-I{refdcn.get_include()}", "-o"]
+    for name, text in (("right", right), ("swapped", swapped)):
+        source, library = tmp_path / f"{name}.c", tmp_path / f"{name}.so"
+        source.write_text(text)
+        subprocess.run([*command, library, source, "-lm"], check=True)
+        how = told.SOME | {"python": path}
+        report = grade(f"cabi:{library}:deform_conv2d", **how)
+        found = report.exit_code, told.first_sentences(report)
+        assert report.exit_code == 0 or found == told.swapped_in_python()
+        assert report.exit_code == (name == "swapped")
 
 
 def test_a_closure_has_no_other_python():

@@ -2,7 +2,7 @@
 
 A library is reached where it is installed: here, or under the interpreter that the
 variable REFDCN_PYTHON_<NAME> names, as REFDCN_PYTHON_PADDLE. Each has its own tox
-environment, peers-paddle and so on; those that need an old Python have none.
+environment, peers-paddle and so on; those that need an old Python are in peers-old.
 """
 
 import os
@@ -14,7 +14,10 @@ import pytest
 from refdcn.grading import grade
 from refdcn.grading.process.inside import libraries
 
-SOME = {"dtypes": ["float32"], "seed": 1, "only": ["exact", "random"]}
+import graphs
+import told
+
+SOME = told.SOME
 LIBRARIES = "openvino", "paddle", "mindspore", "ncnn", "mmcv", "nnabla", "kornia"
 GRADIENTS = "paddle", "mindspore", "mmcv", "nnabla", "kornia"
 
@@ -49,3 +52,14 @@ def test_onnxruntime_is_right_without_any_file():
     python = there("onnxruntime", "onnxruntime")
     report = grade("onnx:DeformConv", python=python, runtime="onnxruntime", **SOME)
     assert report.exit_code == 0, report.text()
+
+
+def test_openvino_runs_a_graph_of_plain_operators(tmp_path):
+    python = there("openvino", "openvino")
+    right, swapped = graphs.saved(pytest.importorskip("onnx"), tmp_path)
+    how = SOME | {"runtime": "openvino", "gaps": graphs.GAPS, "python": python}
+    report = grade(f"onnx:{right}", **how)
+    assert report.exit_code == 0, report.text()
+    report = grade(f"onnx:{swapped}", **how)
+    found = report.exit_code, told.first_sentences(report)
+    assert found == told.swapped_in_python()

@@ -9,6 +9,19 @@ def exchanged(offset):
     return offset.reshape(N, -1, 2, *out)[:, :, [1, 0]].reshape(N, C, *out)
 
 
+def refdcn(x, offset, weight, mask, bias, *, stride, padding, dilation):
+    windows = {"stride": stride, "padding": padding, "dilation": dilation}
+    return deform_conv2d(x, offset, weight, mask, bias, **windows)
+
+
+def refdcn_grad(*inputs, **windows):
+    return deform_conv2d_grad(*inputs, **windows)
+
+
+def refdcn_swapped(x, offset, weight, mask, bias, **windows):
+    return deform_conv2d(x, exchanged(offset), weight, mask, bias, **windows)
+
+
 def groups(x, offset, weight, mask, bias, *, groups, offset_groups, **windows):
     assert groups == x.shape[1] // weight.shape[1]
     K = weight.shape[2] * weight.shape[3]

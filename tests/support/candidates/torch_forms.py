@@ -12,11 +12,17 @@ def exchanged(offset):
     return offset.reshape(N, -1, 2, *out).flip(2).reshape(N, C, *out)
 
 
-def torchvision_swapped(
+def torchvision(
     input, offset, weight, bias=None, stride=1, padding=0, dilation=1, mask=None
 ):
-    numbers = stride, padding, dilation
-    return deform_conv2d(input, exchanged(offset), weight, bias, *numbers, mask)
+    return deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
+
+
+def torchvision_swapped(input, offset, *rest):
+    return torchvision(input, exchanged(offset), *rest)
+
+
+kornia, kornia_swapped = torchvision, torchvision_swapped
 
 
 def mmcv(
@@ -26,29 +32,51 @@ def mmcv(
     return deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
 
 
+def mmcv_swapped(input, offset, *rest):
+    return mmcv(input, exchanged(offset), *rest)
+
+
 def dcnv3(x, offset, mask, K_h, K_w, s_h, s_w, p_h, p_w, d_h, d_w, group,
           group_channels, offset_scale, im2col_step=1, remove_center=0):  # fmt: skip
     assert x.shape[3] == group * group_channels and not remove_center
     windows = {"stride": (s_h, s_w), "padding": (p_h, p_w), "dilation": (d_h, d_w)}
     how = {"kernel_size": (K_h, K_w), "group": group, "offset_scale": offset_scale}
-    given = layouts.dcnv3(x, offset, mask, **how, **windows)
+    return depthwise(layouts.dcnv3(x, offset, mask, **how, **windows))
+
+
+def depthwise(given):
+    """y of what refdcn.layouts makes of their tensors, channels last."""
     x, offset, weight, mask = (given.pop(n) for n in ("x", "offset", "weight", "mask"))
-    return deform_conv2d(x, offset, weight, None, mask=mask, **given).permute(
-        0, 2, 3, 1
-    )
+    y = deform_conv2d(x, offset, weight, None, mask=mask, **given)
+    return y.permute(0, 2, 3, 1)
 
 
-class DCNv4(torch.autograd.Function):
-    """With the arguments of its `apply`; autograd does the rest."""
+def dcnv3_swapped(x, offset, *rest):
+    return dcnv3(x, offset.unflatten(3, (-1, 2)).flip(4).flatten(3), *rest)
 
-    @staticmethod
-    def apply(x, offset_mask, K_h, K_w, s_h, s_w, p_h, p_w, d_h, d_w, group, *more):
-        windows = {"stride": (s_h, s_w), "padding": (p_h, p_w), "dilation": (d_h, d_w)}
-        how = {"kernel_size": (K_h, K_w), "group": group}
-        given = layouts.dcnv4(x, offset_mask, **how, **windows)
-        named = [given.pop(n) for n in ("x", "offset", "weight", "mask")]
-        y = deform_conv2d(*named[:3], None, mask=named[3], **given)
-        return y.permute(0, 2, 3, 1)
+
+def dcnv4(x, offset_mask, K_h, K_w, s_h, s_w, p_h, p_w, d_h, d_w, group, *more):
+    """With the arguments of its function's `apply`; autograd does the rest."""
+    windows = {"stride": (s_h, s_w), "padding": (p_h, p_w), "dilation": (d_h, d_w)}
+    how = {"kernel_size": (K_h, K_w), "group": group}
+    return depthwise(layouts.dcnv4(x, offset_mask, **how, **windows))
+
+
+class DCNv4:
+    """A name with a dot leads to it."""
+
+    apply = staticmethod(dcnv4)
+
+
+def dcnv4_swapped(x, offset_mask, K_h, K_w, *rest):
+    """Of each group it has (x, y) of all taps, then their masks; then what fills up."""
+    group, taps = rest[6], K_h * K_w
+    end = 3 * group * taps
+    used, spare = offset_mask[..., :end], offset_mask[..., end:]
+    moved, masks = used.unflatten(3, (group, -1)).split([2 * taps, taps], 4)
+    moved = moved.unflatten(4, (taps, 2)).flip(5).flatten(4)
+    packed = torch.cat([torch.cat([moved, masks], 4).flatten(3), spare], 3)
+    return dcnv4(x, packed, K_h, K_w, *rest)
 
 
 library = torch.library.Library("refdcn_tests", "DEF")

@@ -100,20 +100,20 @@ class Called:
     ) -> None:
         assert how.like is not None
         name = how.like
-        self.name, self.f, self.companion = name, f, companion
+        self.name, self.companion = name, companion
         self.convention = convention_of(name)
         self.arrays, self.layouts = (
             adapter(f"{self.convention.array}_arrays"),
             layouts(),
         )
+        self.f = getattr(self.arrays, "prepared", lambda f: f)(f)
         lays = self.layouts.LIBRARIES
         self.moves = name in lays and lays[name][:2] != lays["refdcn"][:2]
         self.depthwise = name not in lays  # no weight: DCNv3 and its like
-        self.given = list(self.wanted(parameters(f)))
+        self.given = list(self.wanted(parameters(self.f)))
         self.whats = [what for _, what in self.given]
         self.has_grad = companion is not None or hasattr(self.arrays, "grad_of")
         self.check()
-        self.f = getattr(self.arrays, "prepared", lambda f: f)(f)
 
     def wanted(self, named: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
         """Keyword, if it has one, and what is given, of each argument."""

@@ -56,7 +56,8 @@ def from_file(path: str, name: str) -> ModuleType:
     if not os.path.exists(path):
         raise SpecError(f"SPEC names the file {path}, which does not exist")
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise SpecError(f"SPEC names the file {path}, which is none of Python's")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

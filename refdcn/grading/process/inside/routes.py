@@ -46,11 +46,15 @@ class Route(NamedTuple):
     adapter: str  # the module of this folder that attaches it
     form: str  # how the SPEC is written
     what: str  # what the candidate is
+    heeds: tuple[str, ...] = ()  # which of OPTIONS
 
 
 ROUTES = {
     PYTHON: Route(
-        "candidates", "module:function or path/to/file.py:function", "a Python function"
+        "candidates",
+        "module:function or path/to/file.py:function",
+        "a Python function",
+        ("like", "companion"),
     ),
     "cabi": Route(
         "adapters.cabi", "library.so:function", "a function that includes refdcn.h"
@@ -60,7 +64,9 @@ ROUTES = {
         "'./run {in} {out}'",
         "a program that reads a file of arrays and writes another",
     ),
-    "onnx": Route("adapters.onnx_model", "MODEL.onnx", "a model of ONNX"),
+    "onnx": Route(
+        "adapters.onnx_model", "MODEL.onnx", "a model of ONNX", ("companion", "runtime")
+    ),
     "torch": Route(
         "adapters.torch_operator", "namespace::name", "a registered operator"
     ),
@@ -90,11 +96,21 @@ def parted(spec: str) -> tuple[str, str]:
 
 
 PLAIN = How()
+OPTIONS = {"like": "--as", "companion": "--grad", "runtime": "--runtime"}
+
+
+def check_heeded(route: Route, how: How) -> None:
+    """Raise SpecError where an option would be passed over."""
+    for name, option in OPTIONS.items():
+        value = getattr(how, name)
+        if value is not None and name not in route.heeds:
+            raise SpecError(f"{option} is {value!r}, which {route.what} has no use for")
 
 
 def load(spec: str, how: How = PLAIN) -> Target:
     """Attach the candidate; only ever called in the candidate's process."""
     prefix, place = parted(spec)
+    check_heeded(ROUTES[prefix], how)
     package = __name__.rpartition(".")[0]
     adapter = import_module(f"{package}.{ROUTES[prefix].adapter}")
     target: Target = adapter.attach(place, how)

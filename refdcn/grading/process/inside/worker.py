@@ -73,7 +73,6 @@ def poison(shape: Sequence[int], dtype: Any, pattern: int) -> None:
     What a candidate leaves unwritten in its result then differs between two
     calls with two patterns. NumPy keeps small blocks itself, hence the arrays.
     """
-    confinement.fill_fresh_memory(pattern)
     held = [np.empty(shape, dtype) for _ in range(3)]
     if held[0].nbytes > LARGE:
         return
@@ -86,6 +85,7 @@ def perform(target: routes.Target, request: Message, inputs: list[Any]) -> Any:
     outs: list[Any] = [(request["y_shape"], request["dtype"])]
     if request["call"] == "grad":
         outs = [None if a is None else (a.shape, a.dtype) for a in inputs[:5]]
+    confinement.fill_fresh_memory(request["poison"])
     fill, empty = poison, np.empty
     if target.device is not None:
         fill, empty = target.device.poison, target.device.empty
@@ -270,7 +270,7 @@ def main(arguments: list[str]) -> None:
         target = routes.load(spec, routes.How(**json.loads(how)))
     except BaseException as e:
         text = str(e) if isinstance(e, routes.SpecError) else said(e)
-        send(replies, {"status": "unloadable", "text": text})
+        send(replies, {"status": "unloadable", "text": " ".join(text.split())})
         return
     flush()
     started = max(0, threads() - before)

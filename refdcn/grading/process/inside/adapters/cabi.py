@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import mmap
 import os
 import sys
 from collections.abc import Callable
@@ -24,8 +25,8 @@ REFUSALS = {
     3: (MemoryError, "REFDCN_OUT_OF_MEMORY"),
 }
 INPUTS = "x", "offset", "weight", "mask", "bias"
-GUARD = 1024  # bytes around what is written; NumPy keeps smaller blocks for itself
-EDGE, ALIGNED = 0xA5, 64
+GUARD, EDGE = 1024, 0xA5  # bytes around what is written, and what they hold
+FAR = 2**20  # bytes beyond those that cannot be touched
 MACHINES = {3: "x86", 21: "PowerPC", 22: "S390", 40: "ARM", 62: "x86-64"}
 MACHINES.update({183: "AArch64", 243: "RISC-V", 258: "LoongArch"})  # of ELF
 
@@ -63,17 +64,32 @@ class OverrunError(RuntimeError):
     breach = True
 
 
+def guarded(size: int) -> Any:
+    """Whole pages of so many bytes at least, between others that nobody may touch."""
+    inner = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    try:
+        held = mmap.mmap(-1, inner + 2 * FAR, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as e:
+        raise MemoryError(f"{size} bytes: {e.strerror}") from e
+    whole = np.frombuffer(held, np.uint8)
+    at = whole.__array_interface__["data"][0]
+    for start in (at, at + FAR + inner):
+        ctypes.CDLL(None).mprotect(ctypes.c_void_p(start), ctypes.c_size_t(FAR), 0)
+    return whole[FAR : FAR + inner]
+
+
 class Memory:
     """Memory for one result, between edges that must stay as they are."""
 
     def __init__(self, name: str, shape: Any, dtype: Any) -> None:
-        self.name, self.size = name, math.prod(shape) * np.dtype(dtype).itemsize
-        whole = np.empty(self.size + 2 * GUARD + ALIGNED, np.uint8)
-        start = -whole.__array_interface__["data"][0] % ALIGNED
-        self.edges = whole[: start + GUARD], whole[start + GUARD + self.size :]
+        self.name = name
+        fresh = np.empty(shape, dtype)  # holds what is seen if nothing is written
+        whole, end = guarded(fresh.nbytes + 2 * GUARD), GUARD + fresh.nbytes
+        self.edges = whole[:GUARD], whole[end:]
         for edge in self.edges:
             edge[...] = EDGE
-        self.array: Any = np.ndarray(shape, dtype, whole, start + GUARD)
+        self.array: Any = np.ndarray(shape, dtype, whole, GUARD)
+        self.array[...] = fresh
 
     def check(self) -> None:
         """Raise OverrunError if an edge has changed."""

@@ -73,6 +73,8 @@ class Command:
             why = f"{words[0]} cannot be started: {e.strerror}"
             if e.errno == errno.ENOEXEC:
                 why += "; it is for another machine, or a script without #! on top"
+            if e.errno == errno.ENOENT and os.path.exists(words[0]):
+                why += "; it is there, but its loader, or what #! names, is not"
             raise ImportError(why) from None
 
     def try_out(self) -> None:
@@ -216,7 +218,7 @@ def kind_of(template: str) -> type[Command]:
     served = any(SERVE.fullmatch(word) for word in words)
     if served and not found:
         return Server
-    if not served and {"in", "out"} <= found:
+    if not served and {"in", "out"} <= found and not PLACE.search(words[0]):
         return Command
     raise ImportError(
         "a command must hold {in} and {out}, the files that it reads and writes, or "

@@ -31,7 +31,7 @@ def attach(place: str, how: How) -> Target:
     """The module's functions on NumPy arrays; its gradients are autograd's."""
     arrays = tensors(how)
     file = from_file(place, "candidate")
-    name = next((c for c in CLASSES if hasattr(file, c)), None)
+    name = next((c for c in CLASSES if isinstance(getattr(file, c, None), type)), None)
     if name is None:
         raise SpecError(f"{place} has neither a class {' nor a class '.join(CLASSES)}")
     f = Module(file, name, place).call

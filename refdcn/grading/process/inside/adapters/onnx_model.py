@@ -48,10 +48,10 @@ def needed(package: str, why: str) -> Any:
 def loaded(place: str) -> Any:
     """The model of a file, or one that is the operator alone."""
     onnx = needed("onnx", "an ONNX model")
-    name, _, version = place.partition("-")
+    name, dash, version = place.partition("-")
     if name == OPERATOR:
         known = [str(v) for v in VERSIONS]
-        if version and version not in known:
+        if dash and version not in known:
             raise SpecError(
                 f"SPEC is 'onnx:{place}'; {OPERATOR} has the versions "
                 f"{' and '.join(known)} alone"
@@ -157,6 +157,8 @@ class Model:
             model.CopyFrom(self.model)
             for info in (*model.graph.input, *model.graph.output):
                 info.type.tensor_type.ClearField("shape")
+                if info.name in given:  # OpenVINO takes none without
+                    shaped(info.type.tensor_type.shape, given[info.name])
             del model.graph.value_info[:]
         for node in model.graph.node:
             if node.op_type == OPERATOR:
@@ -180,6 +182,12 @@ class Model:
         for info in (*model.graph.input, *model.graph.output):
             info.type.tensor_type.elem_type = kind
         return model
+
+
+def shaped(shape: Any, a: Any) -> None:
+    """Write an array's sizes into a description of it."""
+    for size in a.shape:
+        shape.dim.add().dim_value = size
 
 
 def attributes(onnx: Any, of: Mapping[str, Any]) -> list[Any]:

@@ -15,6 +15,7 @@ from ..called import device_of, tensors
 from ..candidates import from_file
 from ..named import facts, meanings
 from ..routes import How, SpecError, Target
+from .cabi import opened
 
 WRITTEN = "torch:namespace::name, or torch:FILE:namespace::name"
 AUTOGRAD = "Autograd", "AutogradCPU", "AutogradCUDA", "CompositeImplicitAutograd"
@@ -50,10 +51,19 @@ def register(file: str, namespace: str) -> None:
         try:
             torch.ops.load_library(file)
         except OSError as e:
-            raise SpecError(f"torch cannot load {file}: {e}") from e
+            raise SpecError(f"torch cannot load {file}: {why_not(file) or e}") from e
     else:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(namespace)
+
+
+def why_not(file: str) -> str:
+    """What is wrong with a library, which torch does not say."""
+    try:
+        opened(file)
+    except ImportError as e:
+        return str(e)
+    return ""
 
 
 def found(torch: Any, namespace: str, name: str) -> Any:
