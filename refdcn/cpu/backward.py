@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refdcn import threads
-from refdcn.cpu import depthwise, layout
+from refdcn.cpu import depthwise, layout, tile_sizes
 from refdcn.cpu.kernels import Spread, Tile, gather, sample, spread
-from refdcn.cpu.layout import CHANNELS, VISIT_FLOPS, Array, Sizes
+from refdcn.cpu.layout import CHANNELS, Array, Sizes
 from refdcn.cpu.product import Left, Product, Right, multiply, panelled
 from refdcn.cpu.product import taps as taps_of
 from refdcn.cpu.relayout import (
@@ -304,7 +304,7 @@ def _runs(g: Geometry, s: Sizes, itemsize: int) -> list[tuple[int, int, int]]:
 
 def _is_large(s: Sizes, itemsize: int) -> bool:
     """Whether an image is more than one thread may have to itself."""
-    return layout.image_size(s) * itemsize > layout.IMAGE_BYTES
+    return layout.image_size(s) * itemsize > tile_sizes.IMAGE_BYTES
 
 
 def _segments(g: Geometry, runs: list[tuple[int, int, int]]) -> tuple[Array, Array]:
@@ -326,13 +326,13 @@ def laid_out(g: Geometry, channels: int, last: bool, itemsize: int) -> Way:
     wide = [panelled(c, itemsize) for c in C]
     # Of [K, C, O] and of [K, O, C], in panels, the larger one.
     w = [s.K * max(c * s.width, s.O * v) for c, v in zip(C, wide, strict=True)]
-    images = min(g.N, MOST_SHARES, layout.IMAGE_BYTES // max(1, sum(w) * itemsize))
+    images = min(g.N, MOST_SHARES, tile_sizes.IMAGE_BYTES // max(1, sum(w) * itemsize))
     dealt = images > 1 and not _is_large(s, itemsize)
     halves = 2 if not dealt and len(runs) == 1 and s.pixels >= 192 else 1
     # Columns are of one run, parts of all: many with many groups.
     columns, parts = max(taps_of(s.K, c) * c for c in C), 3 * s.K * len(segments)
     row_bytes = max(2 * columns, s.width, parts) * itemsize
-    P = layout.equal(s.pixels, row_bytes, TILE_BYTES, halves)
+    P = tile_sizes.equal(s.pixels, row_bytes, TILE_BYTES, halves)
     tiles = -(-s.pixels // P)
     once = g.N == tiles == 1
     # What a turn takes: a run of a tile, all of a tile, or an image; and how many.
@@ -341,8 +341,8 @@ def laid_out(g: Geometry, channels: int, last: bool, itemsize: int) -> Way:
     span = -(-g.N // images) if dealt else -(-tiles // halves)
     if halves == 1 and not dealt:
         span = min(span, PARTS_BYTES // (parts * P * itemsize))
-    span = max(1, min(span, int(VISIT_FLOPS / a_turn)))
-    most = max(1, int(VISIT_FLOPS / (a_turn * span)))
+    span = max(1, min(span, int(tile_sizes.VISIT_FLOPS / a_turn)))
+    most = max(1, int(tile_sizes.VISIT_FLOPS / (a_turn * span)))
     cut = Cut(
         s._replace(P=P), _table(runs, run, w, once), segments,
         max(w) if once else sum(w), dealt, images if dealt else halves, once,
@@ -435,7 +435,7 @@ def backward(
         is_depthwise = 1 < g.groups == g.C_in == g.C_out
         lay_out = depthwise.laid_out if is_depthwise else laid_out
         way = lay_out(g, geometry.C_in, last, x.itemsize)
-        way.run(call, layout.thread_count(g, thread_count), team)
+        way.run(call, tile_sizes.thread_count(g, thread_count), team)
     grad_weight = call.grad_weight.reshape(weight.shape)
     return Gradients(
         call.grad_x.reshape(x.shape) if by_x else None,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refdcn import threads
-from refdcn.cpu import layout
+from refdcn.cpu import layout, tile_sizes
 from refdcn.cpu.kernels import (
     Tile,
     filter_depthwise,
@@ -24,7 +24,7 @@ from refdcn.cpu.kernels import (
     sample_planes,
     sample_turned,
 )
-from refdcn.cpu.layout import CHANNELS, VISIT_FLOPS, Array, Sizes
+from refdcn.cpu.layout import CHANNELS, Array, Sizes
 from refdcn.cpu.product import Left, Product, Right, multiply, panelled
 from refdcn.cpu.relayout import image_in, planes_in, product_out, rows, weights_in
 from refdcn.cpu.turns import phases
@@ -206,7 +206,7 @@ class Rows:
     """For all that no other one takes."""
 
     visit = staticmethod(visit_of(by_rows))
-    tile_bytes = layout.TILE_BYTES
+    tile_bytes = tile_sizes.TILE_BYTES
 
     def __init__(self, s: Sizes, itemsize: int) -> None:
         self.s, self.itemsize = s, itemsize
@@ -238,7 +238,7 @@ class Channels(Rows):
     """Depthwise: 4.2 times faster at 1x256x28x28, 3.6 at 1x1536x7x7."""
 
     visit = staticmethod(visit_of(by_channels))
-    tile_bytes = layout.TILE_BYTES // 4
+    tile_bytes = tile_sizes.TILE_BYTES // 4
 
     def __init__(self, s: Sizes, itemsize: int) -> None:
         # What a group is makes no difference to where channels go.
@@ -283,14 +283,16 @@ class Taps(Planes):
     """Weights of more outputs than an image has pixels, 1x512x7x7: 1.4 times faster."""
 
     visit = staticmethod(visit_of(by_taps))
-    tile_bytes = layout.IMAGE_BYTES
+    tile_bytes = tile_sizes.IMAGE_BYTES
 
     def takes(self) -> bool:
         columns = self.row() * self.s.pixels * self.itemsize
-        return 3 * self.s.pixels < self.s.O and columns <= layout.IMAGE_BYTES
+        return 3 * self.s.pixels < self.s.O and columns <= tile_sizes.IMAGE_BYTES
 
     def after(self, n: int, tiles: int, flops: int) -> list[tuple[int, ...]]:
-        parts = max(1, min(self.s.O // 16, max(PARTS, int(flops // VISIT_FLOPS))))
+        parts = max(
+            1, min(self.s.O // 16, max(PARTS, int(flops // tile_sizes.VISIT_FLOPS)))
+        )
         return [(self.s.K, COLUMNS, n, 0), (parts, OUTPUTS, n, parts)]
 
 
@@ -307,10 +309,11 @@ def laid_out(g: Geometry, channels: int, last: bool, itemsize: int, count: int) 
     given = layout.sizes(g, channels, last, itemsize)
     how = next(h for h in (way(given, itemsize) for way in STRATEGIES) if h.takes())
     s, flops = how.s, 2 * given.pixels * g.C_out * given.C * given.K
-    P = layout.tile(s.pixels, how.row() * itemsize, flops, how.tile_bytes)
+    work = tile_sizes.work(s, flops)
+    P = tile_sizes.tile(s.pixels, how.row() * itemsize, work, how.tile_bytes)
     s = s._replace(P=s.pixels if type(how) is Taps else P)
     tiles, image = -(-s.pixels // s.P), layout.image_size(s)
-    fits = image * itemsize <= layout.IMAGE_BYTES and flops < VISIT_FLOPS
+    fits = image * itemsize <= tile_sizes.IMAGE_BYTES and flops < tile_sizes.VISIT_FLOPS
     whole = fits and (g.N >= 2 * count or g.N % count == 0)
     room, parts = how.room(s.P, image), -(-s.C_in // CHANNELS)
     shares = how.shares(room.w[0], count)
@@ -320,8 +323,8 @@ def laid_out(g: Geometry, channels: int, last: bool, itemsize: int, count: int) 
     for n in () if whole else range(g.N):
         first = shares if n == 0 else 0
         made += [(first + parts, LAY_OUT, n, first), *how.after(n, tiles, flops)]
-    a_turn = (flops + 40 * s.K * s.C_in * s.pixels) / (1 if whole else tiles)
-    most = max(1, int(VISIT_FLOPS / max(a_turn, 1e4)))
+    a_turn = work / (1 if whole else tiles)
+    most = max(1, int(tile_sizes.VISIT_FLOPS / max(a_turn, 1e4)))
     shared = {"w"} if whole else {"w", "image"}
     if type(how) is Taps and not whole:
         shared.add("columns")
@@ -345,7 +348,7 @@ def forward(
     `empty` finds its memory, as np.empty does.
     """
     weight, g = layout.filled(weight, geometry)
-    count = layout.thread_count(g, thread_count)
+    count = tile_sizes.thread_count(g, thread_count)
     x, last = layout.flat_image(x)
     way = laid_out(g, geometry.C_in, last, x.itemsize, count)
     s = way.cut
