@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import Any
 
-from refdcn.grading.diagnosis import reduce
+from refdcn.grading.diagnosis import reduce_case
 from refdcn.grading.expected.case import NAMES, Case
 from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
@@ -64,7 +64,7 @@ def smallest(
         return None, ""
     for f in shown(Record(o, findings).counted):
         bounds = standard(f.case.dtype, o.precision)
-        f = reduce.reduced_finding(runner, f, bounds, o.border)
+        f = reduce_case.reduced_finding(runner, f, bounds, o.border)
         expected = f.expected or Expected(f.case, bounds, o.border)
         for through_grader in (False, True):
             text = reproduction(spec, o, f, expected, through_grader)

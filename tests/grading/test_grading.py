@@ -15,7 +15,7 @@ import pytest
 import refdcn
 from refdcn import formula
 from refdcn.grading import CannotStartError, Verdict, grade, grader
-from refdcn.grading.diagnosis import reduce
+from refdcn.grading.diagnosis import reduce_case
 from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.expected import bounds, oracle
 from refdcn.grading.judging.verdicts import EXIT_CODES, worst
@@ -293,7 +293,7 @@ ON_TORCH = Path(__file__).parents[1] / "support" / "candidates" / "on_torch.py"
 
 @pytest.mark.torch
 def test_a_candidate_on_torch_tensors_is_graded_with_autograd(tmp_path, monkeypatch):
-    monkeypatch.setattr(reduce, "SECONDS", 1.0)
+    monkeypatch.setattr(reduce_case, "SECONDS", 1.0)
     options = {"dtypes": ["float32"], "seed": 1, "array": "torch"}
     assert "forward and gradients" in grade(f"{ON_TORCH}:right", **options).sentence
     report = grade(f"{ON_TORCH}:doubled", smallest=True, **options)

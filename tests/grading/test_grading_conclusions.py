@@ -17,7 +17,7 @@ from refdcn.grading.diagnosis import (
     gradient_probes,
     influence,
     probes,
-    reduce,
+    reduce_case,
     relations,
     resolution,
     rules,
@@ -413,7 +413,7 @@ def test_a_slow_machine_names_the_same_mistake(monkeypatch):
     assert d.names == again.names == ["mask squared"]
     assert d.json() == again.json()
     (worst,) = [f for f in found if f.verdict is Verdict.WRONG][:1]
-    small = reduce.reduced_finding(runner, worst, standard("float32"), "corners")
+    small = reduce_case.reduced_finding(runner, worst, standard("float32"), "corners")
     assert (small.verdict, small.target) == (worst.verdict, worst.target)
 
 

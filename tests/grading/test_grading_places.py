@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from refdcn.grading.catalogue.steps import functions
-from refdcn.grading.diagnosis import rules, shrink
+from refdcn.grading.diagnosis import rules, smallest_call
 from refdcn.grading.diagnosis.facts import Clause, Place
 from refdcn.grading.diagnosis.places import Judged
 from refdcn.grading.expected.case import kept
@@ -114,8 +114,8 @@ def test_calls_around_the_smallest_failing_one_find_its_limit():
 
     one = InProcess(functions((("finish", late),))[0])
     fails = lambda sweep: not sweep.right(one.call(sweep.case))  # noqa: E731
-    found = shrink.shrink(fails, iter([sweeps.Plan(N=65)]), "float32")
-    tried = {s.case.sizes.N: fails(s) for s in shrink.around(found, "float32")}
+    found = smallest_call.found(fails, iter([sweeps.Plan(N=65)]), "float32")
+    tried = {s.case.sizes.N: fails(s) for s in smallest_call.around(found, "float32")}
     assert tried[12] is False and tried[15] is True and len(tried) > 5
 
 

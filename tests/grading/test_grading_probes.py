@@ -17,7 +17,7 @@ from refdcn.grading.diagnosis import (
     relations,
     resolution,
     rules,
-    shrink,
+    smallest_call,
 )
 from refdcn.grading.diagnosis.answers import answer_of, gradients_of
 from refdcn.grading.diagnosis.facts import Clause
@@ -235,7 +235,7 @@ def test_what_came_instead_is_told():
 
 def test_the_smallest_failing_call_names_what_it_needs():
     one = runner(neighbour_mask, grad=False)
-    found = shrink.shrink(
+    found = smallest_call.found(
         lambda sweep: not sweep.right(one.call(sweep.case)),
         iter([sweeps.Plan(N=65)]),
         "float32",

@@ -115,7 +115,7 @@ DIAGNOSED = {
     "groups as sparse weights",
 }
 OPS = {"gradient_probes.py": {"removeprefix"}} | {  # operators, and grad_x and its like
-    name: {"startswith"} for name in ("hypotheses.py", "reduce.py", "rules.py")
+    name: {"startswith"} for name in ("hypotheses.py", "reduce_case.py", "rules.py")
 }
 
 

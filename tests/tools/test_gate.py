@@ -17,7 +17,7 @@ from refdcn import cli
 from refdcn.gate import many
 from refdcn.gate.rows import Kept, Results, ResultsError, Row
 from refdcn.gate.score import scored
-from refdcn.grading.catalogue.contract import BREACHES, GAMED, OUTSIDE, Breach
+from refdcn.grading.catalogue.contract import BREACHES, GATE, OUTSIDE, Breach
 from refdcn.grading.judging.finding import Finding, Kind
 from refdcn.grading.judging.gaps import DeclarationError
 from refdcn.grading.judging.verdicts import Verdict
@@ -174,7 +174,7 @@ def test_the_command_prints_a_table_and_says_whether_all_are_right(tmp_path):
 
 # The gate itself.
 
-REWARDED = [b for b in BREACHES if b.place in (GAMED, OUTSIDE)]
+REWARDED = [b for b in BREACHES if b.place in (GATE, OUTSIDE)]
 BUGS = "misbehaving", "misbehaving_gradients"  # ways to misbehave without a gain
 FEW = ("exact", "repeat", "sizes", "random")
 
@@ -214,7 +214,7 @@ def test_a_time_is_impossible_for_right_answers_alone(way, verdict, said, monkey
     """Whether less work is also faster than can be depends on what else runs here."""
     slow = timed.Roofline(1.0, 1.0)
     monkeypatch.setattr(timed, "roofline", lambda: slow)
-    own = Breach(GAMED, "right", Verdict.INTEGRITY, said)
+    own = Breach(GATE, "right", Verdict.INTEGRITY, said)
     breach = next((b for b in REWARDED if b.way == way), own)
     report = gated(breach, only=["exact", "random"])
     assert report.verdict is verdict and said in report.headline()

@@ -2,8 +2,8 @@
 
 The functions are in misbehaving.py, misbehaving_gradients.py and, those that want to
 pass without doing the work, exploits.py, greets.py and loads_once.py; each is graded
-like any other candidate, in a process of its own. Those of gamed.py and outside/ want
-to be rewarded without the work, and are graded in a gate.
+like any other candidate, in a process of its own. Those of gate_exploits.py and
+outside/ want to be rewarded without the work, and are graded in a gate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from refdcn.grading.judging.verdicts import Verdict
 HOME = "refdcn.grading.catalogue.breaches"
 MEMORY = 2**29  # bytes of one call
 CRASH, TIMEOUT, INTEGRITY = Verdict.CRASH, Verdict.TIMEOUT, Verdict.INTEGRITY
-GAMED, OUTSIDE, TIMED = "gamed", "outside", 2
+GATE, OUTSIDE, TIMED = "gate_exploits", "outside", 2
 WRONG, UNSUPPORTED = Verdict.WRONG, Verdict.UNSUPPORTED
 
 
@@ -47,7 +47,7 @@ class Breach(NamedTuple):
     def options(self) -> dict[str, Any]:
         """How it is graded."""
         how = {"timeout": self.timeout, "memory": MEMORY}
-        if self.place not in (GAMED, OUTSIDE):
+        if self.place not in (GATE, OUTSIDE):
             return how
         more = {"gate": True, "timed": TIMED, "timeout": 60.0, "memory": 4 * MEMORY}
         return how | more
@@ -179,7 +179,7 @@ GRADIENTS = {
 ALL = {
     "misbehaving": WAYS,
     "exploits": TRICKS,
-    GAMED: REWARDED,
+    GATE: REWARDED,
     OUTSIDE: BORROWED,
     "greets": GREETINGS,
     "loads_once": LOADED_ONCE,

@@ -23,7 +23,7 @@ from refdcn.grading.diagnosis import (
     relations,
     resolution,
     rules,
-    shrink,
+    smallest_call,
 )
 from refdcn.grading.diagnosis.answers import calls_of, results_of
 from refdcn.grading.diagnosis.facts import Fact, Place, Rank, distinct
@@ -305,7 +305,7 @@ def begins_there(f: Fact, findings: Sequence[Finding]) -> bool:
 
 def smallest_failing(
     runner: Runner, findings: Sequence[Finding], targets: Sequence[str], dtype: str
-) -> tuple[shrink.Smallest | None, list[Judged]]:
+) -> tuple[smallest_call.Smallest | None, list[Judged]]:
     """The smallest failing call; what is tried on the way serves the location."""
     tried: list[Judged] = []
     if dtype == "float16":
@@ -316,10 +316,11 @@ def smallest_failing(
         tried.append(judged_sweep(row))
         if tried[-1].bad is not None and row[0].plan is not None:
             starts[row[0].plan] = None
-    smallest = shrink.shrink(fails_of(runner, targets), iter([*starts][:3]), dtype)
+    fails = fails_of(runner, targets)
+    smallest = smallest_call.found(fails, iter([*starts][:3]), dtype)
     if smallest is None:
         return None, tried
-    for sweep in shrink.around(smallest, dtype):
+    for sweep in smallest_call.around(smallest, dtype):
         tried += [judged_sweep(row) for row in sweeps.compared(runner, sweep, targets)]
     return smallest, tried
 
@@ -331,7 +332,7 @@ def judged_sweep(row: tuple[sweeps.Sweep, str, Array, Array]) -> Judged:
     return Judged(sweep.case, target, bad if bad.any() else None, want)
 
 
-def fails_of(runner: Runner, targets: Sequence[str]) -> shrink.SweepFails:
+def fails_of(runner: Runner, targets: Sequence[str]) -> smallest_call.SweepFails:
     """Whether a call fails in one of the targets."""
 
     def fails(sweep: sweeps.Sweep) -> bool:

@@ -128,7 +128,7 @@ class Smallest(NamedTuple):
         return found
 
 
-def shrink(
+def found(
     fails: SweepFails, starts: Iterator[Plan], dtype: str, most: int = 400
 ) -> Smallest | None:
     """Take away, in the order of ORDER, while the call still fails."""
