@@ -243,7 +243,7 @@ def test_a_program_that_stays_starts_once_a_session(program, tmp_path):
     assert report.exit_code == 0
     pids = list(map(int, starts.read_text().split()))
     assert len(pids) == 2  # once to hear what it computes
-    assert not any(map(system.running, pids))
+    assert system.within(10, lambda: not any(map(system.running, pids)))
     lines = [line.split("\t") for line in folders.read_text().splitlines()]
     assert len(lines) > 50
     assert not any(os.path.exists(os.path.dirname(line[1])) for line in lines)
@@ -256,7 +256,9 @@ def test_a_program_that_hangs_is_ended_with_its_session(program, tmp_path):
     report = grade(program(text + "time.sleep(99)", "{in} {out}"), **few)
     assert report.exit_code == 3
     pids = list(map(int, pid.read_text().split()))
-    assert len(pids) >= 3 and not any(map(system.running, pids))
+    # Killed; on a busy machine it dies a moment later.
+    assert system.within(10, lambda: not any(map(system.running, pids)))
+    assert len(pids) >= 3
 
 
 @pytest.mark.parametrize(

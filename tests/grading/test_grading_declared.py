@@ -26,8 +26,8 @@ from refdcn.grading.words import findings as words
 FILE = Path(__file__).parents[1] / "support" / "candidates" / "precisions.py"
 
 
-def graded(name, dtype="float32", **options):
-    return grade(f"{FILE}:{name}", dtypes=[dtype], seed=2, **options)
+def graded(name, *dtypes, **options):
+    return grade(f"{FILE}:{name}", dtypes=dtypes or ["float32"], seed=2, **options)
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,13 @@ def test_border_rule(monkeypatch):
 def test_gaps():
     assert graded("no_groups").exit_code == 4
     report = graded("no_groups", gaps=["groups > 1"])
+    assert report.exit_code == 0  # every call has been drawn again
+    assert "Declared, and nothing asked there: groups > 1." in report.sentence
+    gaps = ["groups > 1", "dtype == float64"]
+    report = graded("no_groups", "float32", "float64", gaps=gaps)
     assert report.exit_code == 0
-    assert "Declared gap: groups > 1 (" in report.sentence
-    assert "calls refused: NotImplementedError: " in report.sentence
+    assert "Declared gap: dtype == float64 (" in report.sentence
+    assert "calls refused: NotImplementedError: one group of " in report.sentence
     assert graded("no_groups", "float64", gaps=["groups > 1"]).exit_code == 4
 
 

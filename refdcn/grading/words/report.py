@@ -144,6 +144,9 @@ def uncounted(record: Record) -> Iterator[str]:
         elif f.verdict is Verdict.IMPRECISE and not record.counts(f):
             why = cause(f) or "less accurate than float32 intermediates allow"
             yield f"Imprecise in {f.case.dtype}, not counted: {why}."
+    met = {f.declared for f in record.findings}
+    if unasked := [gap for gap in record.options.all_gaps if gap not in met]:
+        yield f"Declared, and nothing asked there: {'; '.join(unasked)}."
 
 
 def gap(record: Record, declared: str) -> str:
