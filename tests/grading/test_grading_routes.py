@@ -103,6 +103,7 @@ def test_the_docs_have_the_table_of_the_conventions():
         (["kernelbench:none.py"], "the file none.py, which does not exist"),
         (["module"], "it must be torchvision, formula, loops, refdcn, module:function"),
         (["no_such:f", "--as", "paddle"], "No module named 'no_such'"),
+        (["mine/lib.so:f"], "with a C interface it is cabi:mine/lib.so:f"),
         ([f"{NUMPY}:too_few", "--as", "refdcn"], "has the signature (x, offset)"),
         ([f"{NUMPY}:none"], "has no function none"),
         (["formula", "--grad", "refdcn.formula:none"], "has no function none"),

@@ -34,6 +34,9 @@ GROUPS = "groups", "offset_groups"
 WINDOWS = "stride", "padding", "dilation"
 
 
+LIBRARIES = ".so", ".dylib", ".dll"
+
+
 def split(spec: str) -> tuple[str, str]:
     """Module or file, and function, of a SPEC without a prefix."""
     place, colon, name = BUILT_IN.get(spec, spec).rpartition(":")
@@ -41,6 +44,11 @@ def split(spec: str) -> tuple[str, str]:
         raise SpecError(
             f"SPEC is {spec!r}; it must be {', '.join(BUILT_IN)}, {forms()}, so that "
             "the grader knows what to call"
+        )
+    if place.endswith(LIBRARIES):
+        raise SpecError(
+            f"SPEC is {spec!r}, a function of a library that Python cannot import; "
+            f"with a C interface it is cabi:{spec}"
         )
     return place, name
 
