@@ -57,6 +57,8 @@ def difference(s: Sample) -> str:
         return f"reads at ({row}, {column})"
     if got.keys() <= must.keys():
         return "reads with other shares"
+    if s.corner is not None:
+        return "reads [{}, {}] from outside of the image".format(*s.corner)
     return "reads other pixels"
 
 
