@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from refdcn.grading.evidence.channels import Reading
 from refdcn.grading.evidence.evidence import Evidence
 from refdcn.grading.evidence.fields import Field
-from refdcn.grading.evidence.reads import Pixel, Sample
+from refdcn.grading.evidence.reads import Parts, Pixel, Sample
 from refdcn.grading.expected.case import NAMES, Array, Case
 from refdcn.grading.judging.distance import EDGES, first_failure
 from refdcn.grading.judging.finding import Finding
@@ -195,12 +196,28 @@ def evidence_json(e: Evidence) -> dict[str, Any] | None:
         "target": f.target,
         "text": said(f),
         "fields": [field_json(field) for field in e.fields],
-        "parts": parts and {"failing": parts.failing.tolist(), "of": parts.outputs},
+        "parts": parts and parts_json(parts, f.case),
         "element": e.element,
         "channel": e.channel,
         "sampling": pictures.sampling(e),
         "samples": [sample_json(s, H, W) for s in e.samples],
+        "channels": [reading_json(r) for r in e.channels],
     }
+
+
+def parts_json(parts: Parts, case: Case) -> dict[str, Any]:
+    """How many outputs fail by each weight alone, of each group one."""
+    many = len(parts.failing)
+    whole = many < case.weight.shape[1]  # all channels together
+    names = [pictures.of_part(None if whole else c, case.sizes) for c in range(many)]
+    failing = parts.failing.tolist()
+    return {"failing": failing, "of": parts.outputs, "names": names}
+
+
+def reading_json(r: Reading) -> dict[str, Any]:
+    """The input channels that one output must read, and reads."""
+    texts = pictures.listed(r.defined), pictures.listed(r.read)
+    return {**r._asdict(), "defined_text": texts[0], "read_text": texts[1]}
 
 
 def field_json(f: Field) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from candidates import pictured
 
 from refdcn import formula
 from refdcn.grading import grade
-from refdcn.grading.evidence import reads
+from refdcn.grading.evidence import channels, reads
 from refdcn.grading.evidence.fields import MOST, coarser
 from refdcn.grading.expected.case import Sizes
 from refdcn.grading.judging.distance import EDGES, spread
@@ -42,9 +43,9 @@ def test_halving_finds_the_pixels_that_the_definition_reads():
     for element in np.ndindex(*case.y_shape):
         if sum(element) % 7:
             continue
-        for s in reads.samples_of(right, case, element, 1):
+        own = element[1] // 2 * 2 + 1
+        for s in reads.samples_of(right, case, element, own):
             assert s.right, s
-            own = element[1] // 2 * 2 + 1
             assert {p[:2] for p in s.reads} <= {(element[0], own)}
             inside = {p[2:4] for p in s.corners if reads.inside(p, case)}
             assert {p[2:4] for p in s.reads} <= inside
@@ -99,6 +100,31 @@ def test_the_group_of_the_output_is_seen_as_another_channel():
     assert by_channel[0] == by_channel[-1] == 0 < by_channel.sum()
 
 
+def test_channels_are_told_of_each_output_where_they_alone_are_others():
+    groups = drawn(C_in=6, C_out=6, groups=3, offset_groups=2)
+    call = lambda c: pictured.group(*c.inputs, **c.windows).astype(float)  # noqa: E731
+    samples = [*reads.samples_of(call, groups, (0, 1, 2, 2), 0)]
+    assert channels.taken_for(groups, (0, 1, 2, 2), 0, samples) == 2
+    assert [tuple(r) for r in channels.channels_of(call, groups)] == [
+        (0, (0, 1), (0, 1)),
+        (1, (0, 1), (2, 3)),
+        (2, (2, 3), (4, 5)),
+        (3, (2, 3), (0, 1)),
+        (4, (4, 5), (2, 3)),
+        (5, (4, 5), (4, 5)),
+    ]
+    moved = lambda c: call(replace(c, offset=c.offset + 0.25))  # noqa: E731
+    samples = [*reads.samples_of(moved, groups, (0, 1, 2, 2), 0)]
+    assert channels.taken_for(groups, (0, 1, 2, 2), 0, samples) is None
+
+
+@pytest.mark.parametrize(
+    "numbers, said", [((), "none"), ((3, 4, 5), "3, 4, 5"), (range(2, 9), "2 to 8")]
+)
+def test_a_run_of_channels_is_told_by_its_ends(numbers, said):
+    assert pictures.listed(numbers) == said
+
+
 def sampled(shares, position, mask=1.0, due=None, image=(9, 9)):
     """A sample that reads some pixels of one channel."""
     pixels = tuple(reads.Pixel(0, 0, *at, share) for at, share in shares.items())
@@ -149,8 +175,9 @@ def test_a_position_across_one_border_is_told_as_one_inside_is():
     for element in np.ndindex(*case.y_shape):
         if sum(element) % 5:
             continue
-        seen = reads.samples_of(swapped, case, element, 1)
-        due = reads.samples_of(right, other, element, 1)
+        own = element[1] // 2 * 2 + 1
+        seen = reads.samples_of(swapped, case, element, own)
+        due = reads.samples_of(right, other, element, own)
         for s, t in zip(seen, due, strict=True):
             out = sum(
                 not 0 <= q <= n - 1 for q, n in zip(t.position, s.image, strict=True)

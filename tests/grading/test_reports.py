@@ -203,7 +203,7 @@ def test_the_keyboard_reaches_every_part(tab, tmp_path):
     assert tab.value("document.querySelector('details').open")
 
 
-@pytest.mark.parametrize("sort", ["planar", "border", "group"])
+@pytest.mark.parametrize("sort", ["planar", "border"])
 def test_a_page_says_what_is_wrong_and_draws_it(tab, tmp_path, sort):
     pytest.importorskip("jinja2")
     told = document(sort)
@@ -223,6 +223,35 @@ def test_a_page_says_what_is_wrong_and_draws_it(tab, tmp_path, sort):
     heats = "document.querySelectorAll('#where ~ .row svg').length"
     parts = len(told["evidence"]["parts"]["failing"])
     assert tab.value(heats) == len(told["evidence"]["fields"]) + parts
+
+
+def test_where_channels_alone_are_others_they_are_listed_and_no_map_is_drawn(
+    tab, tmp_path
+):
+    pytest.importorskip("jinja2")
+    told = document("group")
+    sizes, rows = told["evidence"]["case"]["sizes"], told["evidence"]["channels"]
+    groups, many = sizes["groups"], sizes["C_out"] // sizes["groups"]
+    few = sizes["C_in"] // groups
+    run = lambda b: [*range(b * few, b * few + few)]  # noqa: E731
+    assert [r["defined"] for r in rows] == [
+        run(o // many) for o in range(sizes["C_out"])
+    ]
+    assert [r["read"] for r in rows] == [run(o % groups) for o in range(sizes["C_out"])]
+    assert told["evidence"]["sampling"].endswith(": only the channel is another.")
+    shown(tab, tmp_path, page.page(told))
+    assert tab.value("document.querySelectorAll('svg.map').length") == 0
+    box = "[...document.querySelectorAll('[aria-labelledby=channels] tbody tr')]"
+    assert tab.value(f"{box}.map(r => [...r.children].map(e => e.innerText))") == [
+        [
+            str(r["output"]),
+            ", ".join(map(str, r["defined"])),
+            ", ".join(map(str, r["read"])),
+            "✓" if r["defined"] == r["read"] else "×",
+        ]
+        for r in rows
+    ]
+    assert told["evidence"]["sampling"] in tab.value("document.body.innerText")
 
 
 def test_the_smallest_input_says_what_must_come_and_what_came(tab, tmp_path):
@@ -317,7 +346,7 @@ SMALLEST = """Math.min(...[...document.querySelectorAll('svg.map text')].map(
   e => e.getBoundingClientRect().height))"""
 
 
-@pytest.mark.parametrize("sort", ["planar", "border", "group", "wide", "narrow"])
+@pytest.mark.parametrize("sort", ["planar", "border", "wide", "narrow"])
 @pytest.mark.parametrize("width", [400, 1400])
 def test_names_in_the_sampling_map_stand_apart_and_can_be_read(
     tab, tmp_path, sort, width

@@ -155,27 +155,43 @@ def parts_of(call: Call, case: Case, expected: Any) -> tuple[Parts | None, Array
     return Parts(failing, errors[0, 0, 0].size), errors
 
 
-def samples_of(
-    call: Call, case: Case, element: tuple[int, ...], channel: int
-) -> Iterator[Sample]:
-    """Every tap of one output, with the weight of one input channel."""
-    n, o, h, w = element
+class Tap(NamedTuple):
+    """What the definition does with one tap of one output and input channel."""
+
+    at: tuple[int, int]
+    offset: tuple[float, float]
+    mask: float
+    position: tuple[float, float]
+    corners: tuple[Pixel, ...]
+
+
+def taps_of(case: Case, element: tuple[int, ...], channel: int) -> Iterator[Tap]:
+    """All taps of one output, for an input channel of any group."""
+    n, _, h, w = element
     s = case.sizes
-    own = o // max(1, s.C_out // s.groups) * (s.C_in // s.groups) + channel
-    group = own // (s.C_in // s.offset_groups)
+    group = channel // (s.C_in // s.offset_groups)
     rows, columns = oracle.positions(case)
     dp, mask = case.offset.reshape(offset_shape(s)), oracle.modulation(case)
     for k in range(s.K_h * s.K_w):
         at = n, group, k, h, w
-        i, j = divmod(k, s.K_w)
         m, q = float(mask[at]), (float(rows[at]), float(columns[at]))
         moved = dp[n, group, k, :, h, w].astype(float)
-        corners = tuple(corners_of(n, own, q, m))
-        reads = searched(call, asked(case, o, channel, i, j), element)
-        due = tuple(p for p in corners if inside(p, case))
-        right = reads is not None and same(due, reads, SAME[case.dtype])
+        corners = tuple(corners_of(n, channel, q, m))
         offset = float(moved[0]), float(moved[1])
-        yield Sample((i, j), offset, m, q, corners, due, reads, right, (s.H, s.W))
+        yield Tap(divmod(k, s.K_w), offset, m, q, corners)
+
+
+def samples_of(
+    call: Call, case: Case, element: tuple[int, ...], channel: int
+) -> Iterator[Sample]:
+    """Every tap of one output, with the weight of one input channel, of any group."""
+    s = case.sizes
+    own = channel % (s.C_in // s.groups)
+    for tap in taps_of(case, element, channel):
+        reads = searched(call, asked(case, element[1], own, *tap.at), element)
+        due = tuple(p for p in tap.corners if inside(p, case))
+        right = reads is not None and same(due, reads, SAME[case.dtype])
+        yield Sample(*tap, due, reads, right, (s.H, s.W))
 
 
 def most_inside(case: Case, failing: Array, error: Array) -> tuple[int, ...]:

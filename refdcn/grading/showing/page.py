@@ -11,6 +11,7 @@ from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.showing.drawing import Document, sampling_map
 
 TARGETS = "y", "grad_x", "grad_offset", "grad_weight", "grad_mask", "grad_bias"
+ROWS = 24  # output channels whose input channels are listed
 ORDER = {str(v): int(v) for v in Verdict}
 SIGNS = {
     "crash": "\N{DAGGER}",
@@ -59,6 +60,8 @@ def rendered(template: str, **values: Any) -> str:
 def page(document: Document) -> str:
     """A report as one file."""
     evidence = document["evidence"]
+    channels = evidence["channels"] if evidence else []
+    drawn = evidence and evidence["samples"] and not channels
     found = [*matrices(document["findings"])]
     cells = [c for m in found for row in m["rows"] for c in row["cells"] if c]
     return rendered(
@@ -67,7 +70,9 @@ def page(document: Document) -> str:
         matrices=found,
         legend=sorted({c["verdict"] for c in cells}, key=ORDER.__getitem__),
         histograms=[*histograms(document["accuracy"])],
-        map=sampling_map(evidence) if evidence and evidence["samples"] else None,
+        map=sampling_map(evidence) if drawn else None,
+        channels=channels[:ROWS],
+        rest=len(channels[ROWS:]),
         arrays=[*tables(document["smallest"])],
         times=[*times(document)],
     )
