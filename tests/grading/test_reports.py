@@ -404,10 +404,15 @@ def test_the_legend_names_what_is_shown_once(tab, tmp_path):
     assert len({sign for sign, _ in told}) == len(told)
 
 
-def test_the_map_of_the_outputs_groups_is_printed():
-    told = document("group")["sentence"]
-    assert "outputs 0 to 5 read groups 0, 1, 0, 1, 0, 1; " in told
-    assert "the definition reads 0, 0, 0, 1, 1, 1" in told
+def test_outputs_dealt_to_groups_are_told_by_their_rule_and_the_map_is_printed():
+    told = document("group")
+    assert (
+        "is wrong. Output channel o reads group o % groups; the definition gives "
+        "o // (C_out / groups). With that changed, every element is within the bound."
+    ) in told["sentence"]
+    (line,) = [t for t in told["diagnosis"]["evidence"] if t.startswith("probe: ")]
+    assert "outputs 0 to 5 read groups 0, 1, 0, 1, 0, 1; " in line
+    assert "the definition reads 0, 0, 0, 1, 1, 1" in line
 
 
 def test_a_zero_has_no_sign():
