@@ -13,6 +13,7 @@ import pytest
 from refdcn import cli
 from refdcn.grading import Interrupted, Verdict, asking, grade
 from refdcn.grading.showing import machines, page, reading, side_by_side
+from refdcn.grading.showing.drawing import LETTER, LINE, distance, labels
 from refdcn.grading.showing.drawing import sampling_map as drawing_of
 from refdcn.grading.source import source_of
 
@@ -310,6 +311,58 @@ def test_where_it_reads_the_right_place_of_another_channel_its_mark_is_there():
     assert moved and all(t["from"] != t["to"] for t in drawing["taps"])
 
 
+def test_what_lies_across_the_border_is_drawn_outside_of_the_image(tab, tmp_path):
+    pytest.importorskip("jinja2")
+    told = document("border")["evidence"]
+    drawing = drawing_of(told)
+    rows, columns = drawing["rows"], drawing["columns"]
+    for s in told["samples"]:
+        (row, column), (H, W) = s["position"], (rows.n, columns.n)
+        assert rows.first == -1 or row >= 0 and rows.last == H or row <= H - 1
+        assert columns.first == -1 or column >= 0
+        assert columns.last == W or column <= W - 1
+    assert drawing["outside"] and drawing["kinds"]["nothing"]
+    beyond = [
+        p
+        for p in drawing["defined"]
+        if p["row"] == -1 or p["column"] in (-1, columns.n)
+    ]
+    assert beyond or [p for p in drawing["defined"] if p["row"] == rows.n]
+    shown(tab, tmp_path, page.page(document("border")))
+    text = tab.value("document.querySelector('[aria-labelledby=samples]').innerText")
+    assert "Hatched: outside of the image, where the definition takes 0." in text
+    assert tab.value("document.querySelectorAll('.outside-image').length") == 2
+    for kind, word in (
+        ("boxes", "boxes:"),
+        ("moved", "dashed"),
+        ("squares", "squares"),
+    ):
+        assert (word in text) == drawing["kinds"][kind], kind
+    assert ("drawn at the edge" in text) == drawing["far"]
+
+
+def test_nothing_is_drawn_outside_where_all_lies_inside():
+    told = document("border")["evidence"]
+    samples = [s for s in told["samples"] if s["right"] and len(s["reads"] or ()) == 4]
+    drawing = drawing_of(told | {"samples": samples})
+    assert not drawing["outside"] and not drawing["far"]
+    assert min(drawing["rows"].first, drawing["columns"].first) >= 0
+
+
+def test_a_name_stands_nearest_to_its_own_mark():
+    marks = [(100.0, 100.0), (84.0, 112.0), (100.0, 130.0), (120.0, 118.0)]
+    taps = [
+        {"name": f"0,{k}", "from": m, "to": m, "box": None} for k, m in enumerate(marks)
+    ]
+    for both in (False, True):
+        found = [*labels(taps, both, 300, 300)]
+        for mark, one in zip(marks, found, strict=True):
+            top = one["y"] + 3 - LINE
+            place = one["x"], top, one["x"] + LETTER * len(one["text"]), top + LINE
+            far = [distance(place, m) for m in marks]
+            assert one["line"] or min(far) == distance(place, mark), one
+
+
 def stretched(sort, columns, taps):
     """The report of a wide image, whose taps lie close to each other and far away."""
     told = document(sort)
@@ -358,6 +411,19 @@ def test_names_in_the_sampling_map_stand_apart_and_can_be_read(
     assert tab.value("document.querySelectorAll('svg.map').length") == 2
     assert tab.value(COLLIDING) == [] and tab.value(OUTSIDE) == []
     assert tab.value(SMALLEST) >= 10
+
+
+def test_the_command_and_the_last_line_are_whole_on_a_narrow_screen(tab, tmp_path):
+    pytest.importorskip("jinja2")
+    told = document("border") | {"repeat": "refdcn grade " + "a/long/path/" * 20}
+    shown(tab, tmp_path, page.page(told), 400)
+    for name in ("pre.command", "footer"):
+        box = f"document.querySelector('{name}')"
+        assert tab.value(f"{box}.scrollWidth - {box}.clientWidth") <= 0
+    end = "document.querySelector('footer').getBoundingClientRect().bottom"
+    assert tab.value(f"{end} + window.scrollY") <= tab.value(
+        "document.documentElement.scrollHeight"
+    )
 
 
 def test_taps_are_listed_within_a_narrow_screen(tab, tmp_path):
