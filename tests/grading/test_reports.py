@@ -350,7 +350,7 @@ def test_nothing_is_drawn_outside_where_all_lies_inside():
 
 
 def test_a_name_stands_nearest_to_its_own_mark():
-    marks = [(100.0, 100.0), (84.0, 112.0), (100.0, 130.0), (120.0, 118.0)]
+    marks = [(100.0, 100.0), (70.0, 115.0), (130.0, 85.0)]
     taps = [
         {"name": f"0,{k}", "from": m, "to": m, "box": None} for k, m in enumerate(marks)
     ]
