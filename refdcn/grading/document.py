@@ -165,7 +165,7 @@ def smallest_json(f: Finding | None) -> dict[str, Any] | None:
         "target": f.target,
         "verdict": str(f.verdict),
         "text": said(f),
-        "worst": worst_element(f),
+        "worst": written(worst_element(f), f.case),
         "windows": f.case.windows,
         "inputs": {name: listed(a) for name, a in arrays.items()},
     }
@@ -178,11 +178,24 @@ def worst_element(f: Finding) -> dict[str, Any] | None:
     return f.worst and f.worst._asdict()
 
 
+def written(worst: dict[str, Any] | None, case: Case) -> dict[str, Any] | None:
+    """What came as the shortest decimal that its dtype rounds to it."""
+    return worst and worst | {"got": shortest(case.x.dtype.type(worst["got"]))}
+
+
+def shortest(value: np.floating[Any]) -> float:
+    """0.1 of float32 is no 0.10000000149011612, which only float64 needs."""
+    return float(str(value))
+
+
 def listed(a: Array | None) -> dict[str, Any] | None:
-    """An array with its numbers, if they are few."""
+    """An array with its numbers, if they are few, each to be copied as it is."""
     if a is None:
         return None
-    return {"shape": a.shape, "values": a.tolist() if a.size <= SHOWN else None}
+    if a.size > SHOWN:
+        return {"shape": a.shape, "values": None}
+    flat = [shortest(v) for v in a.reshape(-1)]
+    return {"shape": a.shape, "values": np.array(flat).reshape(a.shape).tolist()}
 
 
 def evidence_json(e: Evidence) -> dict[str, Any] | None:

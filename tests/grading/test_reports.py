@@ -8,10 +8,12 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from refdcn import cli
 from refdcn.grading import Interrupted, Verdict, asking, grade
+from refdcn.grading.document import listed
 from refdcn.grading.showing import machines, page, reading, side_by_side
 from refdcn.grading.showing.drawing import LETTER, LINE, distance, labels
 from refdcn.grading.showing.drawing import sampling_map as drawing_of
@@ -261,9 +263,39 @@ def test_the_smallest_input_says_what_must_come_and_what_came(tab, tmp_path):
     shown(tab, tmp_path, page.page(document("planar")))
     worst = smallest["worst"]
     text = tab.value("document.querySelector('[aria-labelledby=smallest]').innerText")
-    due = f"must be {page.number(worst['low'])}, give or take"
-    assert due in text and f"it is {page.number(worst['got'])}." in text
+    assert f"must be {page.exactly(worst['low'])}" in text
+    assert f"it is {page.exactly(worst['got'])}." in text
+    assert text.count("the definition gives") == 0  # it is said once
+    assert "offsets)" not in smallest["case"]["text"]
     assert abs(worst["got"] - worst["low"]) > worst["bound"]
+
+
+def test_the_numbers_of_the_smallest_input_can_be_copied():
+    a = np.array([[0.1, 1.234375], [1 / 3, -0.0]], np.float32)
+    told = listed(a)
+    cells = [[page.exactly(v) for v in row] for row in told["values"]]
+    assert cells == [["0.1", "1.234375"], ["0.33333334", "0"]]
+    assert (np.array(cells, np.float32) == a).all()
+    assert listed(a.astype(np.float16))["values"][1][0] == 0.3333
+    assert [page.exactly(v) for v in (1e-30, 5.0, 7, "nan")] == [
+        *("1e-30", "5", "7", "nan"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "low, got, bound, shown",
+    [
+        (3.0, 0.0, 3e-36, False),
+        (3.0, 3.00001, 3e-6, False),
+        (3.0, 3.00001, 1e-5, True),
+        (0.5969, 0.0, 0.01, True),
+        (0.5969, "nan", 1e-9, False),
+        (0.5969, "infinite", 1e-9, True),
+    ],
+)
+def test_a_bound_that_no_digit_shows_is_left_out(low, got, bound, shown):
+    worst = {"low": low, "high": low, "got": got, "bound": bound}
+    assert page.room(worst) == shown
 
 
 def test_times_stand_beside_others_with_the_candidate_first():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def rendered(template: str, **values: Any) -> str:
     )
     environment.globals |= {"signs": SIGNS}
     environment.filters |= {"number": number, "share": share, "bytes": in_bytes}
+    environment.filters |= {"exactly": exactly, "room": room}
     return environment.get_template(template).render(**values)
 
 
@@ -81,6 +83,22 @@ def page(document: Document) -> str:
 def number(value: Any) -> str:
     """Four digits, or the word that stands for it; a zero has no sign."""
     return f"{value + 0.0:.4g}" if isinstance(value, (int, float)) else str(value)
+
+
+def exactly(value: Any) -> str:
+    """All digits that a number needs, to be copied; a zero has no sign."""
+    if not isinstance(value, (int, float)):
+        return str(value)
+    return repr(value + 0.0).removesuffix(".0")
+
+
+def room(worst: Document) -> bool:
+    """Whether the bound shows in the digits of what must come and what came."""
+    told = [v for v in (worst["low"], worst["high"], worst["got"]) if v != "nan"]
+    if not all(isinstance(v, (int, float)) for v in (*told, worst["bound"])):
+        return True
+    last = min(Decimal(exactly(v)).as_tuple().exponent for v in told)
+    return isinstance(last, int) and worst["bound"] >= 10.0**last
 
 
 def share(part: float, whole: float) -> float:
