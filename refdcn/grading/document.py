@@ -91,6 +91,7 @@ def line_json(line: Line, record: Record, errors: words.Errors) -> dict[str, Any
     return {
         "dtype": line.dtype,
         "group": line.group,
+        "means": words.GROUPS.get(line.group, ""),
         "verdict": str(line.verdict),
         "counted": str(worst(f.verdict for f in line.findings if record.counts(f))),
         "cases": len(line.findings),

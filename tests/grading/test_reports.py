@@ -14,10 +14,12 @@ import pytest
 from refdcn import cli
 from refdcn.grading import Interrupted, Verdict, asking, grade
 from refdcn.grading.document import listed
+from refdcn.grading.options import CHOICES
 from refdcn.grading.showing import machines, page, reading, side_by_side
 from refdcn.grading.showing.drawing import LETTER, LINE, distance, labels
 from refdcn.grading.showing.drawing import sampling_map as drawing_of
 from refdcn.grading.source import source_of
+from refdcn.grading.words import report as report_words
 
 import devtools
 
@@ -449,7 +451,7 @@ def test_the_command_and_the_last_line_are_whole_on_a_narrow_screen(tab, tmp_pat
     pytest.importorskip("jinja2")
     told = document("border") | {"repeat": "refdcn grade " + "a/long/path/" * 20}
     shown(tab, tmp_path, page.page(told), 400)
-    for name in ("pre.command", "footer"):
+    for name in ("pre", "footer"):
         box = f"document.querySelector('{name}')"
         assert tab.value(f"{box}.scrollWidth - {box}.clientWidth") <= 0
     end = "document.querySelector('footer').getBoundingClientRect().bottom"
@@ -517,6 +519,30 @@ def test_a_zero_has_no_sign():
     assert [page.number(v) for v in (-0.0, 0, -1e-9, "nan")] == [
         *("0", "0", "-1e-09", "nan"),
     ]
+
+
+def test_dtypes_stand_side_by_side_where_y_alone_is_graded(tab, tmp_path):
+    pytest.importorskip("jinja2")
+    told = document("group")
+    wide = [
+        f | {"dtype": "float64"} for f in told["findings"] if f["group"] != "hostile"
+    ]
+    (matrix,) = page.together([*page.matrices(told["findings"] + wide)])
+    assert (matrix["dtype"], matrix["targets"]) == ("y", ["float32", "float64"])
+    assert all(len(r["cells"]) == 2 for r in matrix["rows"])
+    assert {r["group"] for r in matrix["rows"]} == {g["group"] for g in told["groups"]}
+    several = [*page.matrices(document("gradient")["findings"])]
+    assert page.together(several * 2) == several * 2
+    shown(tab, tmp_path, page.page(told | {"findings": told["findings"] + wide}))
+    heads = "[...document.querySelectorAll('.matrix thead th')].map(e => e.innerText)"
+    assert tab.value(heads) == ["calls", "float32", "float64"]
+    titles = "[...document.querySelectorAll('.matrix tbody th')].map(e => e.title)"
+    assert tab.value(titles) == [g["means"] for g in told["groups"]]
+    assert "8 is all 8, 7/8 seven of eight" in tab.value("document.body.innerText")
+
+
+def test_every_group_of_calls_says_what_it_is():
+    assert set(report_words.GROUPS) == set(CHOICES["only"])
 
 
 def test_the_matrix_holds_every_finding_and_the_worst_of_each_cell():

@@ -6,6 +6,7 @@ Its numbers are units of the drawing, shown in its own size: text never shrinks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from math import ceil, floor
 from typing import Any, NamedTuple
@@ -94,18 +95,23 @@ def sampling_map(evidence: Document) -> dict[str, Any]:
         "outside": any({*a.image} != {a.first, a.last} for a in (rows, columns)),
         "far": any(not (rows.has(q[0]) and columns.has(q[1])) for q in points),
         "taps": taps,
-        "kinds": {
-            "squares": any(t["from"] and t["to"] and not t["box"] for t in taps),
-            "moved": any(t["from"] and t["to"] not in (None, t["from"]) for t in taps),
-            "boxes": any(t["from"] and t["box"] for t in taps),
-            "nothing": any(t["from"] and not t["to"] for t in taps),
-        },
+        "kinds": kinds_of([t for t in taps if t["from"]]),
         "labels": {
             both: [*labels(taps, both, columns.size, rows.size)]
             for both in (False, True)
         },
         "defined": shaded(samples, "corners", limits, 1),
         "read": shaded(samples, "reads", limits),
+    }
+
+
+def kinds_of(taps: Sequence[Document]) -> dict[str, bool]:
+    """Which kinds of marks a caption has to explain."""
+    return {
+        "squares": any(t["to"] and not t["box"] for t in taps),
+        "moved": any(t["to"] not in (None, t["from"]) for t in taps),
+        "boxes": any(t["box"] for t in taps),
+        "nothing": any(not t["to"] for t in taps),
     }
 
 
@@ -202,24 +208,24 @@ def labels(
         text = f"{t['name']} nothing" if lost else t["name"]
         own = t["to"] if both and t["to"] else t["from"]
         others = [m for m in marks if m not in (t["from"], t["to"])]
-
-        def cost(one: tuple[int, Box], own: Point = own, others: Any = others) -> float:
-            far, place = one
-            over = sum(covered(place, b) for b in taken)
-            near = distance(place, own)
-            return (
-                over
-                + FAR * far
-                + NEARER * any(distance(place, m) < near for m in others)
-            )
-
         wide = LETTER * len(text)
-        best = min(around(own[1], own[0], wide, width, height), key=cost)
+        places = around(own[1], own[0], wide, width, height)
+        best = min(places, key=partial(cost, own=own, others=others, taken=taken))
         far, (left, top, right, bottom) = best
         taken.append(best[1])
         middle = (left + right) / 2, (top + bottom) / 2
         line = (own[1], own[0], *middle) if far else None
         yield {"text": text, "x": left, "y": bottom - 3, "line": line}
+
+
+def cost(
+    place: tuple[int, Box], own: Point, others: Sequence[Point], taken: Sequence[Box]
+) -> float:
+    """How ill a name stands there: over something, far, or nearer to another mark."""
+    far, box = place
+    over, mine = sum(covered(box, b) for b in taken), distance(box, own)
+    nearer = any(distance(box, mark) < mine for mark in others)
+    return over + FAR * far + NEARER * nearer
 
 
 def sides(tap: Document) -> Iterator[Box]:

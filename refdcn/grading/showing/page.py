@@ -69,7 +69,8 @@ def page(document: Document) -> str:
     return rendered(
         "report.html",
         d=document,
-        matrices=found,
+        matrices=together(found),
+        means={g["group"]: g["means"] for g in document["groups"]},
         legend=sorted({c["verdict"] for c in cells}, key=ORDER.__getitem__),
         histograms=[*histograms(document["accuracy"])],
         map=sampling_map(evidence) if drawn else None,
@@ -135,6 +136,17 @@ def matrices(findings: Sequence[Document]) -> Iterator[dict[str, Any]]:
             for group, found in groups.items()
         ]
         yield {"dtype": dtype, "targets": seen, "rows": told}
+
+
+def together(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One matrix with the dtypes across, where each has one and the same result."""
+    if len(found) < 2 or {tuple(m["targets"]) for m in found} != {TARGETS[:1]}:
+        return [*found]
+    each = [{r["group"]: r["cells"][0] for r in m["rows"]} for m in found]
+    groups = dict.fromkeys(group for cells in each for group in cells)
+    rows = [{"group": g, "cells": [cells.get(g) for cells in each]} for g in groups]
+    dtypes = [m["dtype"] for m in found]
+    return [{"dtype": TARGETS[0], "targets": dtypes, "rows": rows}]
 
 
 def cell(found: Sequence[Document]) -> dict[str, Any] | None:
