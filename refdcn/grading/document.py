@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from refdcn.grading.evidence.channels import Reading
 from refdcn.grading.evidence.evidence import Evidence
 from refdcn.grading.evidence.fields import Field
-from refdcn.grading.evidence.reads import Pixel, Sample
+from refdcn.grading.evidence.reads import Parts, Pixel, Sample
 from refdcn.grading.expected.case import NAMES, Array, Case
 from refdcn.grading.judging.distance import EDGES, first_failure
 from refdcn.grading.judging.finding import Finding
@@ -90,6 +91,7 @@ def line_json(line: Line, record: Record, errors: words.Errors) -> dict[str, Any
     return {
         "dtype": line.dtype,
         "group": line.group,
+        "means": words.GROUPS.get(line.group, ""),
         "verdict": str(line.verdict),
         "counted": str(worst(f.verdict for f in line.findings if record.counts(f))),
         "cases": len(line.findings),
@@ -164,7 +166,7 @@ def smallest_json(f: Finding | None) -> dict[str, Any] | None:
         "target": f.target,
         "verdict": str(f.verdict),
         "text": said(f),
-        "worst": worst_element(f),
+        "worst": written(worst_element(f), f.case),
         "windows": f.case.windows,
         "inputs": {name: listed(a) for name, a in arrays.items()},
     }
@@ -177,11 +179,24 @@ def worst_element(f: Finding) -> dict[str, Any] | None:
     return f.worst and f.worst._asdict()
 
 
+def written(worst: dict[str, Any] | None, case: Case) -> dict[str, Any] | None:
+    """What came as the shortest decimal that its dtype rounds to it."""
+    return worst and worst | {"got": shortest(case.x.dtype.type(worst["got"]))}
+
+
+def shortest(value: np.floating[Any]) -> float:
+    """0.1 of float32 is no 0.10000000149011612, which only float64 needs."""
+    return float(str(value))
+
+
 def listed(a: Array | None) -> dict[str, Any] | None:
-    """An array with its numbers, if they are few."""
+    """An array with its numbers, if they are few, each to be copied as it is."""
     if a is None:
         return None
-    return {"shape": a.shape, "values": a.tolist() if a.size <= SHOWN else None}
+    if a.size > SHOWN:
+        return {"shape": a.shape, "values": None}
+    flat = [shortest(v) for v in a.reshape(-1)]
+    return {"shape": a.shape, "values": np.array(flat).reshape(a.shape).tolist()}
 
 
 def evidence_json(e: Evidence) -> dict[str, Any] | None:
@@ -195,12 +210,28 @@ def evidence_json(e: Evidence) -> dict[str, Any] | None:
         "target": f.target,
         "text": said(f),
         "fields": [field_json(field) for field in e.fields],
-        "parts": parts and {"failing": parts.failing.tolist(), "of": parts.outputs},
+        "parts": parts and parts_json(parts, f.case),
         "element": e.element,
         "channel": e.channel,
         "sampling": pictures.sampling(e),
         "samples": [sample_json(s, H, W) for s in e.samples],
+        "channels": [reading_json(r) for r in e.channels],
     }
+
+
+def parts_json(parts: Parts, case: Case) -> dict[str, Any]:
+    """How many outputs fail by each weight alone, of each group one."""
+    many = len(parts.failing)
+    whole = many < case.weight.shape[1]  # all channels together
+    names = [pictures.of_part(None if whole else c, case.sizes) for c in range(many)]
+    failing = parts.failing.tolist()
+    return {"failing": failing, "of": parts.outputs, "names": names}
+
+
+def reading_json(r: Reading) -> dict[str, Any]:
+    """The input channels that one output must read, and reads."""
+    texts = pictures.listed(r.defined), pictures.listed(r.read)
+    return {**r._asdict(), "defined_text": texts[0], "read_text": texts[1]}
 
 
 def field_json(f: Field) -> dict[str, Any]:

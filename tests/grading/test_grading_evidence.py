@@ -1,14 +1,16 @@
 """What a grade keeps for its pictures: where it fails, what is read, how accurate."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from candidates import pictured
 
 from refdcn import formula
 from refdcn.grading import grade
-from refdcn.grading.evidence import reads
+from refdcn.grading.evidence import channels, reads
 from refdcn.grading.evidence.fields import MOST, coarser
 from refdcn.grading.expected.case import Sizes
 from refdcn.grading.judging.distance import EDGES, spread
@@ -41,9 +43,9 @@ def test_halving_finds_the_pixels_that_the_definition_reads():
     for element in np.ndindex(*case.y_shape):
         if sum(element) % 7:
             continue
-        for s in reads.samples_of(right, case, element, 1):
+        own = element[1] // 2 * 2 + 1
+        for s in reads.samples_of(right, case, element, own):
             assert s.right, s
-            own = element[1] // 2 * 2 + 1
             assert {p[:2] for p in s.reads} <= {(element[0], own)}
             inside = {p[2:4] for p in s.corners if reads.inside(p, case)}
             assert {p[2:4] for p in s.reads} <= inside
@@ -98,12 +100,38 @@ def test_the_group_of_the_output_is_seen_as_another_channel():
     assert by_channel[0] == by_channel[-1] == 0 < by_channel.sum()
 
 
-def sampled(shares, position, mask=1.0, due=None):
+def test_channels_are_told_of_each_output_where_they_alone_are_others():
+    groups = drawn(C_in=6, C_out=6, groups=3, offset_groups=2)
+    call = lambda c: pictured.group(*c.inputs, **c.windows).astype(float)  # noqa: E731
+    samples = [*reads.samples_of(call, groups, (0, 1, 2, 2), 0)]
+    assert channels.taken_for(groups, (0, 1, 2, 2), 0, samples) == 2
+    assert [tuple(r) for r in channels.channels_of(call, groups)] == [
+        (0, (0, 1), (0, 1)),
+        (1, (0, 1), (2, 3)),
+        (2, (2, 3), (4, 5)),
+        (3, (2, 3), (0, 1)),
+        (4, (4, 5), (2, 3)),
+        (5, (4, 5), (4, 5)),
+    ]
+    moved = lambda c: call(replace(c, offset=c.offset + 0.25))  # noqa: E731
+    samples = [*reads.samples_of(moved, groups, (0, 1, 2, 2), 0)]
+    assert channels.taken_for(groups, (0, 1, 2, 2), 0, samples) is None
+
+
+@pytest.mark.parametrize(
+    "numbers, said", [((), "none"), ((3, 4, 5), "3, 4, 5"), (range(2, 9), "2 to 8")]
+)
+def test_a_run_of_channels_is_told_by_its_ends(numbers, said):
+    assert pictures.listed(numbers) == said
+
+
+def sampled(shares, position, mask=1.0, due=None, image=(9, 9)):
     """A sample that reads some pixels of one channel."""
     pixels = tuple(reads.Pixel(0, 0, *at, share) for at, share in shares.items())
     corners = tuple(reads.corners_of(0, 0, position, mask))
     kept = corners if due is None else tuple(p for p in corners if p[2:4] in due)
-    return reads.Sample((0, 0), (0, 0), mask, position, corners, kept, pixels, False)
+    known = (0, 0), (0, 0), mask, position, corners, kept, pixels
+    return reads.Sample(*known, False, image)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +146,12 @@ def sampled(shares, position, mask=1.0, due=None):
         ({(4, 4): 0.25, (4, 5): 0.25, (5, 4): 0.25}, None, "a corner is missing"),
         ({(4, 4): 0.5, (4, 5): 0.5, (5, 4): 0.5}, None, "reads with other shares"),
         ({(4, 4): 1.0}, (4, 4), "reads at (4, 4)"),
+        # What is cut off by the image's border tells how far outside it is.
+        ({(8, 3): 0.2, (8, 4): 0.2}, (8.6, 3.5), "reads at (8.6, 3.5)"),
+        ({(3, 0): 0.06, (4, 0): 0.2}, (49 / 13, -0.74), "reads at (3.77, -0.74)"),
+        ({(8, 3): 0.7, (8, 4): 0.7}, None, "reads other pixels"),
+        ({(8, 0): 0.2}, None, "reads [8, 0] from outside of the image"),
+        ({(7, 0): 0.2}, (7, -0.8), "reads at (7, -0.8)"),
     ],
 )
 def test_a_position_is_told_where_there_is_one(shares, found, said):
@@ -128,8 +162,32 @@ def test_a_position_is_told_where_there_is_one(shares, found, said):
 
 def test_no_corner_is_missing_that_the_image_lacks():
     """At the image's edge the shares alone are others, as with another mask."""
-    s = sampled({(5, 4): 0.1, (5, 5): 0.1}, (5.5, 4.5), due={(5, 4), (5, 5)})
+    inside, image = {(5, 4), (5, 5)}, (6, 9)
+    s = sampled({(5, 4): 0.1, (5, 5): 0.1}, (5.5, 4.5), 1.0, inside, image)
     assert pictures.difference(s) == "reads with other shares"
+
+
+def test_a_position_across_one_border_is_told_as_one_inside_is():
+    case, inside, across = drawn(), 0, 0
+    offset = case.offset[:, ::-1].copy()  # another position for every tap
+    other = replace(case, offset=offset)
+    swapped = lambda c: right(replace(c, offset=offset))  # noqa: E731
+    for element in np.ndindex(*case.y_shape):
+        if sum(element) % 5:
+            continue
+        own = element[1] // 2 * 2 + 1
+        seen = reads.samples_of(swapped, case, element, own)
+        due = reads.samples_of(right, other, element, own)
+        for s, t in zip(seen, due, strict=True):
+            out = sum(
+                not 0 <= q <= n - 1 for q, n in zip(t.position, s.image, strict=True)
+            )
+            if not s.reads or out == 2 or s.dimmer:
+                continue
+            if s.corner is None:
+                assert s.found == pytest.approx(t.position, abs=0.03), (s, t)
+                inside, across = inside + (not out), across + out
+    assert inside > 10 < across
 
 
 @pytest.mark.parametrize("name", ["planar", "border", "group"])

@@ -16,7 +16,7 @@ from refdcn.grading.questions import sweeps
 from refdcn.grading.report import Report
 from refdcn.grading.selftest import selftest
 from refdcn.grading.words import findings as words
-from refdcn.grading.words.places import place_text, told
+from refdcn.grading.words.places import clause_text, place_text, told
 
 
 def calls():
@@ -144,3 +144,16 @@ def test_a_verdict_is_taken_once_for_all_that_is_said(monkeypatch):
         Report, "counts", lambda self, f: asked.append(f) or counts(self, f)
     )
     assert report.text() and len(asked) < 20 * len(found)
+
+
+@pytest.mark.parametrize(
+    "clause, said",
+    [
+        (Clause("o", ">=", 1), "output channel > 0"),
+        (Clause("o", "last", False), "output channel is not the last"),
+        (Clause("group of o", "first", False), "the output channel's group is not th"),
+        (Clause("ow", ">=", 32), "ow >= 32"),
+    ],
+)
+def test_a_rule_of_output_channels_says_so(clause, said):
+    assert clause_text(clause).startswith(said)

@@ -8,13 +8,18 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from refdcn import cli
 from refdcn.grading import Interrupted, Verdict, asking, grade
+from refdcn.grading.document import listed
+from refdcn.grading.options import CHOICES
 from refdcn.grading.showing import machines, page, reading, side_by_side
+from refdcn.grading.showing.drawing import LETTER, LINE, distance, labels
 from refdcn.grading.showing.drawing import sampling_map as drawing_of
 from refdcn.grading.source import source_of
+from refdcn.grading.words import report as report_words
 
 import devtools
 
@@ -203,7 +208,7 @@ def test_the_keyboard_reaches_every_part(tab, tmp_path):
     assert tab.value("document.querySelector('details').open")
 
 
-@pytest.mark.parametrize("sort", ["planar", "border", "group"])
+@pytest.mark.parametrize("sort", ["planar", "border"])
 def test_a_page_says_what_is_wrong_and_draws_it(tab, tmp_path, sort):
     pytest.importorskip("jinja2")
     told = document(sort)
@@ -225,15 +230,74 @@ def test_a_page_says_what_is_wrong_and_draws_it(tab, tmp_path, sort):
     assert tab.value(heats) == len(told["evidence"]["fields"]) + parts
 
 
+def test_where_channels_alone_are_others_they_are_listed_and_no_map_is_drawn(
+    tab, tmp_path
+):
+    pytest.importorskip("jinja2")
+    told = document("group")
+    sizes, rows = told["evidence"]["case"]["sizes"], told["evidence"]["channels"]
+    groups, many = sizes["groups"], sizes["C_out"] // sizes["groups"]
+    few = sizes["C_in"] // groups
+    run = lambda b: [*range(b * few, b * few + few)]  # noqa: E731
+    assert [r["defined"] for r in rows] == [
+        run(o // many) for o in range(sizes["C_out"])
+    ]
+    assert [r["read"] for r in rows] == [run(o % groups) for o in range(sizes["C_out"])]
+    assert told["evidence"]["sampling"].endswith(": only the channel is another.")
+    shown(tab, tmp_path, page.page(told))
+    assert tab.value("document.querySelectorAll('svg.map').length") == 0
+    box = "[...document.querySelectorAll('[aria-labelledby=channels] tbody tr')]"
+    assert tab.value(f"{box}.map(r => [...r.children].map(e => e.innerText))") == [
+        [
+            str(r["output"]),
+            ", ".join(map(str, r["defined"])),
+            ", ".join(map(str, r["read"])),
+            "✓" if r["defined"] == r["read"] else "×",
+        ]
+        for r in rows
+    ]
+    assert told["evidence"]["sampling"] in tab.value("document.body.innerText")
+
+
 def test_the_smallest_input_says_what_must_come_and_what_came(tab, tmp_path):
     pytest.importorskip("jinja2")
     smallest = document("planar")["smallest"]
     shown(tab, tmp_path, page.page(document("planar")))
     worst = smallest["worst"]
     text = tab.value("document.querySelector('[aria-labelledby=smallest]').innerText")
-    due = f"must be {page.number(worst['low'])}, give or take"
-    assert due in text and f"it is {page.number(worst['got'])}." in text
+    assert f"must be {page.exactly(worst['low'])}" in text
+    assert f"it is {page.exactly(worst['got'])}." in text
+    assert text.count("the definition gives") == 0  # it is said once
+    assert "offsets)" not in smallest["case"]["text"]
     assert abs(worst["got"] - worst["low"]) > worst["bound"]
+
+
+def test_the_numbers_of_the_smallest_input_can_be_copied():
+    a = np.array([[0.1, 1.234375], [1 / 3, -0.0]], np.float32)
+    told = listed(a)
+    cells = [[page.exactly(v) for v in row] for row in told["values"]]
+    assert cells == [["0.1", "1.234375"], ["0.33333334", "0"]]
+    assert (np.array(cells, np.float32) == a).all()
+    assert listed(a.astype(np.float16))["values"][1][0] == 0.3333
+    assert [page.exactly(v) for v in (1e-30, 5.0, 7, "nan")] == [
+        *("1e-30", "5", "7", "nan"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "low, got, bound, shown",
+    [
+        (3.0, 0.0, 3e-36, False),
+        (3.0, 3.00001, 3e-6, False),
+        (3.0, 3.00001, 1e-5, True),
+        (0.5969, 0.0, 0.01, True),
+        (0.5969, "nan", 1e-9, False),
+        (0.5969, "infinite", 1e-9, True),
+    ],
+)
+def test_a_bound_that_no_digit_shows_is_left_out(low, got, bound, shown):
+    worst = {"low": low, "high": low, "got": got, "bound": bound}
+    assert page.room(worst) == shown
 
 
 def test_times_stand_beside_others_with_the_candidate_first():
@@ -281,6 +345,58 @@ def test_where_it_reads_the_right_place_of_another_channel_its_mark_is_there():
     assert moved and all(t["from"] != t["to"] for t in drawing["taps"])
 
 
+def test_what_lies_across_the_border_is_drawn_outside_of_the_image(tab, tmp_path):
+    pytest.importorskip("jinja2")
+    told = document("border")["evidence"]
+    drawing = drawing_of(told)
+    rows, columns = drawing["rows"], drawing["columns"]
+    for s in told["samples"]:
+        (row, column), (H, W) = s["position"], (rows.n, columns.n)
+        assert rows.first == -1 or row >= 0 and rows.last == H or row <= H - 1
+        assert columns.first == -1 or column >= 0
+        assert columns.last == W or column <= W - 1
+    assert drawing["outside"] and drawing["kinds"]["nothing"]
+    beyond = [
+        p
+        for p in drawing["defined"]
+        if p["row"] == -1 or p["column"] in (-1, columns.n)
+    ]
+    assert beyond or [p for p in drawing["defined"] if p["row"] == rows.n]
+    shown(tab, tmp_path, page.page(document("border")))
+    text = tab.value("document.querySelector('[aria-labelledby=samples]').innerText")
+    assert "Hatched: outside of the image, where the definition takes 0." in text
+    assert tab.value("document.querySelectorAll('.outside-image').length") == 2
+    for kind, word in (
+        ("boxes", "boxes:"),
+        ("moved", "dashed"),
+        ("squares", "squares"),
+    ):
+        assert (word in text) == drawing["kinds"][kind], kind
+    assert ("drawn at the edge" in text) == drawing["far"]
+
+
+def test_nothing_is_drawn_outside_where_all_lies_inside():
+    told = document("border")["evidence"]
+    samples = [s for s in told["samples"] if s["right"] and len(s["reads"] or ()) == 4]
+    drawing = drawing_of(told | {"samples": samples})
+    assert not drawing["outside"] and not drawing["far"]
+    assert min(drawing["rows"].first, drawing["columns"].first) >= 0
+
+
+def test_a_name_stands_nearest_to_its_own_mark():
+    marks = [(100.0, 100.0), (70.0, 115.0), (130.0, 85.0)]
+    taps = [
+        {"name": f"0,{k}", "from": m, "to": m, "box": None} for k, m in enumerate(marks)
+    ]
+    for both in (False, True):
+        found = [*labels(taps, both, 300, 300)]
+        for mark, one in zip(marks, found, strict=True):
+            top = one["y"] + 3 - LINE
+            place = one["x"], top, one["x"] + LETTER * len(one["text"]), top + LINE
+            far = [distance(place, m) for m in marks]
+            assert one["line"] or min(far) == distance(place, mark), one
+
+
 def stretched(sort, columns, taps):
     """The report of a wide image, whose taps lie close to each other and far away."""
     told = document(sort)
@@ -317,7 +433,7 @@ SMALLEST = """Math.min(...[...document.querySelectorAll('svg.map text')].map(
   e => e.getBoundingClientRect().height))"""
 
 
-@pytest.mark.parametrize("sort", ["planar", "border", "group", "wide", "narrow"])
+@pytest.mark.parametrize("sort", ["planar", "border", "wide", "narrow"])
 @pytest.mark.parametrize("width", [400, 1400])
 def test_names_in_the_sampling_map_stand_apart_and_can_be_read(
     tab, tmp_path, sort, width
@@ -329,6 +445,19 @@ def test_names_in_the_sampling_map_stand_apart_and_can_be_read(
     assert tab.value("document.querySelectorAll('svg.map').length") == 2
     assert tab.value(COLLIDING) == [] and tab.value(OUTSIDE) == []
     assert tab.value(SMALLEST) >= 10
+
+
+def test_the_command_and_the_last_line_are_whole_on_a_narrow_screen(tab, tmp_path):
+    pytest.importorskip("jinja2")
+    told = document("border") | {"repeat": "refdcn grade " + "a/long/path/" * 20}
+    shown(tab, tmp_path, page.page(told), 400)
+    for name in ("pre", "footer"):
+        box = f"document.querySelector('{name}')"
+        assert tab.value(f"{box}.scrollWidth - {box}.clientWidth") <= 0
+    end = "document.querySelector('footer').getBoundingClientRect().bottom"
+    assert tab.value(f"{end} + window.scrollY") <= tab.value(
+        "document.documentElement.scrollHeight"
+    )
 
 
 def test_taps_are_listed_within_a_narrow_screen(tab, tmp_path):
@@ -375,16 +504,45 @@ def test_the_legend_names_what_is_shown_once(tab, tmp_path):
     assert len({sign for sign, _ in told}) == len(told)
 
 
-def test_the_map_of_the_outputs_groups_is_printed():
-    told = document("group")["sentence"]
-    assert "outputs 0 to 5 read groups 0, 1, 0, 1, 0, 1; " in told
-    assert "the definition reads 0, 0, 0, 1, 1, 1" in told
+def test_outputs_dealt_to_groups_are_told_by_their_rule_and_the_map_is_printed():
+    told = document("group")
+    assert (
+        "is wrong. Output channel o reads group o % groups; the definition gives "
+        "o // (C_out / groups). With that changed, every element is within the bound."
+    ) in told["sentence"]
+    (line,) = [t for t in told["diagnosis"]["evidence"] if t.startswith("probe: ")]
+    assert "outputs 0 to 5 read groups 0, 1, 0, 1, 0, 1; " in line
+    assert "the definition reads 0, 0, 0, 1, 1, 1" in line
 
 
 def test_a_zero_has_no_sign():
     assert [page.number(v) for v in (-0.0, 0, -1e-9, "nan")] == [
         *("0", "0", "-1e-09", "nan"),
     ]
+
+
+def test_dtypes_stand_side_by_side_where_y_alone_is_graded(tab, tmp_path):
+    pytest.importorskip("jinja2")
+    told = document("group")
+    wide = [
+        f | {"dtype": "float64"} for f in told["findings"] if f["group"] != "hostile"
+    ]
+    (matrix,) = page.together([*page.matrices(told["findings"] + wide)])
+    assert (matrix["dtype"], matrix["targets"]) == ("y", ["float32", "float64"])
+    assert all(len(r["cells"]) == 2 for r in matrix["rows"])
+    assert {r["group"] for r in matrix["rows"]} == {g["group"] for g in told["groups"]}
+    several = [*page.matrices(document("gradient")["findings"])]
+    assert page.together(several * 2) == several * 2
+    shown(tab, tmp_path, page.page(told | {"findings": told["findings"] + wide}))
+    heads = "[...document.querySelectorAll('.matrix thead th')].map(e => e.innerText)"
+    assert tab.value(heads) == ["calls", "float32", "float64"]
+    titles = "[...document.querySelectorAll('.matrix tbody th')].map(e => e.title)"
+    assert tab.value(titles) == [g["means"] for g in told["groups"]]
+    assert "8 is all 8, 7/8 seven of eight" in tab.value("document.body.innerText")
+
+
+def test_every_group_of_calls_says_what_it_is():
+    assert set(report_words.GROUPS) == set(CHOICES["only"])
 
 
 def test_the_matrix_holds_every_finding_and_the_worst_of_each_cell():

@@ -95,7 +95,7 @@ words: offset group.*(is always|is read|reads|as)
 ## group_of_output_tile (forward)
 tiles of 8 output channels, all use the columns of the first one's group: wrong where
 groups > 1 and C_out / groups % 8 != 0
-where: groups|o's group
+where: groups|output channel's group
 words: (weight|x|group|channel).*(read as|is always|group \d)
 -            acc[o] += s.w[o, k] @ part[k]
 +            for c in range(o.start, o.stop):

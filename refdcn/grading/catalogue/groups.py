@@ -197,6 +197,41 @@ for inputs in (("offset", "mask"), ("offset",), ("mask",)):
             within_group(*inputs),
         )
     )
+
+
+def by_group(s: State) -> Array:
+    """The output channels in the order of o % groups."""
+    return np.argsort(np.arange(s.z.C_out) % s.z.groups, kind="stable")
+
+
+def dealt(s: State) -> None:
+    """Weights, and their outputs' gradients, in that order: group by group."""
+    s.w = s.weight[by_group(s)].reshape(s.w.shape)
+    if s.grad_y is not None:
+        s.grad_y = s.grad_y[:, by_group(s)]
+
+
+def collect(s: State) -> None:
+    """The outputs back in their places."""
+    s.y = s.y[:, np.argsort(by_group(s))]
+
+
+def collect_gradients(s: State) -> None:
+    """The gradients of what each output has for itself, back in their places."""
+    for name in ("weight", "bias"):
+        found = s.grads[name].reshape(s.z.C_out, -1)
+        s.grads[name] = found[np.argsort(by_group(s))]
+
+
+MISTAKES.append(
+    Mistake(
+        "groups",
+        "output channels dealt to groups",
+        "output channel o reads group o % groups; the definition gives "
+        "o // (C_out / groups)",
+        (("read", dealt), ("contract", collect), ("backward", collect_gradients)),
+    )
+)
 add(
     MISTAKES,
     "groups",

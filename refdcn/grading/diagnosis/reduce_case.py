@@ -51,7 +51,7 @@ def reduced_finding(
                 return f
         return None
 
-    tried, end = count(), time.monotonic() + SECONDS
+    whole, tried, end = found, count(), time.monotonic() + SECONDS
 
     def late() -> bool:
         return next(tried) >= CASES or time.monotonic() > end
@@ -59,7 +59,10 @@ def reduced_finding(
     found = greedy(found, GEOMETRIES, fails, late)
     for name in VALUED:
         found = plainer(found, name, fails, late)
-    return found
+    if found is whole:
+        return found
+    # What was drawn is not what is left: offsets of a kind may all be 0 now.
+    return replace(found, case=replace(found.case, note=""))
 
 
 def greedy(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from refdcn.grading.diagnosis.answers import calls_of
+from refdcn.grading.evidence.channels import Reading, channels_of, taken_for
 from refdcn.grading.evidence.fields import Field, fields_of
 from refdcn.grading.evidence.reads import (
     Parts,
@@ -36,8 +37,10 @@ class Evidence:
     fields: tuple[Field, ...] = ()  # of each result that fails in its call
     parts: Parts | None = None
     element: tuple[int, ...] = ()  # the output whose samples are shown
-    channel: int = 0  # of its group, whose weight alone is left for that
+    channel: int = 0  # of all, whose weight alone is left for that
     samples: tuple[Sample, ...] = ()
+    taken: int | None = None  # the channel that is read for it, all else being right
+    channels: tuple[Reading, ...] = ()  # of each output, where one is taken for another
 
 
 def gathered(runner: Runner, counted: Sequence[Finding]) -> Evidence:
@@ -61,9 +64,17 @@ def gathered(runner: Runner, counted: Sequence[Finding]) -> Evidence:
     with np.errstate(all="ignore"):
         parts, errors = parts_of(call, f.case, expected)
         # Of the channels that err there, the one that errs most.
-        channel = int(errors[there].sum((1, 2)).argmax())
+        channel = own_channel(f.case, at[1], int(errors[there].sum((1, 2)).argmax()))
         samples = tuple(samples_of(call, f.case, at, channel)) if parts else ()
-    return Evidence(f, fields, parts, at, channel, samples)
+        taken = taken_for(f.case, at, channel, samples)
+        channels = () if taken is None else channels_of(call, f.case)
+    return Evidence(f, fields, parts, at, channel, samples, taken, channels)
+
+
+def own_channel(case: Case, o: int, channel: int) -> int:
+    """The number among all of a channel that an output has in its group."""
+    s = case.sizes
+    return o // max(1, s.C_out // s.groups) * (s.C_in // s.groups) + channel
 
 
 def drawn(counted: Sequence[Finding]) -> Finding | None:

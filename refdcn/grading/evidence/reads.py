@@ -48,33 +48,68 @@ class Sample:
     due: tuple[Pixel, ...]  # of these the ones inside
     reads: tuple[Pixel, ...] | None  # the candidate's; None: it cannot be told
     right: bool
+    image: tuple[int, int]  # H, W
 
     @property
     def found(self) -> tuple[float, float] | None:
         """The sampling position, where what is read is the bilinear sample of one.
 
-        Of fewer than four pixels it is one if they have all of the mask; else some of
-        the sample may be outside of the image, or lost.
+        Of fewer than four pixels it is one if they have all of the mask, or if what
+        they lack lies outside of the image, along one axis: what is cut off there
+        tells how far outside. Else some of the sample may be lost.
         """
         shares = self.read
         total = sum(shares.values())
         if abs(total) < 1e-9:
             return None
-        rows, columns = (sorted({at[k] for at in shares}) for k in (0, 1))
-        square = len(shares) == len(rows) * len(columns)
-        near = square and rows[-1] - rows[0] <= 1 >= columns[-1] - columns[0]
-        if not near:
+        lines = [sorted({at[k] for at in shares}) for k in (0, 1)]
+        square = len(shares) == len(lines[0]) * len(lines[1])
+        if not square or any(line[-1] - line[0] > 1 for line in lines):
             return None
-        row, column = (
-            sum(share * at[k] for at, share in shares.items()) / total for k in (0, 1)
-        )
+        at = [sum(s * p[k] for p, s in shares.items()) / total for k in (0, 1)]
+        scale = total if len(shares) == 4 or not self.mask else self.mask
+        kept = total / scale
+        if abs(kept - 1) > ALIKE:
+            ends = [k for k in (0, 1) if self.ends(lines[k], self.image[k])]
+            if len(ends) != 1 or not 0 < kept < 1 or self.dimmer:
+                return None
+            (k,) = ends
+            at[k] += kept - 1 if lines[k][0] == 0 else 1 - kept
         weights = (
-            total * (1 - abs(row - r)) * (1 - abs(column - c)) for r, c in shares
+            scale * (1 - abs(at[0] - r)) * (1 - abs(at[1] - c)) for r, c in shares
         )
         pairs = zip(weights, shares.values(), strict=True)
-        bilinear = all(abs(a - b) <= ALIKE * abs(total) for a, b in pairs)
-        whole = len(shares) == 4 or abs(total - self.mask) <= ALIKE * abs(total)
-        return (row, column) if bilinear and whole else None
+        bilinear = all(abs(a - b) <= ALIKE * abs(scale) for a, b in pairs)
+        return (at[0], at[1]) if bilinear else None
+
+    @staticmethod
+    def ends(line: list[int], n: int) -> bool:
+        """Whether the pixel beyond is outside, at one side of the image alone."""
+        return len(line) == 1 and (line[0] == 0) != (line[0] == n - 1)
+
+    @property
+    def dimmer(self) -> bool:
+        """Whether it reads the definition's pixels, all in one ratio to what is due."""
+        got, must = self.read, {p[2:4]: p.share for p in self.due}
+        of, total = sum(must.values()), sum(got.values())
+        return got.keys() == must.keys() and all(
+            abs(got[at] * of - must[at] * total) <= ALIKE * abs(of * total)
+            for at in got
+        )
+
+    @property
+    def corner(self) -> tuple[int, int] | None:
+        """The image's corner, if it alone is read and in part: from where is open."""
+        if len(self.read) != 1:
+            return None
+        [((row, column), share)] = self.read.items()
+        H, W = self.image
+        part = self.mask and 0 < share / self.mask < 1 - ALIKE
+        return (
+            (row, column)
+            if part and row in (0, H - 1) and column in (0, W - 1)
+            else None
+        )
 
     @property
     def read(self) -> dict[tuple[int, int], float]:
@@ -120,27 +155,43 @@ def parts_of(call: Call, case: Case, expected: Any) -> tuple[Parts | None, Array
     return Parts(failing, errors[0, 0, 0].size), errors
 
 
-def samples_of(
-    call: Call, case: Case, element: tuple[int, ...], channel: int
-) -> Iterator[Sample]:
-    """Every tap of one output, with the weight of one input channel."""
-    n, o, h, w = element
+class Tap(NamedTuple):
+    """What the definition does with one tap of one output and input channel."""
+
+    at: tuple[int, int]
+    offset: tuple[float, float]
+    mask: float
+    position: tuple[float, float]
+    corners: tuple[Pixel, ...]
+
+
+def taps_of(case: Case, element: tuple[int, ...], channel: int) -> Iterator[Tap]:
+    """All taps of one output, for an input channel of any group."""
+    n, _, h, w = element
     s = case.sizes
-    own = o // max(1, s.C_out // s.groups) * (s.C_in // s.groups) + channel
-    group = own // (s.C_in // s.offset_groups)
+    group = channel // (s.C_in // s.offset_groups)
     rows, columns = oracle.positions(case)
     dp, mask = case.offset.reshape(offset_shape(s)), oracle.modulation(case)
     for k in range(s.K_h * s.K_w):
         at = n, group, k, h, w
-        i, j = divmod(k, s.K_w)
         m, q = float(mask[at]), (float(rows[at]), float(columns[at]))
         moved = dp[n, group, k, :, h, w].astype(float)
-        corners = tuple(corners_of(n, own, q, m))
-        reads = searched(call, asked(case, o, channel, i, j), element)
-        due = tuple(p for p in corners if inside(p, case))
-        right = reads is not None and same(due, reads, SAME[case.dtype])
+        corners = tuple(corners_of(n, channel, q, m))
         offset = float(moved[0]), float(moved[1])
-        yield Sample((i, j), offset, m, q, corners, due, reads, right)
+        yield Tap(divmod(k, s.K_w), offset, m, q, corners)
+
+
+def samples_of(
+    call: Call, case: Case, element: tuple[int, ...], channel: int
+) -> Iterator[Sample]:
+    """Every tap of one output, with the weight of one input channel, of any group."""
+    s = case.sizes
+    own = channel % (s.C_in // s.groups)
+    for tap in taps_of(case, element, channel):
+        reads = searched(call, asked(case, element[1], own, *tap.at), element)
+        due = tuple(p for p in tap.corners if inside(p, case))
+        right = reads is not None and same(due, reads, SAME[case.dtype])
+        yield Sample(*tap, due, reads, right, (s.H, s.W))
 
 
 def most_inside(case: Case, failing: Array, error: Array) -> tuple[int, ...]:

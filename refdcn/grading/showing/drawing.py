@@ -6,6 +6,7 @@ Its numbers are units of the drawing, shown in its own size: text never shrinks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from math import ceil, floor
 from typing import Any, NamedTuple
@@ -13,33 +14,51 @@ from typing import Any, NamedTuple
 Document = Mapping[str, Any]
 Point = tuple[float, float]  # row, column
 PIXEL, GUTTER = 36, 24  # of the image; beside it, for the numbers of rows and columns
-BEYOND = 2.5  # pixels outside of the image that a map shows
+MARGIN = 8  # after the last pixel
+NEARER, FAR = 40.0, 6.0  # what a name costs beside another mark, and a line away
 MARK, LETTER, LINE = 8, 7.7, 13  # half a mark, the width and height of a letter
 
 
 class Axis(NamedTuple):
-    """One axis of the drawing: which pixels of the image, and where they lie."""
+    """One axis of the drawing: its cells, those of a ring around the image too."""
 
-    first: int
+    first: int  # -1: the row or column before the image
     last: int
-    start: float  # of the first pixel
-    size: float  # of the drawing
+    n: int  # of the image
+
+    @property
+    def start(self) -> int:
+        """Of the first cell."""
+        return GUTTER
+
+    @property
+    def size(self) -> int:
+        """Of the drawing."""
+        return GUTTER + PIXEL * (self.last - self.first + 1) + MARGIN
+
+    @property
+    def image(self) -> tuple[int, int]:
+        """The first and the last cell that the image has."""
+        return max(self.first, 0), min(self.last, self.n - 1)
 
     def at(self, q: float) -> float:
-        """A position in the image, not farther outside than the drawing goes."""
-        place = self.start + PIXEL * (q - self.first + 0.5)
-        return min(max(place, GUTTER + MARK), self.size - MARK)
+        """A position in the drawing, not farther outside than its cells."""
+        place = GUTTER + PIXEL * (q - self.first + 0.5)
+        return min(max(place, GUTTER + MARK), self.size - MARGIN - MARK)
+
+    def has(self, q: float) -> bool:
+        """Whether a position lies within the cells."""
+        return self.first - 0.5 <= q <= self.last + 0.5
 
 
 def axis(positions: Sequence[float], n: int) -> Axis:
-    """The pixels around some positions, and room beside them where one is outside."""
-    kept = [min(max(q, -BEYOND), n - 1 + BEYOND) for q in positions]
-    low, high = min(kept, default=0), max(kept, default=n - 1)
-    first = min(max(0, floor(low) - 1), n - 1)
-    last = max(min(n - 1, ceil(high) + 1), 0)
-    start = GUTTER + PIXEL * max(0.0, -low)
-    beyond = PIXEL * max(0.5, high - (n - 1))
-    return Axis(first, last, start, start + PIXEL * (last - first + 1) + beyond)
+    """The pixels around some positions, and one outside where some lie beyond."""
+    low, high = min(positions, default=0), max(positions, default=n - 1)
+    first, last = (
+        min(max(floor(low) - 1, 0), n - 1),
+        max(min(ceil(high) + 1, n - 1), 0),
+    )
+    return Axis(first - (low < 0), last + (high > n - 1), n)
 
 
 def sampling_map(evidence: Document) -> dict[str, Any]:
@@ -63,22 +82,36 @@ def sampling_map(evidence: Document) -> dict[str, Any]:
             "from": drawn(known(s)),
             "to": drawn(to),
             "box": to and not exact(s, limits) and box(s, limits, rows, columns),
+            "inset": 2 + 3 * (k % 4),  # so that none hides another
         }
-        for s, to in zip(samples, found, strict=True)
+        for k, (s, to) in enumerate(zip(samples, found, strict=True))
     ]
     return {
         "rows": rows,
         "columns": columns,
         "pixel": PIXEL,
         "gutter": GUTTER,
-        "whole": (rows.last - rows.first, columns.last - columns.first) == limits,
+        "whole": all(a.image == (0, a.n - 1) for a in (rows, columns)),
+        "outside": any({*a.image} != {a.first, a.last} for a in (rows, columns)),
+        "far": any(not (rows.has(q[0]) and columns.has(q[1])) for q in points),
         "taps": taps,
+        "kinds": kinds_of([t for t in taps if t["from"]]),
         "labels": {
             both: [*labels(taps, both, columns.size, rows.size)]
             for both in (False, True)
         },
-        "defined": shaded(samples, "corners", limits),
+        "defined": shaded(samples, "corners", limits, 1),
         "read": shaded(samples, "reads", limits),
+    }
+
+
+def kinds_of(taps: Sequence[Document]) -> dict[str, bool]:
+    """Which kinds of marks a caption has to explain."""
+    return {
+        "squares": any(t["to"] and not t["box"] for t in taps),
+        "moved": any(t["to"] not in (None, t["from"]) for t in taps),
+        "boxes": any(t["box"] for t in taps),
+        "nothing": any(not t["to"] for t in taps),
     }
 
 
@@ -121,10 +154,13 @@ def box(
     }
 
 
-def inside(pixels: Sequence[Document] | None, limits: Sequence[int]) -> Iterator[Any]:
-    """Those that the image has."""
+def inside(
+    pixels: Sequence[Document] | None, limits: Sequence[int], ring: int = 0
+) -> Iterator[Any]:
+    """Those that the image has, or a ring around it."""
     for p in pixels or ():
-        if 0 <= p["row"] <= limits[0] and 0 <= p["column"] <= limits[1]:
+        within = -ring <= p["row"] <= limits[0] + ring
+        if within and -ring <= p["column"] <= limits[1] + ring:
             yield p
 
 
@@ -140,12 +176,12 @@ def same_place(sample: Document, limits: Sequence[int]) -> bool:
 
 
 def shaded(
-    samples: Sequence[Document], which: str, limits: Sequence[int]
+    samples: Sequence[Document], which: str, limits: Sequence[int], ring: int = 0
 ) -> list[dict[str, Any]]:
-    """The pixels of the image that are read, as dark as their largest share."""
+    """The pixels that are read, as dark as their largest share."""
     most: dict[tuple[int, int], float] = {}
     for s in samples:
-        for p in inside(s[which], limits):
+        for p in inside(s[which], limits, ring):
             at = p["row"], p["column"]
             most[at] = max(most.get(at, 0.0), abs(p["share"]))
     top = max(most.values(), default=1.0) or 1.0
@@ -164,19 +200,49 @@ def labels(
     ways = ("from", "to") if both else ("from",)
     marks = [t[way] for t in taps if t["from"] for way in ways if t[way]]
     taken = [(x - MARK, y - MARK, x + MARK, y + MARK) for y, x in marks]
+    taken += [side for t in taps if both and t["box"] for side in sides(t)]
     for t in taps:
         if not t["from"]:
             continue
         lost = both and not t["to"]
         text = f"{t['name']} nothing" if lost else t["name"]
-        row, column = t["to"] if both and t["to"] else t["from"]
-        places = [*around(column, row, LETTER * len(text), width, height)]
-        best = min(places, key=lambda one: sum(covered(one[1], b) for b in taken))
+        own = t["to"] if both and t["to"] else t["from"]
+        others = [m for m in marks if m not in (t["from"], t["to"])]
+        wide = LETTER * len(text)
+        places = around(own[1], own[0], wide, width, height)
+        best = min(places, key=partial(cost, own=own, others=others, taken=taken))
         far, (left, top, right, bottom) = best
         taken.append(best[1])
         middle = (left + right) / 2, (top + bottom) / 2
-        line = (column, row, *middle) if far else None
+        line = (own[1], own[0], *middle) if far else None
         yield {"text": text, "x": left, "y": bottom - 3, "line": line}
+
+
+def cost(
+    place: tuple[int, Box], own: Point, others: Sequence[Point], taken: Sequence[Box]
+) -> float:
+    """How ill a name stands there: over something, far, or nearer to another mark."""
+    far, box = place
+    over, mine = sum(covered(box, b) for b in taken), distance(box, own)
+    nearer = any(distance(box, mark) < mine for mark in others)
+    return over + FAR * far + NEARER * nearer
+
+
+def sides(tap: Document) -> Iterator[Box]:
+    """The four lines of a tap's box, with room beside them."""
+    box, inset = tap["box"], tap["inset"]
+    left, top = box["x"] + inset, box["y"] + inset
+    right, bottom = left + box["width"] - 2 * inset, top + box["height"] - 2 * inset
+    yield left - 2, top - 2, right + 2, top + 2
+    yield left - 2, bottom - 2, right + 2, bottom + 2
+    yield left - 2, top + 2, left + 2, bottom - 2
+    yield right - 2, top + 2, right + 2, bottom - 2
+
+
+def distance(a: Box, mark: Point) -> float:
+    """From a box to the middle of a mark."""
+    y, x = mark
+    return max(a[0] - x, x - a[2], 0.0) + max(a[1] - y, y - a[3], 0.0)
 
 
 def around(

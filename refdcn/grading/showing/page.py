@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.showing.drawing import Document, sampling_map
 
 TARGETS = "y", "grad_x", "grad_offset", "grad_weight", "grad_mask", "grad_bias"
+ROWS = 24  # output channels whose input channels are listed
 ORDER = {str(v): int(v) for v in Verdict}
 SIGNS = {
     "crash": "\N{DAGGER}",
@@ -53,21 +55,27 @@ def rendered(template: str, **values: Any) -> str:
     )
     environment.globals |= {"signs": SIGNS}
     environment.filters |= {"number": number, "share": share, "bytes": in_bytes}
+    environment.filters |= {"exactly": exactly, "room": room}
     return environment.get_template(template).render(**values)
 
 
 def page(document: Document) -> str:
     """A report as one file."""
     evidence = document["evidence"]
+    channels = evidence["channels"] if evidence else []
+    drawn = evidence and evidence["samples"] and not channels
     found = [*matrices(document["findings"])]
     cells = [c for m in found for row in m["rows"] for c in row["cells"] if c]
     return rendered(
         "report.html",
         d=document,
-        matrices=found,
+        matrices=together(found),
+        means={g["group"]: g["means"] for g in document["groups"]},
         legend=sorted({c["verdict"] for c in cells}, key=ORDER.__getitem__),
         histograms=[*histograms(document["accuracy"])],
-        map=sampling_map(evidence) if evidence and evidence["samples"] else None,
+        map=sampling_map(evidence) if drawn else None,
+        channels=channels[:ROWS],
+        rest=len(channels[ROWS:]),
         arrays=[*tables(document["smallest"])],
         times=[*times(document)],
     )
@@ -76,6 +84,22 @@ def page(document: Document) -> str:
 def number(value: Any) -> str:
     """Four digits, or the word that stands for it; a zero has no sign."""
     return f"{value + 0.0:.4g}" if isinstance(value, (int, float)) else str(value)
+
+
+def exactly(value: Any) -> str:
+    """All digits that a number needs, to be copied; a zero has no sign."""
+    if not isinstance(value, (int, float)):
+        return str(value)
+    return repr(value + 0.0).removesuffix(".0")
+
+
+def room(worst: Document) -> bool:
+    """Whether the bound shows in the digits of what must come and what came."""
+    told = [v for v in (worst["low"], worst["high"], worst["got"]) if v != "nan"]
+    if not all(isinstance(v, (int, float)) for v in (*told, worst["bound"])):
+        return True
+    last = min(Decimal(exactly(v)).as_tuple().exponent for v in told)
+    return isinstance(last, int) and worst["bound"] >= 10.0**last
 
 
 def share(part: float, whole: float) -> float:
@@ -112,6 +136,17 @@ def matrices(findings: Sequence[Document]) -> Iterator[dict[str, Any]]:
             for group, found in groups.items()
         ]
         yield {"dtype": dtype, "targets": seen, "rows": told}
+
+
+def together(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One matrix with the dtypes across, where each has one and the same result."""
+    if len(found) < 2 or {tuple(m["targets"]) for m in found} != {TARGETS[:1]}:
+        return [*found]
+    each = [{r["group"]: r["cells"][0] for r in m["rows"]} for m in found]
+    groups = dict.fromkeys(group for cells in each for group in cells)
+    rows = [{"group": g, "cells": [cells.get(g) for cells in each]} for g in groups]
+    dtypes = [m["dtype"] for m in found]
+    return [{"dtype": TARGETS[0], "targets": dtypes, "rows": rows}]
 
 
 def cell(found: Sequence[Document]) -> dict[str, Any] | None:

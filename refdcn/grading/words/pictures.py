@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from refdcn.grading.evidence.evidence import Evidence
 from refdcn.grading.evidence.fields import Field
 from refdcn.grading.evidence.reads import ALIKE, Pixel, Sample
+from refdcn.grading.expected.case import Sizes
 
 RIGHT = "as defined"
 
@@ -19,6 +21,12 @@ def sampling(e: Evidence) -> str:
     if not told:
         return "What this output reads cannot be told: it does not follow its pixels."
     index = ", ".join(map(str, e.element))
+    if e.taken is not None:
+        return (
+            f"Output y[{index}] reads input channel {e.taken} for channel {e.channel}, "
+            f"each tap as the definition samples channel {e.taken}: only the channel "
+            "is another."
+        )
     wrong, of = sum(not s.right for s in told), len(told)
     how = (
         "every tap reads what the definition reads"
@@ -57,6 +65,8 @@ def difference(s: Sample) -> str:
         return f"reads at ({row}, {column})"
     if got.keys() <= must.keys():
         return "reads with other shares"
+    if s.corner is not None:
+        return "reads [{}, {}] from outside of the image".format(*s.corner)
     return "reads other pixels"
 
 
@@ -75,6 +85,22 @@ def pixels(reads: tuple[Pixel, ...] | None, height: int, width: int) -> str:
         share = f"{p.share + 0.0:.3g}" if inside else "outside, 0"
         told.append(f"[{p.row}, {p.column}] {share}")
     return "; ".join(told) or "nothing"
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """Numbers in a row, a run of them by its ends."""
+    if len(numbers) > 3 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers)) or "none"
+
+
+def of_part(channel: int | None, sizes: Sizes) -> str:
+    """The input channels whose weights of a tap are left, of each group one."""
+    if channel is None or sizes.C_in == sizes.groups == 1:
+        return "Taps"
+    numbers = [*range(channel, sizes.C_in, sizes.C_in // sizes.groups)]
+    s = "s" if len(numbers) > 1 else ""
+    return f"Taps, input channel{s} {listed(numbers)}"
 
 
 def of_field(f: Field) -> str:

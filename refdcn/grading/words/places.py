@@ -14,7 +14,8 @@ COLUMNS = {
     "padding_w": "padding of columns",
     "dilation_h": "dilation of rows",
     "dilation_w": "dilation of columns",
-    "group of o": "o's group",
+    "group of o": "the output channel's group",
+    "o in its group": "the output channel in its group",
     "offset group of c": "c's offset group",
     "flat index": "the flat index",
     "mask": "the mask",
@@ -23,7 +24,7 @@ COLUMNS = {
     "c": "channels a group",
     "o": "output channels a group",
 }
-INDICES = "c", "o"  # which stand for themselves in a rule
+INDICES = {"c": "c", "o": "output channel"}  # in a rule
 PROPERTIES = {  # of a call or a sample: that it is so, and that it is not
     "mask given": ("there is a mask", "there is no mask"),
     "bias given": ("there is a bias", "there is no bias"),
@@ -119,7 +120,7 @@ def clause_text(clause: Clause) -> str:
     column, op, value = clause
     if op == "is":
         return PROPERTIES[column][0 if value else 1]
-    name = column if column in INDICES else COLUMNS.get(column, column)
+    name = INDICES.get(column, COLUMNS.get(column, column))
     if op == "last":
         return f"{name} is the last" if value else f"{name} is not the last"
     if op == "first":
@@ -221,7 +222,7 @@ def needs_text(needs: Mapping[str, Any]) -> str:
     if not needs:
         return "even the smallest call fails: one pixel, one tap, no offset"
     said = [
-        kinds[name](v) if name in kinds else f"{COLUMNS.get(name, name)} = {v}"
+        kinds[name](v) if name in kinds else f"{COLUMNS.get(name, name)} at least {v}"
         for name, v in needs.items()
     ]
     return f"a call must have {', '.join(said)} to fail; with less it is right"

@@ -22,6 +22,17 @@ SEEN = {
     CALLS_TORCHVISION: "It calls torchvision's own operator.",
     LEAVES_DEVICE: "It computes on another device than the one it was given.",
 }
+GROUPS = {
+    "exact": "numbers on which every order of evaluation is exact; every bit counts",
+    "random": "random sizes and numbers, offsets of four kinds",
+    "sizes": "extreme shapes: large kernels, one row, many channels, no padding",
+    "optional": "mask or bias left out",
+    "layout": "arrays that lie otherwise in memory than in order",
+    "repeat": "the same inputs again and others between: nothing may be kept",
+    "malformed": "shapes that fit nothing: they must be refused",
+    "hostile": "numbers that are not finite, or far away",
+    "sweeps": "calls in which one size or value alone is changed",
+}
 BOUND = "lie within the bound that every correct implementation meets"
 
 
