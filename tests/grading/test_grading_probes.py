@@ -28,7 +28,7 @@ from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.progress import Progress
 from refdcn.grading.questions import sweeps
 from refdcn.grading.words.diagnosis import partly_text
-from refdcn.grading.words.facts import fact_text
+from refdcn.grading.words.facts import brief, fact_text
 from refdcn.grading.words.places import needs_text, place_text
 
 BY_NAME = {m.name: m for m in CATALOGUE}
@@ -139,6 +139,20 @@ def test_an_image_that_reads_another_is_told():
     mean = runner(*BY_NAME["batch averaged"].edits)
     told = said(influence.taint(call(mean), "float32"))
     assert told and "image 1 reaches image 0" in told[0]
+
+
+def test_what_is_told_of_a_map_differs_soon():
+    """Groups that follow the first read its channels, which reads its own."""
+    shape = 2, 2, 6, 2, 3, 3
+    want = np.indices(shape).reshape(6, -1)
+    have = want.copy()
+    have[0] = np.where(want[1] == 1, 1 - want[0], want[0])
+    have[1] = 0 * want[1]
+    have[2] = np.where(want[1] == 1, (want[2] + 1) % 6, want[2])
+    fact = probes.mapped("offset", want, have, shape)
+    assert brief(fact).startswith("channels 12, 13, 14, 15, 16 read the offset of")
+    found = probes.along(np.arange(30), np.r_[:3, 4, 3, 5:30])
+    assert found == {"of": [*range(8)], "is": [0, 1, 2, 4, 3, 5, 6, 7]}
 
 
 def test_powers_and_the_adjoint_tell_a_gradient_that_is_not_linear():

@@ -32,6 +32,12 @@ SAMPLE = (
     "scatter_row_by_height",
     "step_not_transposed",
     "both_blocks_not_transposed",
+    "offset_base_of_image",
+    "each_corner_exchanged",
+    "border_of_unpadded",
+    "grid_of_one_line",
+    "last_block_dropped",
+    "grad_weight_of_last_block",
 )
 # Whose gradients take the mistake along: what is read past an input's memory may be
 # anything, and a sample moved onto a pixel may have any slope there.

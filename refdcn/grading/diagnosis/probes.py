@@ -44,6 +44,7 @@ def image_case(sizes: Sizes, dtype: str, x: Array, **inputs: Array | None) -> Ca
 # Uneven everywhere, so that no two axes can be mistaken for each other.
 UNEVEN = Sizes(2, 6, 36, 1, 2, 2, 3, 24, 30, (2, 3), (1, 2), (3, 2))
 FIRST_FAR = 40  # pixels from the origin; what is nearer the other probes see
+MAPPED = 8  # indices of which it is told what they are read as
 MOST_IMAGES = 8  # of an answer with all taps of all channels
 AXES_OF = {
     "offset": ("n", "offset group", "tap", "axis", "oh", "ow"),
@@ -276,7 +277,9 @@ def along(want: Array, have: Array) -> dict[str, Any] | None:
     table = {int(p): np.unique(have[want == p]) for p in np.unique(want)}
     if any(len(v) > 1 for v in table.values()):
         return None
-    keys = list(table)[:8]
+    first = next((k for k, p in enumerate(table) if table[p][0] != p), 0)
+    start = first if first >= MAPPED // 2 else 0  # what is told differs soon
+    keys = list(table)[start : start + MAPPED]
     return {"of": keys, "is": [int(table[k][0]) for k in keys]}
 
 
