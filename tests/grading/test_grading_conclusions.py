@@ -9,6 +9,7 @@ import pytest
 
 from refdcn import formula
 from refdcn.grading.adapters import loops
+from refdcn.grading.catalogue.followed import followed
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions
 from refdcn.grading.diagnosis import (
@@ -40,7 +41,7 @@ from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions import sweeps
 from refdcn.grading.questions.draw import draw_case, draw_sizes, exact_case
 from refdcn.grading.selftest import selftest
-from refdcn.grading.words.diagnosis import conclusion, evidence
+from refdcn.grading.words.diagnosis import conclusion, evidence, start
 from refdcn.grading.words.facts import SOUND, sound_text
 
 BY_NAME = {m.name: m for m in CATALOGUE}
@@ -151,6 +152,15 @@ def test_of_two_explanations_the_one_that_gradients_follow_is_first():
         part = Explanation(("y",), tuple(order))
         part, left = told_by_gradients(part, sets, wrong, 8000)
         assert part.survivors[0] == (BY_NAME["xy"],) and left == []
+
+
+@pytest.mark.parametrize("name", ["planar all", "weight groups interleaved"])
+def test_gradients_derived_from_the_mistake_are_explained_by_it(name):
+    text = told(*functions(followed(BY_NAME[name].edits)))
+    assert text == (
+        f"{start(BY_NAME[name].text)}. With that changed, every element is within the "
+        "bound."
+    )
 
 
 def test_what_is_found_right_is_said_in_words():

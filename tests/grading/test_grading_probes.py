@@ -257,8 +257,8 @@ def test_the_smallest_failing_call_names_what_it_needs():
     assert found is not None and found.plan.N == 33
     assert found.needs == {"N": 33, "mask": True, "masks": "not 1"}
     assert needs_text(found.needs) == (
-        "a call must have N = 33, a mask, masks other than 1 to fail; with less it is "
-        "right"
+        "a failing call has N = 33, a mask, masks other than 1, all else as small as "
+        "can be; with any one of these less it is right"
     )
     assert found.plan._replace(N=1, mask=False) == shrink_least()
 

@@ -71,6 +71,13 @@ def test_nothing_that_follows_is_said_not_to_be_explained(name):
     assert report.headline().endswith("every element is within the bound.")
 
 
+def test_no_rival_would_make_right_gradients_wrong():
+    """The mask missing in all gradients is no rival where grad_x is right."""
+    report = said_of("offset_gradient_without_mask")
+    head = report.headline()
+    assert "lacks the mask" in head and "No case here" not in head, head
+
+
 def test_one_element_of_each_call_is_no_grid(tmp_path):
     """Twice a bound off in one element of large calls: no convention, no cause."""
     path = tmp_path / "picked.py"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 
 from refdcn.grading.catalogue.mistake import Mistake
@@ -27,6 +28,7 @@ from refdcn.grading.words.places import (
     where_text,
 )
 
+NUMBER = re.compile(r"(\d+)")
 MOST_WORDS = 30  # of a first sentence, at most
 MOST_FACTS = 8  # facts that are told
 MOST_SOUND = 12  # of what was found right
@@ -54,9 +56,12 @@ def explained_texts(d: Diagnosis) -> list[str]:
     made = [p for p in d.parts if p.survivors]
     for part in made:
         first, *others = part.survivors
-        said += [mistake_text(m) for m in first]
         texts = dict.fromkeys(" and ".join(map(mistake_text, s)) for s in others)
         texts.pop(" and ".join(map(mistake_text, first)), None)
+        mine = [mistake_text(m) for m in first]
+        if len(first) == 1:
+            mine, texts = of_one_number(mine[0], texts)
+        said += mine
         if texts:
             more = [*texts][:MORE_EXPLANATIONS]
             left = len(texts) - len(more)
@@ -76,6 +81,24 @@ def explained_texts(d: Diagnosis) -> list[str]:
         f"{names_text(wrong)} {is_wrong} not explained by it"
     )
     return said
+
+
+def of_one_number(
+    text: str, others: Iterable[str]
+) -> tuple[list[str], dict[str, None]]:
+    """Texts that differ in their one number are one; and the texts that are left."""
+    parts = NUMBER.split(text)
+    alike = [t for t in others if len(parts) == 3 and zeroed(t) == zeroed(text)]
+    if alike:
+        *some, last = [NUMBER.split(t)[1] for t in (text, *alike)]
+        numbers = f"{', '.join(some)} or {last}"
+        text = f"{parts[0]}{numbers}{parts[2]} (no case here tells which)"
+    return [text], dict.fromkeys(t for t in others if t not in alike)
+
+
+def zeroed(text: str) -> str:
+    """A text whatever its numbers are."""
+    return NUMBER.sub("0", text)
 
 
 def mistake_text(m: Mistake) -> str:

@@ -210,7 +210,7 @@ def examples_text(place: Place) -> str:
 
 
 def needs_text(needs: Mapping[str, Any]) -> str:
-    """What a call must have to fail."""
+    """What the smallest failing call has, of which nothing can be spared."""
     kinds: dict[str, Callable[[Any], str]] = {
         "mask": lambda v: "a mask",
         "bias": lambda v: "a bias",
@@ -224,4 +224,7 @@ def needs_text(needs: Mapping[str, Any]) -> str:
         kinds[name](v) if name in kinds else f"{COLUMNS.get(name, name)} = {v}"
         for name, v in needs.items()
     ]
-    return f"a call must have {', '.join(said)} to fail; with less it is right"
+    return (
+        f"a failing call has {', '.join(said)}, all else as small as can be; with any "
+        "one of these less it is right"
+    )
