@@ -25,6 +25,7 @@ from refdcn.grading.diagnosis import (
 )
 from refdcn.grading.diagnosis.answers import calls_of, results_of
 from refdcn.grading.diagnosis.diagnosis import Diagnosis, diagnose
+from refdcn.grading.diagnosis.facts import Clause, Fact, Place
 from refdcn.grading.diagnosis.hypotheses import (
     Explanation,
     Sets,
@@ -160,6 +161,20 @@ def test_gradients_derived_from_the_mistake_are_explained_by_it(name):
     assert text == (
         f"{start(BY_NAME[name].text)}. With that changed, every element is within the "
         "bound."
+    )
+
+
+def test_a_rule_of_sizes_is_said_with_what_a_probe_found():
+    """The probe has one image: that squares are right it cannot know."""
+    reads = {"inside": {"at": 0.0, "reads": {}, "share": 1.0}}
+    where = {"size": 7, "target": "y"}
+    fact = Fact("interpolation", "row", reads, {"inside": {"0": 1.0}}, where=where)
+    rule = (Clause("H = W", "is", False),)
+    place = Place("grad_weight", "only", rule, (None,), failing=9, within=10)
+    text = conclusion(Diagnosis(facts=(fact,), places=(Place("y", "some"), place)))
+    assert text == (
+        "Inside: row 0 of 7 reads nothing; the definition reads 1 x[0]: grad_weight "
+        "fails only where H differs from W."
     )
 
 

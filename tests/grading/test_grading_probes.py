@@ -433,6 +433,30 @@ def at_most_20(s):
     s.qy = s.qy + np.clip(s.dp[:, :, :, 0], -20, 20) - s.dp[:, :, :, 0]
 
 
+@at("columns")
+def address_of_16_bits(s):
+    """Beyond 2^15 pixels of a call another pixel is read; offsets are kept."""
+    if s.image.size > 2**15:
+        s.S = np.roll(s.S, 1, -1)
+        s.col = (s.S * s.m[:, :, None]).reshape(s.col.shape)
+
+
+def test_a_large_image_that_is_misread_is_no_far_offset_that_is_lost():
+    facts = probes.far_away(call(runner(address_of_16_bits, grad=False)), "float32")
+    assert not [f for f in facts if f.kind == "acts as"]
+
+
+@at("position")
+def shrunk(s):
+    """Positions of a grid divided by the size, not by the size - 1."""
+    s.qy, s.qx = s.qy * (s.z.H - 1) / s.z.H, s.qx * (s.z.W - 1) / s.z.W
+
+
+def test_a_group_is_told_only_where_every_output_reads_one():
+    facts = probes.weights(call(runner(shrunk, grad=False)), "float64")
+    assert not [f for f in facts if f.kind == "groups read"]
+
+
 def test_what_is_far_and_what_is_faint_is_probed():
     assert probes.far_away(call(RIGHT), "float32") == []
     (fact,) = probes.far_away(call(runner(eight_bits, grad=False)), "float32")

@@ -117,8 +117,8 @@ def cause_texts(d: Diagnosis) -> Iterator[str]:
         return
     first = some[0]
     causes = {f.kind for f in d.faults if f.rank <= Rank.CAUSE}
-    # Else it follows from the cause.
-    sure = d.place.exact or not causes or "values" in causes
+    # Else it follows from the cause, if it is not of sizes that a probe does not vary.
+    sure = d.place.exact or not causes or "values" in causes or of_shapes(d.place)
     where = located(d.place) if d.places and sure else ""
     if where and len(f"{first}: {where}".split()) <= MOST_WORDS and not limited:
         yield f"{first}: {where}"
@@ -126,6 +126,14 @@ def cause_texts(d: Diagnosis) -> Iterator[str]:
     yield first
     if where and not limited:
         yield where
+
+
+SHAPES = "H = W", "H_out = W_out", "K_h = K_w", "H or W is 1", "an axis unpadded"
+
+
+def of_shapes(place: Place) -> bool:
+    """Whether it compares sizes of a call, of which a probe has one pair."""
+    return bool(place.rule) and all(c.column in SHAPES for c in place.rule)
 
 
 def located(place: Place) -> str:
