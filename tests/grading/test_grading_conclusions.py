@@ -9,6 +9,7 @@ import pytest
 
 from refdcn import formula
 from refdcn.grading.adapters import loops
+from refdcn.grading.catalogue.followed import followed
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions
 from refdcn.grading.diagnosis import (
@@ -24,6 +25,7 @@ from refdcn.grading.diagnosis import (
 )
 from refdcn.grading.diagnosis.answers import calls_of, results_of
 from refdcn.grading.diagnosis.diagnosis import Diagnosis, diagnose
+from refdcn.grading.diagnosis.facts import Clause, Fact, Place
 from refdcn.grading.diagnosis.hypotheses import (
     Explanation,
     Sets,
@@ -40,7 +42,7 @@ from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions import sweeps
 from refdcn.grading.questions.draw import draw_case, draw_sizes, exact_case
 from refdcn.grading.selftest import selftest
-from refdcn.grading.words.diagnosis import conclusion, evidence
+from refdcn.grading.words.diagnosis import conclusion, evidence, start
 from refdcn.grading.words.facts import SOUND, sound_text
 
 BY_NAME = {m.name: m for m in CATALOGUE}
@@ -151,6 +153,29 @@ def test_of_two_explanations_the_one_that_gradients_follow_is_first():
         part = Explanation(("y",), tuple(order))
         part, left = told_by_gradients(part, sets, wrong, 8000)
         assert part.survivors[0] == (BY_NAME["xy"],) and left == []
+
+
+@pytest.mark.parametrize("name", ["planar all", "weight groups interleaved"])
+def test_gradients_derived_from_the_mistake_are_explained_by_it(name):
+    text = told(*functions(followed(BY_NAME[name].edits)))
+    assert text == (
+        f"{start(BY_NAME[name].text)}. With that changed, every element is within the "
+        "bound."
+    )
+
+
+def test_a_rule_of_sizes_is_said_with_what_a_probe_found():
+    """The probe has one image: that squares are right it cannot know."""
+    reads = {"inside": {"at": 0.0, "reads": {}, "share": 1.0}}
+    where = {"size": 7, "target": "y"}
+    fact = Fact("interpolation", "row", reads, {"inside": {"0": 1.0}}, where=where)
+    rule = (Clause("H = W", "is", False),)
+    place = Place("grad_weight", "only", rule, (None,), failing=9, within=10)
+    text = conclusion(Diagnosis(facts=(fact,), places=(Place("y", "some"), place)))
+    assert text == (
+        "Inside: row 0 of 7 reads nothing; the definition reads 1 x[0]: grad_weight "
+        "fails only where H differs from W."
+    )
 
 
 def test_what_is_found_right_is_said_in_words():

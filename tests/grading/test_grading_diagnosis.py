@@ -1,12 +1,14 @@
 """What the grader says of mistakes: caught, named, located, none invented."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from candidates.fresh import FRESH
 
+from refdcn.grading.catalogue.followed import followed
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions, predict
 from refdcn.grading.diagnosis import (
@@ -42,6 +44,34 @@ def test_the_catalogue_is_large_and_has_no_name_twice():
 )
 def test_a_mistake_is_located(name, where):
     assert selftest.examine(BY_NAME[name], seed=4).located == where
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "planar all",
+        "offset of batch 0",
+        "offset groups interleaved",
+        "weight groups interleaved",
+        "groups ignored",
+        "input channels mod 2",
+    ],
+)
+def test_gradients_that_follow_from_a_mistaken_forward_are_its_slopes(name):
+    edits, rng = BY_NAME[name].edits, np.random.default_rng(0)
+    for _ in range(6):
+        case = draw_case(rng, draw_sizes(rng, 4), "float64", "drawn", "normal")
+        for of in ("x", "offset", "weight", "mask"):
+            if getattr(case, of) is None:
+                continue
+            step = 1e-6 * rng.standard_normal(getattr(case, of).shape)
+            up, down = (
+                predict(replace(case, **{of: getattr(case, of) + d}), edits, "y")
+                for d in (step, -step)
+            )
+            got = (predict(case, followed(edits), f"grad_{of}") * step).sum()
+            slope = ((up - down) * case.grad_y).sum() / 2
+            assert abs(got - slope) < 1e-13 + 1e-6 * abs(slope)
 
 
 PAIRS = [("xy", "mask squared"), ("dilation ignored", "bias missing")]

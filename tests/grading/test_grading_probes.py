@@ -28,7 +28,7 @@ from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.progress import Progress
 from refdcn.grading.questions import sweeps
 from refdcn.grading.words.diagnosis import partly_text
-from refdcn.grading.words.facts import fact_text
+from refdcn.grading.words.facts import brief, fact_text
 from refdcn.grading.words.places import needs_text, place_text
 
 BY_NAME = {m.name: m for m in CATALOGUE}
@@ -141,6 +141,20 @@ def test_an_image_that_reads_another_is_told():
     assert told and "image 1 reaches image 0" in told[0]
 
 
+def test_what_is_told_of_a_map_differs_soon():
+    """Groups that follow the first read its channels, which reads its own."""
+    shape = 2, 2, 6, 2, 3, 3
+    want = np.indices(shape).reshape(6, -1)
+    have = want.copy()
+    have[0] = np.where(want[1] == 1, 1 - want[0], want[0])
+    have[1] = 0 * want[1]
+    have[2] = np.where(want[1] == 1, (want[2] + 1) % 6, want[2])
+    fact = probes.mapped("offset", want, have, shape)
+    assert brief(fact).startswith("channels 12, 13, 14, 15, 16 read the offset of")
+    found = probes.along(np.arange(30), np.r_[:3, 4, 3, 5:30])
+    assert found == {"of": [*range(8)], "is": [0, 1, 2, 4, 3, 5, 6, 7]}
+
+
 def test_powers_and_the_adjoint_tell_a_gradient_that_is_not_linear():
     one = runner(squared)
     facts = relations.contradictions(call(one), grads(one), "float32")
@@ -243,8 +257,8 @@ def test_the_smallest_failing_call_names_what_it_needs():
     assert found is not None and found.plan.N == 33
     assert found.needs == {"N": 33, "mask": True, "masks": "not 1"}
     assert needs_text(found.needs) == (
-        "a call must have N at least 33, a mask, masks other than 1 to fail; with less "
-        "it is right"
+        "a failing call has N = 33, a mask, masks other than 1, all else as small as "
+        "can be; with any one of these less it is right"
     )
     assert found.plan._replace(N=1, mask=False) == shrink_least()
 
@@ -417,6 +431,30 @@ def sixteen_bits(s):
 def at_most_20(s):
     """Offsets saturate."""
     s.qy = s.qy + np.clip(s.dp[:, :, :, 0], -20, 20) - s.dp[:, :, :, 0]
+
+
+@at("columns")
+def address_of_16_bits(s):
+    """Beyond 2^15 pixels of a call another pixel is read; offsets are kept."""
+    if s.image.size > 2**15:
+        s.S = np.roll(s.S, 1, -1)
+        s.col = (s.S * s.m[:, :, None]).reshape(s.col.shape)
+
+
+def test_a_large_image_that_is_misread_is_no_far_offset_that_is_lost():
+    facts = probes.far_away(call(runner(address_of_16_bits, grad=False)), "float32")
+    assert not [f for f in facts if f.kind == "acts as"]
+
+
+@at("position")
+def shrunk(s):
+    """Positions of a grid divided by the size, not by the size - 1."""
+    s.qy, s.qx = s.qy * (s.z.H - 1) / s.z.H, s.qx * (s.z.W - 1) / s.z.W
+
+
+def test_a_group_is_told_only_where_every_output_reads_one():
+    facts = probes.weights(call(runner(shrunk, grad=False)), "float64")
+    assert not [f for f in facts if f.kind == "groups read"]
 
 
 def test_what_is_far_and_what_is_faint_is_probed():

@@ -32,6 +32,12 @@ SAMPLE = (
     "scatter_row_by_height",
     "step_not_transposed",
     "both_blocks_not_transposed",
+    "offset_base_of_image",
+    "each_corner_exchanged",
+    "border_of_unpadded",
+    "grid_of_one_line",
+    "last_block_dropped",
+    "grad_weight_of_last_block",
 )
 # Whose gradients take the mistake along: what is read past an input's memory may be
 # anything, and a sample moved onto a pixel may have any slope there.
@@ -63,6 +69,13 @@ def test_nothing_that_follows_is_said_not_to_be_explained(name):
     report = said_of(name)
     assert re.search(MISTAKES[name].said, report.headline(), re.I), report.headline()
     assert report.headline().endswith("every element is within the bound.")
+
+
+def test_no_rival_would_make_right_gradients_wrong():
+    """The mask missing in all gradients is no rival where grad_x is right."""
+    report = said_of("offset_gradient_without_mask")
+    head = report.headline()
+    assert "lacks the mask" in head and "No case here" not in head, head
 
 
 def test_one_element_of_each_call_is_no_grid(tmp_path):

@@ -108,6 +108,15 @@ mistake(
     ("STEP = 2", "STEP = 1"),
     (MASK, MASK.replace("s.P + oh", "s.H * s.W + oh")),
 )
+BASE = "(n * s.og + g) * 2 * s.K * s.H * s.W + 2 * k * s.P"
+mistake(
+    "offset_base_of_image",
+    "an image's and offset group's offsets begin as if planes were H W long",
+    "offset.*image and offset group.*H W",
+    ("STEP = 2", "STEP = 10**6"),
+    (DY, f"dy = load(offset, {BASE} + pixel)"),
+    (DX, f"dx = load(offset, {BASE} + s.P + pixel)"),
+)
 mistake(
     "offset_row_of_image",
     "the offset's rows are W long, not W_out",
@@ -374,6 +383,23 @@ mistake(
     (OK_RIGHT, "w_high <= s.H - 1"),
 )
 mistake(
+    "each_corner_exchanged",
+    "rows against W and columns against H, corner by corner, of clamped indices",
+    f"{HELD}, and rows against W",
+    (INSIDE, ONES),
+    (WIDE, "h, w = np.clip(h, -2, s.H + 1), np.clip(w, -2, s.W + 1)"),
+    ("ok_t, ok_b = inside & (h_low >= 0)", "ok_t = (h_low >= 0) & (h_low < s.W)"),
+    (", inside & (h_high <= s.H - 1)", "\n    ok_b = (h_high >= 0) & (h_high < s.W)"),
+    ("ok_l, ok_r = w_low >= 0", "ok_l, ok_r = (w_low >= 0) & (w_low < s.H)"),
+    ("w_high <= s.W - 1\n", "(w_high >= 0) & (w_high < s.H)\n"),
+    (
+        CORNERS_ARE,
+        "    h_low, h_high = (np.clip(a, 0, s.H - 1) for a in (h_low, h_high))\n"
+        "    w_low, w_high = (np.clip(a, 0, s.W - 1) for a in (w_low, w_high))\n"
+        + CORNERS_ARE,
+    ),
+)
+mistake(
     "far_index_by_height",
     "the right corner's index is kept below H, not W",
     HELD,
@@ -439,6 +465,12 @@ mistake(
     through_grid("2 * h / max(one, W - 1) - 1, 2 * w / max(one, W - 1) - 1", ON),
 )
 mistake(
+    "grid_of_one_line",
+    "a grid normalised by max(1, size - 1): along an axis of one line all is lost",
+    "H = 1 or W = 1",
+    through_grid(TO_ON, ON),
+)
+mistake(
     "grid_align_corners",
     "normalised as with align_corners True, read as with False",
     "align_corners",
@@ -456,6 +488,13 @@ mistake(
     "clamped|border",
     through_grid(TO_OFF, OFF),
     (CORNERS, "    h, w = np.clip(h, 0, s.H - 1), np.clip(w, 0, s.W - 1)\n" + CORNERS),
+)
+CLIP = "    {0} = np.clip({0}, 0, s.{1} - 1) if s.p{0} == 0 else {0}\n"
+mistake(
+    "border_of_unpadded",
+    "an image padded by `padding`, sampled with its border repeated",
+    "clamped.*padding is 0",
+    (CORNERS, CLIP.format("h", "H") + CLIP.format("w", "W") + CORNERS),
 )
 mistake(
     "grid_reflection",
@@ -509,7 +548,7 @@ mistake(
 mistake(
     "last_block_dropped",
     "images beyond whole blocks are not computed",
-    "image|N|\\bn\\b",
+    "images beyond the last multiple of 2",
     (
         "return [(n, min(n + step, s.N)) for n in range(0, s.N, step)]",
         "return [(n, n + step) for n in range(0, s.N - step + 1, step)]",
@@ -565,7 +604,7 @@ mistake(
 mistake(
     "grad_weight_of_last_block",
     "grad_weight is overwritten by each block",
-    "grad_weight|weight",
+    "weight keeps only the last block of 2 images",
     ("grad_weight += (go", "grad_weight[...] = (go"),
 )
 mistake(

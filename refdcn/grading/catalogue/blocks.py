@@ -1,15 +1,18 @@
-"""Mistakes of kernels that take blocks of images: a block's result is not turned back.
+"""Mistakes of kernels that take blocks of images.
 
 A product over a block of images gives (output channel, image, pixel); the result is
-(image, output channel, pixel).
+(image, output channel, pixel), and a block that is not turned back holds another's.
+The last block may be smaller than the others: it is left out, or alone remains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from refdcn.grading.catalogue.mistake import Mistake
-from refdcn.grading.catalogue.steps import State, upstream
+from refdcn.grading.catalogue.steps import Edit, State, upstream
 from refdcn.grading.expected.case import Array
 
 MISTAKES: list[Mistake] = []
@@ -70,6 +73,47 @@ def own_bias(s: State) -> None:
     s.grads["bias"] = s.own_grad_y.sum((0, 2, 3))
 
 
+def left_out(s: State, size: int) -> slice:
+    """The images beyond whole blocks."""
+    return slice(s.z.N - s.z.N % max(1, at_most(size, s.z.N)), None)
+
+
+def without_rest(size: int) -> tuple[Edit, ...]:
+    """The images beyond whole blocks are neither computed nor given gradients."""
+
+    def forward(s: State) -> None:
+        s.y[left_out(s, size)] = 0
+
+    def back(s: State) -> None:
+        s.own_grad_y = s.grad_y
+        s.go[left_out(s, size)] = 0
+        s.g[left_out(s, size)] = 0
+
+    return ("contract", forward), ("upstream", back), ("backward", own_bias)
+
+
+def last_block(size: int) -> Callable[[State], None]:
+    """The gradient of the weight from the last block alone."""
+
+    def edit(s: State) -> None:
+        first = (s.z.N - 1) // max(1, at_most(size, s.z.N)) * at_most(size, s.z.N)
+        go, col = s.go[first:], s.col[first:]
+        s.grads["weight"] = np.einsum("nbouv,nbckuv->bock", go, col, optimize=True)
+
+    return edit
+
+
+def last_blocks() -> None:
+    """What becomes of the last block, for each size."""
+    for size in SIZES:
+        rest = f"images beyond the last multiple of {size} are not computed"
+        MISTAKES.append(Mistake("layout", rest, rest, without_rest(size)))
+        keeps = f"the gradient of weight keeps only the last block of {size} images"
+        edits = (("backward", last_block(size)),)
+        name = f"d weight of the last block of {size} images"
+        MISTAKES.append(Mistake("gradients", name, keeps, edits))
+
+
 def blocks() -> None:
     """Blocks of each size, with what is left in the last, and of divisors of N."""
     for size, rule in (
@@ -92,3 +136,4 @@ def blocks() -> None:
 
 
 blocks()
+last_blocks()

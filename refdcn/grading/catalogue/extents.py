@@ -2,7 +2,8 @@
 
 A guard (q < W), a test of the far corner (q + 1 <= W - 1), or both; what is read where
 they let too much pass depends on the kernel: what lies there in flat memory, nothing,
-or the last line.
+or the last line. Kernels that clamp indices often keep positions near the image first:
+then the last line is read by samples however far outside.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from refdcn.grading.expected.case import Array
 
 MISTAKES: list[Mistake] = []
 ROWS, COLUMNS = 0, 1
+NEAR = 1, 2  # pixels outside to which positions are kept
 LINES = "columns are held against H, the number of rows"
 SAID = {
     (COLUMNS,): f"{LINES}: wrong where H and W differ",
@@ -27,12 +29,15 @@ SAID = {
 
 
 class Extent:
-    """An axis of `n` lines whose tests read another number."""
+    """An axis of `n` lines whose tests read another number.
 
-    def __init__(self, s: State, axis: int, held: bool) -> None:
+    `near`: how many pixels outside the image positions are kept to.
+    """
+
+    def __init__(self, s: State, axis: int, held: bool, near: float = np.inf) -> None:
         sizes = s.z.H, s.z.W
         self.n, self.other = sizes[axis], sizes[1 - axis] if held else sizes[axis]
-        self.q = (s.qy, s.qx)[axis]
+        self.q = np.clip((s.qy, s.qx)[axis], -near, self.n - 1 + near)
 
     def factors(self, guard: bool, corner: bool) -> tuple[Array, Array]:
         """The tent and its slope on every line that the tests can let pass."""
@@ -68,12 +73,12 @@ def put_factors(s: State, pairs: list[tuple[Array, Array]]) -> None:
 
 
 def tested(
-    axes: tuple[int, ...], guard: bool, corner: bool, past: str
+    axes: tuple[int, ...], guard: bool, corner: bool, past: str, near: float = np.inf
 ) -> Callable[[State], None]:
     """Tests of some axes against the other size; `past`: what is read beyond."""
 
     def edit(s: State) -> None:
-        extents = [Extent(s, axis, axis in axes) for axis in (ROWS, COLUMNS)]
+        extents = [Extent(s, axis, axis in axes, near) for axis in (ROWS, COLUMNS)]
         pairs = [e.factors(guard, corner) for e in extents]
         if past == "memory":
             put_factors(s, pairs)
@@ -143,6 +148,10 @@ def extents() -> None:
                 full = f"{name} of {title} by the other size, {past} past it"
                 beyond = past == "memory"
                 MISTAKES.append(Mistake("sampling", full, text, tuple(edits), beyond))
+        for near in NEAR:
+            full = f"tests of {title} by the other size, {near} pixels outside at most"
+            edit = tested(axes, True, True, "last", near)
+            MISTAKES.append(Mistake("sampling", full, text, (("kernel", edit),)))
         for index, upper in (("index", False), ("far index", True)):
             full = f"{index} of {title} clamped by the other size"
             edit = clamped(axes, upper)

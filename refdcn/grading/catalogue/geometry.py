@@ -308,6 +308,12 @@ positions(
     lambda s: (s.qy * (s.z.H - 1) / max(1, s.z.W - 1), s.qx * (s.z.W > 1)),
 )
 positions(
+    "one line at 0",
+    "where H = 1 or W = 1, every position along that axis is read as 0, as by a grid "
+    "divided by max(size - 1, 1)",
+    lambda s: (s.qy * (s.z.H > 1), s.qx * (s.z.W > 1)),
+)
+positions(
     "position swapped",
     "the sample is read at (x, y) instead of (y, x)",
     lambda s: (s.qx, s.qy),

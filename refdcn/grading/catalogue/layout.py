@@ -46,14 +46,16 @@ def in_memory(planes: Array, pixel: Array, plane: int) -> Array:
     return np.asarray(found.reshape(planes.shape))
 
 
-def spaced(s: State, planes: Array, each: bool) -> Array:
-    """Planes of an input as far apart as those of the image; of each image alone."""
-    pixel = np.arange(s.out[0] * s.out[1]).reshape(s.out)
-    if not each:
-        return in_memory(planes, pixel, s.z.H * s.z.W)
-    start = np.arange(s.z.N) * int(np.prod(planes.shape[1:]))
-    rest = np.arange(int(np.prod(planes.shape[1:-2]))) * s.z.H * s.z.W
-    at = (start[:, None] + rest).reshape(planes.shape[:-2])
+def spaced(s: State, planes: Array, of: tuple[str, ...]) -> Array:
+    """Planes of an input: steps along some axes as if they were those of the image."""
+    lead = planes.shape[:-2]
+    far, due = s.z.H * s.z.W, s.out[0] * s.out[1]
+    at = np.zeros(lead, int)
+    for k, i in enumerate(np.indices(lead)):
+        name = ("image", "group")[k] if k < 2 else "channel"
+        step = int(np.prod(lead[k + 1 :])) * (far if name in of else due)
+        at = at + i * step
+    pixel = np.arange(due).reshape(s.out)
     return in_memory(planes, at[..., None, None] + pixel, 0)
 
 
@@ -280,20 +282,34 @@ def pitching(field: str, pitch: str) -> Callable[[State], None]:
 pitched_planes()
 
 
+APART = {  # whose steps hold H W: what is said of each input
+    ("image", "group", "channel"): "the {}'s channels are taken to be H W apart, not "
+    "H_out W_out",
+    ("group", "channel"): "the {}'s channels are taken to be H W apart, not H_out W_out"
+    ", image by image",
+    ("image", "group"): "the {}'s base address of an image and offset group counts "
+    "planes of H W, not of H_out W_out",
+    ("image",): "the {}'s base address of an image counts planes of H W, not of "
+    "H_out W_out",
+    ("group",): "the {}'s base address of an offset group counts planes of H W, not "
+    "of H_out W_out",
+}
+
+
 def spaced_planes() -> None:
-    """Channels that are as far apart as those of the image."""
-    for each, of in ((False, ""), (True, ", image by image")):
-        apart = f"are taken to be H W apart, not H_out W_out{of}"
-        dp, m = spacing("dp", each), spacing("m", each)
-        misaddressed(f"offset planes H W{of}", f"the offset's channels {apart}", dp)
-        misaddressed(f"mask planes H W{of}", f"the mask's channels {apart}", m)
-        text = f"channels of offset and mask {apart}"
-        misaddressed(f"planes H W{of}", text, both(dp, m))
+    """Images, offset groups and channels as far apart as planes of the image."""
+    for of, text in APART.items():
+        which = " and ".join(of)
+        dp, m = spacing("dp", of), spacing("m", of)
+        misaddressed(f"offset planes H W by {which}", text.format("offset"), dp)
+        misaddressed(f"mask planes H W by {which}", text.format("mask"), m)
+        two = text.format("offset and mask")
+        misaddressed(f"planes H W by {which}", two, both(dp, m))
 
 
-def spacing(field: str, each: bool) -> Callable[[State], None]:
+def spacing(field: str, of: tuple[str, ...]) -> Callable[[State], None]:
     """An edit of one input's planes."""
-    return put(field, lambda s: spaced(s, getattr(s, field), each))
+    return put(field, lambda s: spaced(s, getattr(s, field), of))
 
 
 spaced_planes()

@@ -113,6 +113,24 @@ sampling(
     "positions outside are clamped to the border; the definition reads 0",
     rekernel(lambda q, n: still(q, np.clip(q, 0, n - 1), n)),
 )
+
+
+def clamped_unpadded(s: State) -> None:
+    """A frame of `padding` zeros whose edge is repeated: without one the image's is."""
+    at = [
+        np.clip(q, 0, n - 1) if padding == 0 else q
+        for q, n, padding in zip((s.qy, s.qx), (s.z.H, s.z.W), s.z.padding, strict=True)
+    ]
+    s.ty, s.sy = still(s.qy, at[0], s.z.H)
+    s.tx, s.sx = still(s.qx, at[1], s.z.W)
+
+
+sampling(
+    "clamp unpadded",
+    "positions outside are clamped to the border along an axis whose padding is 0; "
+    "the definition reads 0",
+    clamped_unpadded,
+)
 sampling(
     "clamp low",
     "positions below 0 are clamped to 0",

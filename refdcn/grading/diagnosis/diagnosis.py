@@ -1,7 +1,7 @@
 """Which mistake is it: probes first, then the catalogue, alone and combined.
 
 Nothing rests on the catalogue: where no listed mistake fits every element, there is
-what the probes recovered, where it fails, and what a call must have to fail.
+what the probes recovered, where it fails, and what the smallest failing call has.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Diagnosis:
     parts: tuple[Explanation, ...] = ()
     facts: tuple[Fact, ...] = ()
     places: tuple[Place, ...] = ()
-    needs: Mapping[str, Any] | None = None  # what a call must have to fail
+    needs: Mapping[str, Any] | None = None  # what the smallest failing call has
     only: tuple[str, tuple[str, ...]] | None = None  # the dtype that fails, the others
     dtype: str = ""  # whose results are explained
     probed: str = ""  # the dtype of the probes

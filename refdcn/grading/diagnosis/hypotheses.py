@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
+from refdcn.grading.catalogue.followed import followed
 from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import landings, predict
@@ -30,11 +31,12 @@ RANKED = 3  # clues by which combinations are ranked
 REFINED = 24  # combinations that are ranked by all of them
 PREDICTIONS = 8000  # of the whole search, about half a millisecond each
 # A hypothesis must meet so many failing elements, each nearer than a tenth of what it
-# is off: by chance that happens once in a million.
+# is off: by chance that happens once in a million. A hundredth counts as two.
 EVIDENCE, NEARER = 6, 10
 TRIED = 8  # explanations of y that the gradients choose from
 EVIDENT_IN = 40  # clues of which that is asked, the smallest
 PLACING = "read", "grid", "position"  # the steps that say where samples lie
+GRADIENTS = tuple(f"grad_{name}" for name in ("x", "offset", "weight", "mask", "bias"))
 IN_GRADIENTS = "in gradients"  # the kind of a forward's mistake made there alone
 Combination = tuple[Mistake, ...]
 
@@ -96,15 +98,18 @@ class Clue:
         much = 256 if self.loose else 16  # a sample far outside extrapolates
         return np.asarray(4 * bound + much * u * scale + room)
 
-    def met(self, edits: Combination) -> tuple[int, int]:
-        """The failing elements, and those met so near that it tells."""
+    def met(self, edits: Combination) -> tuple[int, int, int]:
+        """The failing elements, those met so near that it tells, and twice as near."""
         value = None if self.failing is None else self.predicted(edits)
         if value is None or self.failing is None:
-            return 0, 0
+            return 0, 0, 0
         off = np.minimum(np.abs(self.got - self.low), np.abs(self.got - self.high))
-        tells = ~(NEARER * np.abs(value - self.got) > off) & self.fits(value)
-        met = self.failing & tells & ~self.free(edits)
-        return int(self.failing.sum()), int(met.sum())
+        asked = self.failing & self.fits(value) & ~self.free(edits)
+        met, twice = (
+            int((asked & ~(near * np.abs(value - self.got) > off)).sum())
+            for near in (NEARER, NEARER**2)
+        )
+        return int(self.failing.sum()), met, twice
 
     def moves(self, value: Array, free: Array) -> bool:
         """Whether a prediction leaves the right value wherever the output fails.
@@ -265,8 +270,8 @@ def explains_all(found: Sequence[Clue], edits: Combination, budget: Budget) -> b
 
 def is_evident(found: Sequence[Clue], edits: Combination) -> bool:
     """Whether it meets more failing elements than chance can, and not a few of many."""
-    failing, met = np.sum([c.met(edits) for c in found[:EVIDENT_IN]], 0)
-    return bool(met >= max(EVIDENCE, failing / 10))
+    failing, met, twice = np.sum([c.met(edits) for c in found[:EVIDENT_IN]], 0)
+    return bool(met + twice >= EVIDENCE and met >= failing / 10)
 
 
 def search_catalogue(
@@ -340,10 +345,26 @@ def explain(
         common = in_all(sets, made, shared, given, Budget(predictions))
         if common:
             return [*parts, Explanation(tuple(made), tuple(common))]
+    right = [Sets(findings, t, dtype) for t in GRADIENTS if t not in sets]
     for t in made:
         kinds = [m for m in CATALOGUE if m.name.startswith(f"d {t[5:]} ")]
-        parts.append(explain_one(sets[t], kinds + shared, predictions, given))
+        part = explain_one(sets[t], kinds + shared, predictions, given)
+        parts.append(without_rivals(part, right, kinds, predictions))
     return parts
+
+
+def without_rivals(
+    part: Explanation, right: Sequence[Sets], own: Sequence[Mistake], predictions: int
+) -> Explanation:
+    """Without what would make other gradients wrong, which are right."""
+    budget, names = Budget(predictions), {m.name for m in own}
+    kept = [
+        s
+        for s in part.survivors
+        if all(m.name in names for m in s)
+        or all(explains_all(one.strict, s, budget) for one in right)
+    ]
+    return replace(part, survivors=tuple(kept)) if kept else part
 
 
 def told_by_gradients(
@@ -353,13 +374,25 @@ def told_by_gradients(
     rows = []
     for one in part.survivors[:TRIED]:
         budget = Budget(predictions)
-        left = [t for t in made if not follows(sets[t], one, budget, known=True)]
+        ways = one, derived(one)
+        left = [
+            t
+            for t in made
+            if not any(follows(sets[t], way, budget, known=True) for way in ways)
+        ]
         rows.append((one, left))
         if not left:
             break
     one, left = min(rows, key=lambda row: len(row[1]))
     others = [s for s in part.survivors if s is not one]
     return replace(part, survivors=(one, *others)), left
+
+
+def derived(edits: Combination) -> Combination:
+    """The same mistakes with the gradients that follow from the forward."""
+    steps = followed([e for m in edits for e in m.edits])
+    beyond = any(m.beyond for m in edits)
+    return (edits[0]._replace(edits=steps, beyond=beyond),)
 
 
 def of_all_gradients(wrong_y: bool) -> list[Mistake]:

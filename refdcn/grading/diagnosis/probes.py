@@ -43,7 +43,9 @@ def image_case(sizes: Sizes, dtype: str, x: Array, **inputs: Array | None) -> Ca
 
 # Uneven everywhere, so that no two axes can be mistaken for each other.
 UNEVEN = Sizes(2, 6, 36, 1, 2, 2, 3, 24, 30, (2, 3), (1, 2), (3, 2))
+FAR = 48  # pixels of an offset that the nearer probe does not see
 FIRST_FAR = 40  # pixels from the origin; what is nearer the other probes see
+MAPPED = 8  # indices of which it is told what they are read as
 MOST_IMAGES = 8  # of an answer with all taps of all channels
 AXES_OF = {
     "offset": ("n", "offset group", "tap", "axis", "oh", "ow"),
@@ -276,7 +278,9 @@ def along(want: Array, have: Array) -> dict[str, Any] | None:
     table = {int(p): np.unique(have[want == p]) for p in np.unique(want)}
     if any(len(v) > 1 for v in table.values()):
         return None
-    keys = list(table)[:8]
+    first = next((k for k, p in enumerate(table) if table[p][0] != p), 0)
+    start = first if first >= MAPPED // 2 else 0  # what is told differs soon
+    keys = list(table)[start : start + MAPPED]
     return {"of": keys, "is": [int(table[k][0]) for k in keys]}
 
 
@@ -352,11 +356,14 @@ def offsets(call: Call, dtype: str, sizes: Sizes = UNEVEN) -> list[Fact]:
     return read_map("offset", np.where(both, got, 0), sent, both, index)
 
 
-def reach(call: Call, dtype: str, most: int = 12) -> list[Fact]:
-    """The response to offsets of up to `most` pixels, inside a large image."""
+def reach(call: Call, dtype: str, most: int = 12, near: int = 0) -> list[Fact]:
+    """The response to offsets of up to `most` pixels, inside a large image.
+
+    `near`: to offsets of up to so many pixels, inside the same image.
+    """
     n, s = 3 * most + 4, max(1, most // 12)
     z = Sizes(1, 3, 3, 1, 1, 1, 1, n, n, stride=(s, s))
-    sweep = np.linspace(-most, most, 9)
+    sweep = np.linspace(-1, 1, 9) * (near or most)
     at = np.indices(z.out)
     dy, dx = sweep[at[0] % 9], sweep[at[1] % 9]
     u, v = s * at
@@ -427,7 +434,7 @@ def weights(call: Call, dtype: str) -> list[Fact]:
             return []
         at = y[:, :, 2, 3].reshape(2, 2, 2, 3)  # image (b', c), output (b, o)
         answers = np.abs(at).max(1).reshape(2, 6).T > 0.5  # of output, to group
-        if not answers.any():  # the pixel is not where it must be: another fault
+        if not answers.any(1).all():  # the pixel is not where it must be
             return []
         if (answers != np.repeat(np.eye(2, dtype=bool), 3, 0)).any():
             return [groups_read(answers)]
@@ -614,7 +621,10 @@ def far_away(call: Call, dtype: str) -> list[Fact]:
         return []
     facts = []
     if all(f.right for f in reach(call, dtype)):
-        facts = [f for f in reach(call, dtype, 48) if not f.right]
+        facts = [f for f in reach(call, dtype, FAR) if not f.right]
+        # Else it is the image that is too large.
+        if facts and not all(f.right for f in reach(call, dtype, FAR, near=12)):
+            facts = []
     for axis, name in enumerate(("row", "column")):
         limits = (long_line(call, dtype, axis, step) for step in (5, 7, 2))
         first = common_limit(limits)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from refdcn.formula import sample
+from refdcn.formula import deform_conv2d, deform_conv2d_grad, sample
 from refdcn.grading.expected import bounds, oracle
 from refdcn.grading.expected.case import Array, Case, offset_shape
 from refdcn.grading.expected.expectation import Expected, Range
@@ -39,8 +39,24 @@ def judge_hostile(case: Case, y: Array, expected: Expected) -> Finding:
 def wrong(case: Case, y: Array, ok: Array, want: Range, target: str = "y") -> Finding:
     """The finding where no choice explains what came."""
     worst = first_failure(ok, y.astype(np.float64), want)
+    if is_nan(case, target, worst.at):
+        worst = worst._replace(low=np.nan, high=np.nan, bound=np.nan)
     found = Finding(case, target, Verdict.WRONG, Kind.VALUES, values=y.size)
     return replace(found, failing=~ok, worst=worst)
+
+
+def is_nan(case: Case, target: str, at: tuple[int, ...]) -> bool:
+    """Whether an offset that is no number makes this element NaN by the definition."""
+    if not np.isnan(case.offset).any():
+        return False
+    wide = [None if a is None else a.astype(np.float64) for a in case.inputs]
+    with np.errstate(all="ignore"):
+        if target == "y":
+            return bool(np.isnan(deform_conv2d(*wide, **case.windows)[at]))
+        assert case.grad_y is not None
+        due = deform_conv2d_grad(case.grad_y.astype(float), *wide, **case.windows)
+    names = "x", "offset", "weight", "mask", "bias"
+    return bool(np.isnan(due[names.index(target[5:])][at]))
 
 
 def finite(expected: Expected) -> Expected:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 
 from refdcn.grading.catalogue.mistake import Mistake
@@ -27,6 +28,7 @@ from refdcn.grading.words.places import (
     where_text,
 )
 
+NUMBER = re.compile(r"(\d+)")
 MOST_WORDS = 30  # of a first sentence, at most
 MOST_FACTS = 8  # facts that are told
 MOST_SOUND = 12  # of what was found right
@@ -54,9 +56,12 @@ def explained_texts(d: Diagnosis) -> list[str]:
     made = [p for p in d.parts if p.survivors]
     for part in made:
         first, *others = part.survivors
-        said += [mistake_text(m) for m in first]
         texts = dict.fromkeys(" and ".join(map(mistake_text, s)) for s in others)
         texts.pop(" and ".join(map(mistake_text, first)), None)
+        mine = [mistake_text(m) for m in first]
+        if len(first) == 1:
+            mine, texts = of_one_number(mine[0], texts)
+        said += mine
         if texts:
             more = [*texts][:MORE_EXPLANATIONS]
             left = len(texts) - len(more)
@@ -78,6 +83,24 @@ def explained_texts(d: Diagnosis) -> list[str]:
     return said
 
 
+def of_one_number(
+    text: str, others: Iterable[str]
+) -> tuple[list[str], dict[str, None]]:
+    """Texts that differ in their one number are one; and the texts that are left."""
+    parts = NUMBER.split(text)
+    alike = [t for t in others if len(parts) == 3 and zeroed(t) == zeroed(text)]
+    if alike:
+        *some, last = [NUMBER.split(t)[1] for t in (text, *alike)]
+        numbers = f"{', '.join(some)} or {last}"
+        text = f"{parts[0]}{numbers}{parts[2]} (no case here tells which)"
+    return [text], dict.fromkeys(t for t in others if t not in alike)
+
+
+def zeroed(text: str) -> str:
+    """A text whatever its numbers are."""
+    return NUMBER.sub("0", text)
+
+
 def mistake_text(m: Mistake) -> str:
     """The catalogue's words, and where else it is made."""
     return f"in the gradients, {m.text}" if m.kind == IN_GRADIENTS else m.text
@@ -94,8 +117,8 @@ def cause_texts(d: Diagnosis) -> Iterator[str]:
         return
     first = some[0]
     causes = {f.kind for f in d.faults if f.rank <= Rank.CAUSE}
-    # Else it follows from the cause.
-    sure = d.place.exact or not causes or "values" in causes
+    # Else it follows from the cause, if it is not of sizes that a probe does not vary.
+    sure = d.place.exact or not causes or "values" in causes or of_shapes(d.place)
     where = located(d.place) if d.places and sure else ""
     if where and len(f"{first}: {where}".split()) <= MOST_WORDS and not limited:
         yield f"{first}: {where}"
@@ -103,6 +126,14 @@ def cause_texts(d: Diagnosis) -> Iterator[str]:
     yield first
     if where and not limited:
         yield where
+
+
+SHAPES = "H = W", "H_out = W_out", "K_h = K_w", "H or W is 1", "an axis unpadded"
+
+
+def of_shapes(place: Place) -> bool:
+    """Whether it compares sizes of a call, of which a probe has one pair."""
+    return bool(place.rule) and all(c.column in SHAPES for c in place.rule)
 
 
 def located(place: Place) -> str:

@@ -55,10 +55,10 @@ def element(name: str, e: Element) -> str:
     """What came and what must come."""
     due = f"{e.low:.9g}" if e.low == e.high else f"{e.low:.9g} to {e.high:.9g}"
     index = ", ".join(map(str, e.at))
-    return (
-        f"{name}[{index}] = {e.got:.9g}, the definition gives {due} with a bound of "
-        f"{e.bound:.2g}"
-    )
+    came = f"{name}[{index}] = {e.got:.9g}, the definition gives"
+    if np.isnan(e.low):
+        return f"{came} NaN"
+    return f"{came} {due} with a bound of {e.bound:.2g}"
 
 
 def values(f: Finding) -> str:

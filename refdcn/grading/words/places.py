@@ -211,7 +211,7 @@ def examples_text(place: Place) -> str:
 
 
 def needs_text(needs: Mapping[str, Any]) -> str:
-    """What a call must have to fail."""
+    """What the smallest failing call has, of which nothing can be spared."""
     kinds: dict[str, Callable[[Any], str]] = {
         "mask": lambda v: "a mask",
         "bias": lambda v: "a bias",
@@ -222,7 +222,10 @@ def needs_text(needs: Mapping[str, Any]) -> str:
     if not needs:
         return "even the smallest call fails: one pixel, one tap, no offset"
     said = [
-        kinds[name](v) if name in kinds else f"{COLUMNS.get(name, name)} at least {v}"
+        kinds[name](v) if name in kinds else f"{COLUMNS.get(name, name)} = {v}"
         for name, v in needs.items()
     ]
-    return f"a call must have {', '.join(said)} to fail; with less it is right"
+    return (
+        f"a failing call has {', '.join(said)}, all else as small as can be; with any "
+        "one of these less it is right"
+    )
