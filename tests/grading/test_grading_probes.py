@@ -260,10 +260,10 @@ def test_the_smallest_failing_call_names_what_it_needs():
         "a failing call has N = 33, a mask, masks other than 1, all else as small as "
         "can be; with any one of these less it is right"
     )
-    assert found.plan._replace(N=1, mask=False) == shrink_least()
+    assert found.plan._replace(N=1, mask=False) == the_least()
 
 
-def shrink_least():
+def the_least():
     return sweeps.Plan(1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, False, False)
 
 
