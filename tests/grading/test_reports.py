@@ -796,3 +796,9 @@ def test_the_workflow_keeps_to_githubs_schema():
     kinds = "vendor.github-workflows"
     done = subprocess.run([*command, kinds, flow], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_one_case_is_no_cases():
+    from refdcn.grading.words.report import cases
+
+    assert (cases(1), cases(1200)) == ("One case was", "1,200 cases were")

@@ -167,6 +167,11 @@ def gap(record: Record, declared: str) -> str:
     return f"Declared gap: {declared} ({len(inside):,} calls refused: {first})."
 
 
+def cases(n: int) -> str:
+    """As a subject, with its verb."""
+    return "One case was" if n == 1 else f"{n:,} cases were"
+
+
 def remarks(record: Record) -> Iterator[str]:
     """What was not asked or not computed, and what its process did."""
     run, options = record.run, record.options
@@ -185,14 +190,16 @@ def remarks(record: Record) -> Iterator[str]:
         some = "a thread" if run.threads == 1 else f"{run.threads} threads"
         yield f"Its import leaves {some} running, so each session loads it anew."
     if run.left_out:
-        yield f"{run.left_out} cases were left out after repeated deaths."
+        yield f"{cases(run.left_out)} left out after repeated deaths."
     if run.left_out_gradients:
         n = run.left_out_gradients
-        yield f"The gradients of {n} cases were left out after repeated deaths."
+        some = "one case" if n == 1 else f"{n:,} cases"
+        yield f"The gradients of {some} were left out after repeated deaths."
     if options.only:
         yield f"Only these calls were asked for: {', '.join(options.only)}."
     if run.over_budget:
-        yield f"{run.over_budget} cases were left out: {options.budget:g} s were spent."
+        spent = f"{options.budget:g} s were spent"
+        yield f"{cases(run.over_budget)} left out: {spent}."
     if run.interrupted:
         yield "It was interrupted; this is what was graded until then."
 
