@@ -20,8 +20,8 @@ from refdcn.grading.judging.verdicts import Verdict, worst
 from refdcn.grading.options import Options
 from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.isolation import FIRST, SECOND, Process
-from refdcn.grading.process.message import INTRUDED
 from refdcn.grading.process.outcome import Outcome
+from refdcn.grading.process.reply_parser import INTRUDED
 from refdcn.grading.progress import Progress
 from refdcn.grading.questions import sweeps, timed
 

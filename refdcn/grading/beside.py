@@ -22,7 +22,7 @@ DENSE = "dense convolution"
 OTHERS = {
     "torchvision": "torchvision",
     "refdcn": "refdcn:deform_conv2d",
-    DENSE: "refdcn.grading.adapters.dense:conv2d",
+    DENSE: "refdcn.grading.own_operators.dense:conv2d",
 }
 
 

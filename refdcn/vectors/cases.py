@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from refdcn.grading.expected.case import Case, Sizes, offset_shape
-from refdcn.vectors.draw import GRAD_Y, MASK, WEIGHT, Stream, X
+from refdcn.vectors.portable_numbers import GRAD_Y, MASK, WEIGHT, Stream, X
 
 
 class Plan(NamedTuple):

@@ -25,10 +25,11 @@ from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.verdicts import Verdict
-from refdcn.grading.process import isolation, message
+from refdcn.grading.process import isolation, reply_parser
 from refdcn.grading.process.channel import Channel, Silence
 from refdcn.grading.process.isolation import Process
-from refdcn.grading.process.message import (
+from refdcn.grading.process.outcome import CannotStartError
+from refdcn.grading.process.reply_parser import (
     REFERENCES,
     SEEN,
     Died,
@@ -43,7 +44,6 @@ from refdcn.grading.process.message import (
     Wrote,
     parse,
 )
-from refdcn.grading.process.outcome import CannotStartError
 from refdcn.grading.questions.draw import draw_case
 from refdcn.grading.words.findings import said
 
@@ -115,7 +115,9 @@ def changed(rng, found):
 
 def forged(rng, pid=4321):
     """A line that is a message, was one, or never was."""
-    found = honest(rng.choice(list(message.FORMS)), rng.choice([1, 1, 1, 2, 7]), pid)
+    found = honest(
+        rng.choice(list(reply_parser.FORMS)), rng.choice([1, 1, 1, 2, 7]), pid
+    )
     for _ in range(rng.choice([0, 1, 1, 1, 2])):
         found = changed(rng, found) if isinstance(found, dict) else found
     line = json.dumps(found).encode()
@@ -172,7 +174,7 @@ def parsed(line, due=KINDS):
         found = parse(line, due)
     except ReplyError:
         return None
-    assert is_sound(found) and isinstance(found, (*due, *message.ANY_TIME)), line
+    assert is_sound(found) and isinstance(found, (*due, *reply_parser.ANY_TIME)), line
     return found
 
 
@@ -334,12 +336,12 @@ def test_no_bytes_upset_the_parser(line):
     assert parsed(line) is None
 
 
-@pytest.mark.parametrize("kind", list(message.FORMS))
+@pytest.mark.parametrize("kind", list(reply_parser.FORMS))
 def test_an_honest_line_is_read_when_it_is_due(kind):
     line = json.dumps(honest(kind)).encode()
     found = parsed(line)
-    assert type(found) is message.FORMS[kind][0]
-    if type(found) not in message.ANY_TIME:
+    assert type(found) is reply_parser.FORMS[kind][0]
+    if type(found) not in reply_parser.ANY_TIME:
         others = tuple(k for k in KINDS if k is not type(found))
         assert parsed(line, others) is None
 
@@ -369,9 +371,9 @@ TRUSTED = [
 def trusted(request, monkeypatch):
     """A parser that lets anything pass in one field."""
     status, field = request.param
-    kind, checks = message.FORMS[status]
+    kind, checks = reply_parser.FORMS[status]
     trusting = kind, checks | {field: lambda value: value}
-    monkeypatch.setitem(message.FORMS, status, trusting)
+    monkeypatch.setitem(reply_parser.FORMS, status, trusting)
     return request.param
 
 
@@ -392,7 +394,7 @@ def test_the_sessions_fuzz_finds_a_field_that_is_trusted(trusted, idle):
 
 def test_a_message_that_is_not_due_is_found_out(monkeypatch):
     monkeypatch.setitem(
-        globals(), "parse", lambda line, due: message.parse(line, KINDS)
+        globals(), "parse", lambda line, due: reply_parser.parse(line, KINDS)
     )
     with pytest.raises(AssertionError):
         fuzz_parser(4, 1000)

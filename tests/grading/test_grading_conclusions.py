@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from refdcn import formula
-from refdcn.grading.adapters import loops
 from refdcn.grading.catalogue.followed import followed
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions
@@ -37,6 +36,7 @@ from refdcn.grading.expected.expectation import Expected
 from refdcn.grading.expected.precision import standard
 from refdcn.grading.judging import judge
 from refdcn.grading.judging.verdicts import Verdict
+from refdcn.grading.own_operators import loops
 from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.process.outcome import Outcome
 from refdcn.grading.questions import sweeps

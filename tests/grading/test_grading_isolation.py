@@ -15,7 +15,7 @@ from refdcn.grading.diagnosis.diagnosis import Diagnosis
 from refdcn.grading.judging.verdicts import EXIT_CODES
 from refdcn.grading.process.forked import Forked
 from refdcn.grading.process.inside.routes import How
-from refdcn.grading.process.message import Placed
+from refdcn.grading.process.reply_parser import Placed
 from refdcn.grading.questions.timed import Timing, roofline, too_fast
 
 FILE = "refdcn.grading.catalogue.breaches.misbehaving"

@@ -12,7 +12,7 @@ from refdcn.cli import main
 from refdcn.grading import CannotStartError, grade, options
 from refdcn.grading.judging.gaps import parse
 from refdcn.grading.process.inside import libraries, routes
-from refdcn.grading.words.libraries import table
+from refdcn.grading.words.libraries_table import table
 from refdcn.testing import assert_grades
 
 import graphs

@@ -74,7 +74,7 @@ ARROWS = {
         *("grading/judging", "grading/questions", "grading/diagnosis"),
         *("grading/catalogue", "grading/options", "grading/record", "grading/words"),
     },
-    "grading/adapters": {"loops", "shapes"},
+    "grading/own_operators": {"loops", "shapes"},
     # What is made of a grade: files for other languages, verdicts on many.
     "vectors": {"grading/expected", "grading/judging", "grading/catalogue"},
     "gate": {

@@ -284,7 +284,7 @@ def test_our_own_operator_passes_a_gate(threads, monkeypatch):
 
 
 def test_what_lies_in_the_working_folder_is_told_and_removed(tmp_path):
-    from refdcn.grading.process.gate import Gate
+    from refdcn.grading.process.gated import Gate
 
     gate = Gate("a.py:f", str(tmp_path))
     (Path(gate.work) / "a").mkdir()
@@ -347,7 +347,7 @@ def test_a_deed_is_told(event, arguments, deeds):
      {"status": "wrote", "path": "a", "more": 1}],
 )  # fmt: skip
 def test_a_forged_deed_is_no_message(line):
-    from refdcn.grading.process.message import ReplyError, parse
+    from refdcn.grading.process.reply_parser import ReplyError, parse
 
     with pytest.raises(ReplyError):
         parse(json.dumps(line).encode(), ())

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from refdcn.grading.expected.case import Array
-from refdcn.grading.process.message import ROOM, Placed
+from refdcn.grading.process.reply_parser import ROOM, Placed
 
 REGION = ROOM  # bytes; a sparse file: only pages that are used cost
 RESULTS, EARLIER, SIZE = 2 * REGION, 3 * REGION, 4 * REGION  # inputs have two

@@ -15,7 +15,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any
 
-from refdcn.grading.process.message import (
+from refdcn.grading.process.reply_parser import (
     INTRUDED,
     LONGEST,
     Message,

@@ -28,10 +28,11 @@ from refdcn.grading.expected.case import Case
 from refdcn.grading.process import system
 from refdcn.grading.process.arena import EARLIER, REGION, RESULTS, Arena, sealed
 from refdcn.grading.process.channel import Channel, Silence
-from refdcn.grading.process.gate import Gate
+from refdcn.grading.process.gated import Gate
 from refdcn.grading.process.inside.routes import PLAIN, How
 from refdcn.grading.process.interpreter import checked
-from refdcn.grading.process.message import (
+from refdcn.grading.process.outcome import CannotStartError, Outcome, ending, ran_out
+from refdcn.grading.process.reply_parser import (
     ANY_TIME,
     INTRUDED,
     Died,
@@ -46,7 +47,6 @@ from refdcn.grading.process.message import (
     Unloadable,
     Wrote,
 )
-from refdcn.grading.process.outcome import CannotStartError, Outcome, ending, ran_out
 
 WORKER = Path(__file__).parent / "inside" / "worker.py"
 SECONDS, MEMORY = 60.0, 4 * 2**30  # of one call, unless told otherwise

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from refdcn.grading.process.inside.candidates import own, split
 from refdcn.grading.process.inside.routes import PYTHON, parted
-from refdcn.grading.process.message import Started, Wrote
 from refdcn.grading.process.outcome import CannotStartError
+from refdcn.grading.process.reply_parser import Started, Wrote
 
 # What compilers keep: no values, since each grade has others.
 CACHES = {"__pycache__", ".cache", ".nv", ".triton"}

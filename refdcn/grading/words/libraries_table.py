@@ -1,6 +1,6 @@
 """The table of the ways in which libraries are called: docs/routes/libraries.inc.
 
-`python -m refdcn.grading.words.libraries` prints it.
+`python -m refdcn.grading.words.libraries_table` prints it.
 """
 
 from __future__ import annotations
