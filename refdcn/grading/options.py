@@ -9,7 +9,7 @@ from typing import Any
 
 from refdcn.grading.judging.declared import parse_conventions
 from refdcn.grading.judging.gaps import DeclarationError, parse
-from refdcn.grading.process.inside.libraries import CONVENTIONS, gaps
+from refdcn.grading.process.inside.argument_orders import CONVENTIONS, gaps
 from refdcn.grading.process.inside.routes import How
 from refdcn.grading.process.isolation import MEMORY, SECONDS
 from refdcn.grading.questions.suite import LEVELS

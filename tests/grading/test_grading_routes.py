@@ -11,7 +11,7 @@ from refdcn import cli, layouts
 from refdcn.cli import main
 from refdcn.grading import CannotStartError, grade, options
 from refdcn.grading.judging.gaps import parse
-from refdcn.grading.process.inside import libraries, routes
+from refdcn.grading.process.inside import argument_orders, routes
 from refdcn.grading.words.libraries_table import table
 from refdcn.testing import assert_grades
 
@@ -49,7 +49,7 @@ def test_a_function_is_called_as_another_library_s():
 
 IN_THE_FORM_OF = [
     pytest.param(name, marks=[pytest.mark.torch] * (one.array == "torch"))
-    for name, one in libraries.CONVENTIONS.items()
+    for name, one in argument_orders.CONVENTIONS.items()
 ]
 
 
@@ -57,7 +57,7 @@ IN_THE_FORM_OF = [
 def test_a_function_in_the_form_of_each_library(name, monkeypatch):
     """Where it needs the library's arrays, something small stands in for that."""
     monkeypatch.syspath_prepend(STAND_INS)
-    array = libraries.CONVENTIONS[name].array
+    array = argument_orders.CONVENTIONS[name].array
     place = {"numpy": NUMPY, "torch": TORCH}.get(array, array)
     right = "DCNv4.apply" if name == "dcnv4" else name
     report = grade(f"{place}:{right}", like=name, **SOME)
@@ -82,16 +82,16 @@ def test_what_a_library_cannot_take_is_a_gap_of_its_own():
 
 
 def test_every_convention_is_known_everywhere():
-    assert cli.LIBRARIES == tuple(libraries.CONVENTIONS)
+    assert cli.LIBRARIES == tuple(argument_orders.CONVENTIONS)
     assert cli.RUNTIMES == options.CHOICES["runtime"]
     laid = {*layouts.LIBRARIES, "dcnv3", "dcnv4"}
-    assert set(libraries.CONVENTIONS) == laid
-    for one in libraries.CONVENTIONS.values():
+    assert set(argument_orders.CONVENTIONS) == laid
+    for one in argument_orders.CONVENTIONS.values():
         assert all(parse(gap) for gap in one.declared)
 
 
 def test_the_docs_have_the_table_of_the_conventions():
-    path = Path(__file__).parents[2] / "docs" / "routes" / "libraries.inc"
+    path = Path(__file__).parents[2] / "docs" / "routes" / "argument_orders.inc"
     assert path.read_text(encoding="utf-8") == table()
 
 
@@ -352,7 +352,7 @@ def test_a_card_that_is_not_there_is_one_sentence(capsys):
 @pytest.mark.parametrize("name", ["torchvision", "onnx"])
 def test_a_real_library_is_right_without_any_file(name):
     pytest.importorskip(name)
-    spec = libraries.CONVENTIONS[name].function
+    spec = argument_orders.CONVENTIONS[name].function
     report = grade(spec, like=name, **SOME)
     assert report.exit_code == 0, report.text()
     assert report.has_grad is (name == "torchvision")

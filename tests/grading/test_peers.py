@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from refdcn.grading import grade
-from refdcn.grading.process.inside import libraries
+from refdcn.grading.process.inside import argument_orders
 
 import graphs
 import told
@@ -32,7 +32,7 @@ def there(name, package):
 
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_a_real_library_is_right_without_any_file(name):
-    spec = libraries.CONVENTIONS[name].function
+    spec = argument_orders.CONVENTIONS[name].function
     python = there(name, spec.partition(":")[0].partition(".")[0])
     report = grade(spec, like=name, python=python, **SOME)
     assert report.exit_code == 0, report.text()
@@ -42,7 +42,7 @@ def test_a_real_library_is_right_without_any_file(name):
 def test_chainer_divides_by_0_where_an_image_has_one_row_or_column():
     python = there("chainer", "chainer")
     how = SOME | {"like": "chainer", "python": python}
-    spec = libraries.CONVENTIONS["chainer"].function
+    spec = argument_orders.CONVENTIONS["chainer"].function
     found = grade(spec, **how | {"only": ["sizes"]}).findings
     lost = [f for f in found if f.worst is not None and np.isnan(f.worst.got)]
     assert lost and all(min(f.case.x.shape[2:]) == 1 for f in lost)

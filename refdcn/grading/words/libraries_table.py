@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from refdcn.grading.process.inside.libraries import CONVENTIONS, Convention
+from refdcn.grading.process.inside.argument_orders import CONVENTIONS, Convention
 from refdcn.layouts import LIBRARIES
 
 HEAD = ("`--as`", "called as", "arrays", "offset and mask", "gaps", "source")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from .libraries import DTYPES, convention_of
+from .argument_orders import DTYPES, convention_of
 from .routes import How, SpecError
 
 REFDCN = os.path.abspath(__file__)

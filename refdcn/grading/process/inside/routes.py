@@ -34,7 +34,7 @@ class How(NamedTuple):
     """What was asked for beside the SPEC; sent to the candidate's process as JSON."""
 
     array: str = "numpy"
-    like: str | None = None  # how it is called: a name of libraries.py
+    like: str | None = None  # how it is called: a name of argument_orders.py
     companion: str | None = None  # the SPEC of its gradients
     runtime: str | None = None  # what runs a model of ONNX
     device: str | None = None  # where torch's tensors are
