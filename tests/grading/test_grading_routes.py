@@ -91,7 +91,7 @@ def test_every_convention_is_known_everywhere():
 
 
 def test_the_docs_have_the_table_of_the_conventions():
-    path = Path(__file__).parents[2] / "docs" / "routes" / "argument_orders.inc"
+    path = Path(__file__).parents[2] / "docs" / "routes" / "libraries.inc"
     assert path.read_text(encoding="utf-8") == table()
 
 
