@@ -31,6 +31,8 @@ ELSEWHERE = 2**28  # a second address for the inputs
 GIVE_UP = 3  # deaths or timeouts in one group before its rest is left out
 HANGS = 6  # timeouts in all before everything else is left out
 DOUBTS = 3  # failing calls of one function that are repeated
+# By what a process ends whose memory is damaged, perhaps long before.
+DAMAGED = tuple(f"killed by {s}" for s in ("SIGABRT", "SIGBUS", "SIGILL", "SIGSEGV"))
 
 
 def ask(
@@ -134,6 +136,10 @@ def swept_calls(
             continue
         grads = runner.has_grad and not patience.over(group, "grad")
         found = sweeps.check(runner, sweep, bounds, grads)
+        if found[-1].kind is Kind.DIED:
+            which = "grad" if found[-1].of_gradients else "forward"
+            dead = once_more(runner, sweep.expected(bounds), which, found[-1:])
+            found = [*found[:-1], *dead]
         for which in ("forward", "grad"):
             mine = [f for f in found if f.of_gradients == (which == "grad")]
             patience.note(group, which, mine)
@@ -165,12 +171,30 @@ def asked(
 ) -> list[Finding]:
     """One function's findings on a case, and on two cases one after another."""
     outcome = runner.call(expected.case, which, pattern=FIRST)
-    found = judged(expected, outcome, which)
+    found = once_more(runner, expected, which, judged(expected, outcome, which))
     if patience.repeats(expected.case, which, found):
         found = repeated(runner, expected, which, outcome, found)
     if pair and worst(f.verdict for f in found) > Verdict.INTEGRITY:
         found += interleaved(runner, *pair, which)
     return found
+
+
+def once_more(
+    runner: Runner, expected: Expected, which: str, found: list[Finding]
+) -> list[Finding]:
+    """A death says so that the same call in the process after it does not repeat.
+
+    A call that writes where it must not is often answered, and a later one dies of it.
+    """
+    fits = expected.case.kind != "malformed"
+    if not (
+        fits and found[0].kind is Kind.DIED and found[0].detail.startswith(DAMAGED)
+    ):
+        return found
+    anew = judged(expected, runner.call(expected.case, which, pattern=FIRST), which)
+    if worst(f.verdict for f in anew) <= Verdict.TIMEOUT:
+        return found
+    return [replace(found[0], measured="once"), *found[1:]]
 
 
 def doubted(
@@ -197,7 +221,7 @@ def repeated(
 ) -> list[Finding]:
     """The worse findings of a call and its repeat elsewhere, and other bits."""
     again = runner.call(expected.case, which, at=ELSEWHERE, pattern=SECOND)
-    anew = judged(expected, again, which)
+    anew = once_more(runner, expected, which, judged(expected, again, which))
     if worst(f.verdict for f in anew) < worst(f.verdict for f in found):
         found = anew
     other = repeat_finding(expected.case, which, first, again)
@@ -292,16 +316,17 @@ def interleaved(
     for k, expected in enumerate((a, b, a, *one_element_changed(a, which))):
         outcome = runner.call(expected.case, which, pattern=FIRST - k)
         outcomes.append(outcome)
-        for finding in judged(expected, outcome, which):
+        found = once_more(runner, expected, which, judged(expected, outcome, which))
+        for finding in found:
             got = answered(outcome, finding.target)
             if finding.verdict is Verdict.PASS:
                 right.append(Answer(expected, finding.target, got))
             elif finding.got is not None:
                 finding = stale(expected, finding.target, got, right) or finding
             yield finding
-    found = repeat_finding(a.case, which, outcomes[0], outcomes[2])
-    if found is not None:
-        yield found
+    other = repeat_finding(a.case, which, outcomes[0], outcomes[2])
+    if other is not None:
+        yield other
     ghosts = judged(a, runner.call(a.case, which, ghost=True), which)
     if worst(f.verdict for f in ghosts) > Verdict.WRONG:
         target = "y" if which == "forward" else "gradients"

@@ -46,6 +46,47 @@ def kinds(report, verdict):
     return {f.kind for f in report.counted if f.verdict is verdict}
 
 
+# Deaths ---------------------------------------------------------------------------
+
+
+def dying(folder, when):
+    """A file whose function dies in a call that itself is right, for `when`."""
+    file = folder / "dying.py"
+    file.write_text(
+        "import os, signal, refdcn.formula\n"
+        "calls = []\n"
+        "def f(x, offset, weight, mask=None, bias=None, **how):\n"
+        f"    if {when}:\n"
+        "        os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    calls.append(x.shape)\n"
+        "    y = refdcn.formula.deform_conv2d(x, offset, weight, mask, bias, **how)\n"
+        "    return y\n"
+    )
+    return f"{file}:f"
+
+
+ONCE = "killed by SIGSEGV; the same call in a new process does not die"
+
+
+def test_a_death_of_what_came_before_is_not_told_as_that_of_the_call(tmp_path):
+    report = grade(dying(tmp_path, "len(calls) == 9"), dtypes=["float32"], seed=2)
+    assert report.verdict is Verdict.CRASH
+    assert ONCE in report.headline()
+
+
+def test_a_call_that_dies_by_itself_says_no_more(tmp_path):
+    report = grade(dying(tmp_path, "x.shape[0] > 1"), dtypes=["float32"], seed=2)
+    assert report.verdict is Verdict.CRASH
+    assert "killed by SIGSEGV" in report.headline()
+    assert "a new process" not in report.text()
+
+
+def test_so_it_is_in_sweeps(tmp_path, monkeypatch):
+    spec = dying(tmp_path, "len(calls) == 9")
+    report = grade(spec, dtypes=["float32"], seed=2, only=("sweeps",))
+    assert report.verdict is Verdict.CRASH and ONCE in report.headline()
+
+
 # Nothing is right that was not computed ------------------------------------------
 
 

@@ -107,6 +107,10 @@ def too_fast(f: Finding) -> str:
 
 
 BYTE_ORDERS = {"<": "little-endian ", ">": "big-endian "}
+ONCE = (
+    "; the same call in a new process does not die, so one before it may have written "
+    "where it must not"
+)
 OTHER_BITS = "a repeat with the same inputs gave other bits"
 KEPT = {
     "buffer": (
@@ -123,7 +127,7 @@ PHRASES: dict[Kind, Callable[[Finding], str]] = {
     Kind.REFUSED: lambda f: one_line(f.detail),
     Kind.ACCEPTED: lambda f: f"accepted in silence: {f.case.note}",
     Kind.ERROR: lambda f: one_line(f.detail),
-    Kind.DIED: lambda f: one_line(f.detail),
+    Kind.DIED: lambda f: one_line(f.detail) + (ONCE if f.measured == "once" else ""),
     Kind.TIMEOUT: lambda f: one_line(f.detail),
     Kind.BREACH: lambda f: "; ".join(f.faults),
     Kind.TYPE: no_array,
