@@ -20,8 +20,8 @@ column of the kernel, has the number k = i * K_w + j.
     y       [N, C_out, H_out, W_out]
 
 The output's size H_out, W_out is that of offset, and not computed from
-the others. Pairs are (row, column): stride, dilation, and padding,
-which is (top, left).
+the others; groups and offset_groups follow from the shapes. stride and
+dilation are (row, column), padding is (top, left).
 
 Channels. groups splits C_in and C_out into equal runs: an output of
 run b sums over the inputs of run b alone. offset_groups splits C_in
@@ -32,7 +32,8 @@ in a 3x3 kernel dx of tap (1, 2) of offset group 1 is channel 29.
 
 Positions. For the output p in row u, column v tap (i, j) samples at
 
-    q = stride * (u, v) - padding + dilation * (i, j) + (dy, dx)
+    q = p + p_k + dp_k
+      = stride * (u, v) - padding + dilation * (i, j) + (dy, dx)
 
 so for stride 2, padding 1, dilation 2, q_y = 2 * u - 1 + 2 * i + dy.
 In (2) r runs over the pixels of the image, and every pixel outside is
@@ -46,8 +47,9 @@ counts from 0, and g, in m, is the offset group of c:
 
     y(o, p) = bias(o) + sum_c,k  w(o, c, k) * x(c, q) * dm(m, p)   (5)
 
-With offset 0 and mask 1 this is torch.nn.Conv2d. The gradients are
-those of sum(grad_y * y); in G, o are the outputs of c's group:
+With offset 0, of the size of its output, and mask 1 this is
+torch.nn.Conv2d. The gradients are those of sum(grad_y * y); in G, o are
+the outputs of c's group:
 
     G(c, k, p)      = sum_o    w(o, c, k) * grad_y(o, p)           (6)
     grad_x(c, r)    = sum_k,p  G * dm * tent(q_y - r_y)
@@ -58,11 +60,12 @@ those of sum(grad_y * y); in G, o are the outputs of c's group:
     grad_w(o, c, k) = sum_n,p  grad_y(o, p) * dm * x(c, q)
     grad_bias(o)    = sum_n,p  grad_y(o, p)
 
-Not finite. A NaN coordinate, whatever the other one is, makes y and the
-gradients of offset, weight and mask NaN wherever its tap has a term,
-with a factor of 0 too, and adds 0 to grad_x. Else, where q_y is not in
-[-1, H) or q_x not in [-1, W), as at 1e30 or infinity, the tap adds 0 to
-y and to every gradient. x, weight, mask, bias and grad_y are finite.
+Outside, and not finite. A NaN coordinate, whatever the other one is,
+makes y and the gradients of offset, weight and mask NaN wherever its
+tap has a term in these sums, be the term's other factors 0, and adds 0
+to grad_x. Else, where q_y is not in [-1, H) or q_x not in [-1, W), as
+at 1e30 or infinity, the tap adds 0 to y and to every gradient. Of x,
+weight, mask, bias and grad_y all numbers must be finite.
 Everything is computed in float64 and rounded once at the end: y to the
 dtype of x, a gradient to that of its argument.
 """
