@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 TOX = """#!/bin/sh
 case "$*" in
 "") echo "3 passed, 1 skipped"; {first} ;;
+"-e whole") echo "2 passed, 0 failed" ;;
 "-e cuda") {second} ;;
 "-e tools") echo "5 passed, 0 failed" ;;
 esac
@@ -21,11 +22,11 @@ THIRTY = 'echo "30 passed, 0 failed"'
 @pytest.mark.parametrize(
     "first, second, code, last",
     [
-        (THIRTY, 'echo "12 passed, 0 failed"', 0, "47 passed, 0 failed"),
-        (THIRTY, 'echo "11 passed, 1 failed"; exit 1', 1, "41 passed, 1 failed"),
-        (THIRTY, 'echo "ptxas is missing"; exit 1', 1, "30 passed, 1 failed"),
+        (THIRTY, 'echo "12 passed, 0 failed"', 0, "49 passed, 0 failed"),
+        (THIRTY, 'echo "11 passed, 1 failed"; exit 1', 1, "43 passed, 1 failed"),
+        (THIRTY, 'echo "ptxas is missing"; exit 1', 1, "32 passed, 1 failed"),
         # Done, but nothing says that a test was run, or which count it is.
-        (THIRTY, "echo OK", 1, "30 passed, 1 failed"),
+        (THIRTY, "echo OK", 1, "32 passed, 1 failed"),
         ("echo OK", 'echo "12 passed, 0 failed"', 1, "0 passed, 1 failed"),
         (f"{THIRTY}; {THIRTY}", "echo OK", 1, "60 passed, 1 failed"),
     ],
@@ -36,7 +37,8 @@ def test_the_counts_of_all_runs_are_added(tmp_path, first, second, code, last):
     readme = "```sh\necho demo\n```\n```sh\necho grade\ntox\n```\n"
     (tmp_path / "README.md").write_text(readme)
     for name, text in (
-        ("python3", "#!/bin/sh\n"), ("tox", TOX.format(first=first, second=second))
+        ("python3", "#!/bin/sh\n"), ("chromedriver", "#!/bin/sh\n"),
+        ("tox", TOX.format(first=first, second=second)),
     ):  # fmt: skip
         program = tmp_path / name
         program.write_text(text)
