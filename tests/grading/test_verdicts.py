@@ -108,6 +108,14 @@ def test_what_was_compared_is_counted():
     assert c.numbers == sum(f.values for f in mine)
 
 
+def test_each_result_of_a_forward_is_a_call():
+    report = graded("no_half")
+    c = report.compared
+    assert not report.has_grad and c.calls == c.results
+    cases = {id(f.case) for f in report.findings if f.computes and f.values}
+    assert c.calls > len(cases)  # of which some are asked three times
+
+
 def test_a_refused_dtype_is_one_line_and_its_error_is_told_once():
     report = graded("no_half", dtypes=("float32", "float16"))
     rows = [line for line in report.text().splitlines() if line.startswith("float16")]
