@@ -225,6 +225,16 @@ def test_a_type_error_says_what_came_and_what_was_wanted(changed, text):
     assert str(error.value) == text
 
 
+@pytest.mark.parametrize("name", ["stride", "dilation"])
+@pytest.mark.parametrize("value", [True, 1.0, (1, True), (1.0, 1), [1, 1.0]])
+def test_what_equals_a_known_window_is_no_window(name, value):
+    """Calls that were checked are known again, and True == 1.0 == 1."""
+    for good in (1, (1, 1), [1, 1], np.int64(1)):
+        assert geometry(**{name: good}) == geometry()
+    with pytest.raises(TypeError, match=f"{name} is .*wanted integers"):
+        geometry(**{name: value})
+
+
 @pytest.mark.parametrize("shape", [(2, 6, 3, 5), (6, 3, 4), (1, 6, 3, 4), (2, 1, 3, 4)])
 def test_grad_y_has_the_shape_of_y(shape):
     with pytest.raises(ValueError) as error:
