@@ -218,6 +218,7 @@ def test_forks_while_threads_compute():
     assert out == "{0}\n"
 
 
+@pytest.mark.whole
 @needs_forks
 def test_a_fork_while_another_thread_compiles(tmp_path):
     out, _ = run_script(
@@ -290,6 +291,7 @@ def filled_cache(tmp_path_factory):
 PRINTED = "print(float(forward(case(0, 5))[0].sum()))"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
 @pytest.mark.parametrize("how", DAMAGE)
 def test_a_damaged_cache_is_named_and_compiled_anew(filled_cache, suffix, how):

@@ -186,6 +186,7 @@ def test_an_unlisted_mistake_is_described(step, edit):
 
 
 # An eighth of them: each is a whole grade and a search for explanations.
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("step", "edit"), FRESH[::8] + FRESH[-1:], ids=lambda a: getattr(a, "__name__", a)
 )

@@ -21,6 +21,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 BY_NAME = {m.name: m for m in CATALOGUE}
 
 
+@pytest.mark.whole
 def test_the_reduced_self_test_reaches_its_aim():
     done = selftest.reduced(seed=4, every=24, geometries=500, two=1, members=3)
     assert done.sound, done.text()

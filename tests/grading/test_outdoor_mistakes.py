@@ -10,6 +10,8 @@ from refdcn.grading import grade
 from refdcn.grading.diagnosis.gradient_probes import BATCH, blocks_of
 from refdcn.grading.judging.verdicts import Verdict
 
+pytestmark = pytest.mark.whole  # each is a grade and a search for explanations
+
 # One of each kind of sentence; outdoor_mistakes.py prints those of all.
 SAMPLE = (
     "pixel_by_height",

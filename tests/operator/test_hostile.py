@@ -279,6 +279,7 @@ print("done")
 """
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("mode", ["NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT"])
 def test_every_index_is_checked_in(mode, tmp_path):
     """Numba and Python, which check each index, raise nothing on hostile input."""

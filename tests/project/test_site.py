@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 DRIVER = shutil.which("chromedriver")
 WIDTHS = 400, 1400
 NARROW = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.whole]
 
 
 class Names(HTMLParser):

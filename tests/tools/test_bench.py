@@ -298,6 +298,7 @@ def test_a_child_measures_and_a_failing_one_is_heard():
         fresh.child("overhead", given | {"contestant": "nobody", "calls": 20})
 
 
+@pytest.mark.whole
 def test_a_read_only_installation_works():
     answer = fresh.read_only()
     assert answer["copied"]

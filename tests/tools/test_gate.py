@@ -35,6 +35,7 @@ def test_a_killed_worker_costs_no_verdict(tmp_path):
     assert len(killed) == 1 and bad == []
 
 
+@pytest.mark.whole
 def test_a_killed_worker_of_a_cluster_costs_no_verdict(tmp_path):
     """Two workers of dask on this machine."""
     pytest.importorskip("distributed")
@@ -190,6 +191,7 @@ def test_at_least_thirty_exploits_are_shipped():
     assert len([b for b in BREACHES if b.place not in BUGS]) >= 30
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("breach", REWARDED, ids=lambda b: b.way)
 def test_an_exploit_is_caught(breach, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -200,6 +202,7 @@ def test_an_exploit_is_caught(breach, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "way, verdict, said",
     [
@@ -270,6 +273,7 @@ def test_an_honest_candidate_passes_a_gate(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_our_own_operator_passes_a_gate(threads, monkeypatch):
     """Its helpers listen for a while after a call, and sleep before they are noted."""

@@ -34,6 +34,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 HAS_SAFETENSORS = find_spec("safetensors") is not None
 has_safetensors = pytest.mark.skipif(not HAS_SAFETENSORS, reason="needs safetensors")
 SMOKE = list(vectors("smoke"))
+pytestmark = pytest.mark.whole
 
 
 @pytest.fixture(scope="module")

@@ -20,13 +20,13 @@ from .called import Called, adapter, device_of, numbers, parameters, tensors
 from .routes import PLAIN, PYTHON, How, SpecError, Target, forms, parted
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-ADAPTERS = os.path.join(os.path.dirname(os.path.dirname(HERE)), "adapters")
+OURS = os.path.join(os.path.dirname(os.path.dirname(HERE)), "own_operators")
 ON_TORCH = "torchvision"  # the one of these that takes tensors
 # Ours are graded like any other: against formula.py, in a process of their own.
 BUILT_IN = {
     "torchvision": f"{HERE}{os.sep}adapters{os.sep}torchvision.py:torchvision",
     "formula": "refdcn.formula:deform_conv2d",
-    "loops": f"{ADAPTERS}{os.sep}loops.py:deform_conv2d",
+    "loops": f"{OURS}{os.sep}loops.py:deform_conv2d",
     "refdcn": "refdcn:deform_conv2d",
 }
 INPUTS = "x", "offset", "weight", "mask", "bias"
