@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules import module
 
 from refdcn.torch import checkpoints, rest, tracing
 from refdcn.torch.library import under_autocast
@@ -38,6 +39,36 @@ class Branch(nn.Conv2d):
         if meta and not any(p.is_meta for p in self.parameters()):
             self.reset_parameters()
         return self
+
+
+def both(offset: Branch, mask: Branch, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What two branches make of x, by one convolution: 0.6 of the time of two."""
+    weight = torch.cat((offset.weight, mask.weight))
+    bias = torch.cat((offset.bias, mask.bias))
+    y = offset._conv_forward(x, weight, bias)
+    one, other = y.split((len(offset.weight), len(mask.weight)), 1)
+    return one, other
+
+
+def is_bare(branch: Any) -> bool:
+    """Whether it is as it was made, and nobody watches its calls."""
+    if (
+        type(branch) is not Branch
+        or "forward" in vars(branch)
+        or not (type(branch.weight) is type(branch.bias) is nn.Parameter)
+    ):
+        return False
+    hooks = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks"
+    return not any(getattr(branch, h) for h in (*hooks, "_backward_pre_hooks"))
+
+
+def window_of(branch: Branch) -> tuple[Any, ...]:
+    """What two branches must share to be one convolution."""
+    weight = branch.weight
+    return (
+        branch.stride, branch.padding, branch.dilation, branch.padding_mode,
+        branch.groups, weight.shape[1:], weight.dtype, weight.device,
+    )  # fmt: skip
 
 
 class DeformConv2d(nn.Conv2d):
@@ -220,12 +251,29 @@ padding_mode, device, dtype
         with (
             torch.autocast(x.device.type, enabled=False) if autocast else nullcontext()
         ):
+            scale = self.modulation and SCALE[self.modulation]
+            if offset is None and mask is None and scale and self.branches_are_one():
+                x = x.to(dtype_of(self.offset, x))
+                offset, mask = both(self.offset, self.mask, x)
+                return offset, scale * torch.sigmoid(mask)
             if offset is None:
                 offset = self.offset(x.to(dtype_of(self.offset, x)))
-            if mask is None and self.mask is not None and self.modulation is not None:
+            if mask is None and self.mask is not None and scale:
                 mask = torch.sigmoid(self.mask(x.to(dtype_of(self.mask, x))))
-                mask = SCALE[self.modulation] * mask
+                mask = scale * mask
         return offset, mask
+
+    def branches_are_one(self) -> bool:
+        """Whether nobody could tell that one convolution computes both branches."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return False
+        if self.modulation is None or module._has_any_global_hook():
+            return False
+        return (
+            is_bare(self.offset)
+            and is_bare(self.mask)
+            and (window_of(self.offset) == window_of(self.mask))
+        )
 
     def padded(self, x: Tensor) -> Tensor:
         """The image that is sampled; zeros need not be stored."""

@@ -22,6 +22,92 @@ def random(layer, std=0.3):
     return layer.eval()  # in training, random branches would be told of
 
 
+# Two branches, one convolution
+
+
+def apart(layer, x):
+    """What the layer must compute, branch by branch."""
+    scale = {"sigmoid": 1, "2sigmoid": 2}[layer.modulation]
+    offset, mask = layer.offset(x), scale * torch.sigmoid(layer.mask(x))
+    return layer(x, offset=offset, mask=mask)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
+@pytest.mark.parametrize("modulation", ["sigmoid", "2sigmoid"])
+def test_one_convolution_computes_what_both_branches_do(modulation, mode):
+    settings = {"stride": 2, "padding": (2, 1), "padding_mode": mode}
+    layer = DeformConv2d(4, 6, 3, offset_groups=2, modulation=modulation, **settings)
+    layer = random(layer).double()
+    x = torch.randn(2, 4, 7, 8).double().requires_grad_()
+    assert layer.branches_are_one()
+    inputs = [x, *layer.parameters()]
+    y, wanted = layer(x), apart(layer, x)
+    torch.testing.assert_close(y, wanted, rtol=1e-12, atol=1e-12)
+    found, due = (torch.autograd.grad(t.square().sum(), inputs) for t in (y, wanted))
+    torch.testing.assert_close(found, due, rtol=1e-10, atol=1e-10)
+
+
+def watched(layer):
+    seen = []
+    layer.mask.register_forward_hook(lambda *_: seen.append(1))
+    return lambda: seen
+
+
+def watched_from_everywhere(layer):
+    seen = []
+
+    def see(called, *_):
+        if called is layer.mask:
+            seen.append(1)
+
+    handle = nn.modules.module.register_module_forward_hook(see)
+    return lambda: handle.remove() or seen
+
+
+def normed(layer):
+    calls = []
+    parametrizations.weight_norm(layer.mask)
+    wrap(layer.mask, calls)
+    return lambda: calls
+
+
+def replaced(layer):
+    calls = []
+    layer.mask = nn.Sequential(layer.mask)
+    wrap(layer.mask, calls)
+    return lambda: calls
+
+
+def moved(layer):
+    calls = []
+    layer.mask.dilation, layer.mask.padding = (2, 2), (2, 2)
+    wrap(layer.mask, calls)
+    return lambda: calls
+
+
+def patched(layer):
+    calls = []
+    wrap(layer.mask, calls)
+    return lambda: calls
+
+
+def wrap(branch, calls):
+    old = branch.forward
+    branch.forward = lambda x: calls.append(1) or old(x)
+
+
+@pytest.mark.parametrize(
+    "change", [watched, watched_from_everywhere, normed, replaced, moved, patched]
+)
+def test_a_branch_that_somebody_watches_or_changed_is_called(change):
+    layer = random(DeformConv2d(4, 6, 3, padding=1))
+    x = torch.randn(2, 4, 7, 8)
+    called = change(layer)
+    y = layer(x)
+    assert called() == [1]
+    torch.testing.assert_close(y, apart(layer, x))
+
+
 # What the caller gives
 
 
