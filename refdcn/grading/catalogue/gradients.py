@@ -417,7 +417,7 @@ def corner_sign(axis: int, high_y: bool, high_x: bool) -> Callable[[State], Arra
         share = interpolate(s, own[0] * corner[0], own[1] * corner[1])
         found = s.grads["offset"].copy()
         found[:, :, :, axis] -= 2 * (gm(s) * share).sum(2)
-        return found
+        return np.asarray(found)
 
     return edit
 

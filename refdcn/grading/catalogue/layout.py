@@ -420,7 +420,7 @@ def clipped_to(share: float, larger: bool) -> Callable[[State], Array]:
     def edit(s: State) -> Array:
         sides = np.array([s.z.H, s.z.W], float)
         most = share * (np.full(2, sides.max()) if larger else sides)[:, None, None]
-        return np.clip(s.dp, -most, most)
+        return np.asarray(np.clip(s.dp, -most, most))
 
     return edit
 

@@ -133,6 +133,70 @@ def first_column(size: int) -> Callable[[State], Array]:
     return at
 
 
+def overlap(n: int, size: int) -> slice:
+    """What the last pack of an axis, moved back to end with it, shares with others."""
+    return slice(n - size, n // size * size)
+
+
+def counted_twice(field: str, axis: int, size: int) -> Callable[[State], None]:
+    """What a last pack that is moved back adds once more."""
+
+    def edit(s: State) -> None:
+        a = getattr(s, field).copy()
+        n = a.shape[axis]
+        if n > size and n % size:
+            a[(slice(None),) * (axis % a.ndim) + (overlap(n, size),)] *= 2
+        setattr(s, field, a)
+
+    return edit
+
+
+def past_edge(size: int) -> Callable[[State], None]:
+    """Pixels at the start of a row hold what tiles computed beyond the row before."""
+
+    def edit(s: State) -> None:
+        u, v = np.indices(s.out)
+        beyond = -s.out[1] % size
+        moved = (u % size != 0) & (v < beyond) & (s.out[1] > size)
+        s.by = s.by - s.z.stride[0] * moved
+        s.bx = s.bx + s.z.stride[1] * s.out[1] * moved
+
+    return edit
+
+
+def tiles() -> None:
+    """Last tiles that reach back, or past the edge of the result."""
+    for size in (*PACKS, 32):
+        for step, field, axis, what in (
+            ("contract", "y", 3, "output columns"),
+            ("contract", "y", 2, "output rows"),
+            ("contract", "y", 1, "output channels"),
+            ("columns", "col", CHANNELS, "input channels of a group"),
+            ("columns", "col", TAPS, "taps"),
+        ):
+            if size == 32 and field == "col":
+                continue
+            add(
+                MISTAKES,
+                "tails",
+                step,
+                f"overlap of {what} in {size}",
+                f"the last block of {size} {what} is moved back to end with them and "
+                "adds, so that what it overlaps counts twice",
+                counted_twice(field, axis, size),
+            )
+    for size in (4, 8, 16, 32):
+        add(
+            MISTAKES,
+            "tails",
+            "grid",
+            f"tile of {size} past the right edge",
+            f"columns of {size}x{size} tiles beyond the right edge are written into "
+            "the row below: their guard tests the flat index",
+            past_edge(size),
+        )
+
+
 def of_all_pixels(field: str, size: int, own: bool) -> Callable[[State], None]:
     """The first of each run of the pixels of all images; `own`: that of its image."""
 
@@ -248,5 +312,6 @@ def borders() -> None:
 
 
 sums()
+tiles()
 once()
 borders()

@@ -63,6 +63,18 @@ def reflect(q: Array, n: int, edge: float) -> Array:
     return np.asarray(np.clip(folded, 0, n - 1))
 
 
+def reflected(edge: float) -> Callable[[Array, int], tuple[Array, Array]]:
+    """The factors of positions folded back, whose slopes change their sign."""
+
+    def factors(q: Array, n: int) -> tuple[Array, Array]:
+        tent, slope = hat(reflect(q, n, edge), n)
+        step = 2.0**-20
+        moved = reflect(q + step, n, edge) - reflect(q - step, n, edge)
+        return tent, slope * np.round(moved / (2 * step), 3)[..., None]
+
+    return factors
+
+
 def wrap(q: Array, n: int) -> tuple[Array, Array]:
     """Corners taken modulo the size."""
     r, low = np.arange(n), np.floor(q)
@@ -149,12 +161,12 @@ sampling(
 sampling(
     "reflect",
     "positions outside are reflected about the border pixel",
-    rekernel(lambda q, n: hat(reflect(q, n, 0), n)),
+    rekernel(reflected(0)),
 )
 sampling(
     "reflect edge",
     "positions outside are reflected about the image's edge",
-    rekernel(lambda q, n: hat(reflect(q, n, 0.5), n)),
+    rekernel(reflected(0.5)),
 )
 sampling("wrap", "positions outside wrap around", rekernel(wrap))
 sampling(
@@ -437,11 +449,11 @@ for name, rule in (("round", np.round), ("half up", lambda q: np.floor(q + 0.5))
             f"for fractions above one half the weights extrapolate{said}",
             rekernel(rounded_low(rule, touching)),
         )
-for a in (-0.5, -0.75):
+for keys in (-0.5, -0.75):
     sampling(
-        f"bicubic {a}",
-        f"the interpolation is bicubic (a = {a}), not bilinear",
-        rekernel(cubic(a)),
+        f"bicubic {keys}",
+        f"the interpolation is bicubic (a = {keys}), not bilinear",
+        rekernel(cubic(keys)),
     )
 
 
