@@ -34,7 +34,7 @@ PREDICTIONS = 8000  # of the whole search, about half a millisecond each
 # is off: by chance that happens once in a million. A hundredth counts as two.
 EVIDENCE, NEARER = 6, 10
 TRIED = 8  # explanations of y that the gradients choose from
-SEVERAL = 4  # failing clues that a mistake of some calls alone must explain
+SEVERAL = 2  # failing clues that a mistake of some calls alone must explain
 EVIDENT_IN = 40  # clues of which that is asked, the smallest
 PLACING = "read", "grid", "position"  # the steps that say where samples lie
 GRADIENTS = tuple(f"grad_{name}" for name in ("x", "offset", "weight", "mask", "bias"))
