@@ -236,14 +236,15 @@ def once() -> None:
                 )
         for size in (4, 8, 16, 32):
             for own in (False, True):
-                images = ", each in its image" if own else ""
-                many = f"{size} output pixels of all images{images}"
+                where = ", or of its image's first" if own else ""
                 add(
                     MISTAKES,
                     "layout",
                     "read",
-                    f"one {name} for {many}",
-                    f"the {name} of the first of {many} is used for all of them",
+                    f"one {name} for {size} output pixels of all images"
+                    + ", own" * own,
+                    f"each run of {size} output pixels of all images uses the {name} "
+                    f"of its first{where}",
                     both(*(of_all_pixels(field, size, own) for field in names)),
                 )
         for size in SIZES:

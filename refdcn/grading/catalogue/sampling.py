@@ -471,6 +471,7 @@ def within_reach(reach: float) -> Callable[[State], None]:
 for reach in (1, 2, 4, 8, 16):
     sampling(
         f"reach {reach}",
-        f"samples that an offset moves by more than {reach} pixels are 0",
+        f"samples that an offset moves by more than {reach} "
+        f"{'pixels' if reach > 1 else 'pixel'} are 0",
         within_reach(reach),
     )
