@@ -260,6 +260,21 @@ def test_a_tail_that_is_not_computed_is_located():
     assert told(tail).startswith("y is 0 wherever it is wrong")
 
 
+def test_what_is_done_at_one_column_is_no_property_of_an_input():
+    def doubled(*inputs, **windows):
+        y = FORWARD(*inputs, **windows)
+        y[..., 3:4] *= 2
+        return y
+
+    def lost(*inputs, **windows):
+        y = FORWARD(*inputs, **windows)
+        y[..., 3:4, 3:4] = 0
+        return y
+
+    assert "multiplied" not in told(doubled)
+    assert "x is ignored" not in told(lost).lower()
+
+
 def test_nan_is_said_and_where():
     def nan(*inputs, **windows):
         y = FORWARD(*inputs, **windows)

@@ -55,6 +55,12 @@ def test_a_mistake_is_located(name, where):
         "weight groups interleaved",
         "groups ignored",
         "input channels mod 2",
+        "align corners off",
+        "grid sizes exchanged",
+        "offset by dilation",
+        "position swapped",
+        "reflect edge",
+        "offset group by weight group",
     ],
 )
 def test_gradients_that_follow_from_a_mistaken_forward_are_its_slopes(name):

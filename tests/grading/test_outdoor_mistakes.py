@@ -40,6 +40,18 @@ SAMPLE = (
     "grid_of_one_line",
     "last_block_dropped",
     "grad_weight_of_last_block",
+    "tree_of_channels",
+    "taps_in_pairs",
+    "offset_not_advanced",
+    "group_of_pack",
+    "weight_of_all_channels",
+    "mask_of_tile",
+    "overlapped_tail",
+    "dilation_of_3x3",
+    "rounded_base",
+    "halo_of_eight",
+    "corner_of_other_sign",
+    "weight_of_first_group_back",
 )
 # Whose gradients take the mistake along: what is read past an input's memory may be
 # anything, and a sample moved onto a pixel may have any slope there.

@@ -798,6 +798,148 @@ mistake(
     ),
 )
 
+# Packs, trees and tiles ----------------------------------------------------------
+
+LAST_WEIGHT = "w = weight.reshape(s.G, s.O // s.G, s.c * s.K)\n    for"
+SHAPED = "    y = y.reshape(s.N, s.O, s.Ho, s.Wo)\n"
+mistake(
+    "tree_of_channels",
+    "a reduction over the channels in halves, rounded down, loses the odd one",
+    "input channels of a group in halves, rounded down",
+    (
+        "KEPT = {}",
+        "def tree(n):\n"
+        "    a = np.eye(n)\n"
+        "    while n > 1:\n"
+        "        n //= 2\n"
+        "        a[:n] += a[n : 2 * n]\n"
+        "    return a[0].astype(np.float32)[:, None, None]\n",
+    ),
+    (LAST_WEIGHT, LAST_WEIGHT.replace("weight.", "(weight * tree(s.c)).")),
+)
+mistake(
+    "last_pack_of_channels",
+    "packs of four input channels are stored over each other, not added",
+    "only the last block of 4 of the input channels",
+    (
+        LAST_WEIGHT,
+        LAST_WEIGHT.replace(
+            "weight.",
+            "(weight * (np.arange(s.c) >= (s.c - 1) // 4 * 4)[:, None, None]).",
+        ).replace("weight *", "weight * 1.0 *"),
+    ),
+    (
+        "        y[first:last] = w @ columns",
+        "        y[first:last] = w.astype(s.T) @ columns",
+    ),
+)
+mistake(
+    "taps_in_pairs",
+    "taps are unrolled by two and an odd one is left",
+    "taps beyond the last multiple of 2",
+    (
+        MODULATED,
+        f"{MODULATED}\n    columns[..., s.K // 2 * 2 if s.K > 1 else 1 :, :] = 0",
+    ),
+)
+mistake(
+    "offset_not_advanced",
+    "every block of two images uses the offsets of the first block",
+    "every block of 2 images uses the offset of the first block",
+    (FLAT, FLAT.replace("flat(offset, s, first)", "flat(offset, s, 0)")),
+)
+mistake(
+    "group_of_pack",
+    "four channels take the offset group of the first of them",
+    "4 channels are taken together",
+    (
+        "n, g, _, k, oh, ow, i, j = indices(s, b)",
+        "n, g, c, k, oh, ow, i, j = indices(s, b)\n"
+        "    g = (g * s.cg + c) // 4 * 4 // s.cg",
+    ),
+    (
+        "n, g, _, k, oh, ow, _, _ = indices(s, b)",
+        "n, g, c, k, oh, ow, _, _ = indices(s, b)\n"
+        "    g = (g * s.cg + c) // 4 * 4 // s.cg",
+    ),
+)
+mistake(
+    "weight_of_all_channels",
+    "the weight is addressed with C_in channels for each output channel",
+    "as if each output channel had C_in input channels",
+    (
+        LAST_WEIGHT,
+        "o, c = np.ogrid[: s.O, : s.c * s.K]\n"
+        "    w = load(weight.reshape(-1), o * s.C * s.K + c)\n"
+        "    w = w.reshape(s.G, s.O // s.G, s.c * s.K)\n    for",
+    ),
+)
+mistake(
+    "mask_of_tile",
+    "the mask of a tile's first pixel is used for all 32",
+    "mask of the first of 32 output pixels",
+    (MASK, MASK.replace("oh * s.Wo + ow", "(oh * s.Wo + ow) // 32 * 32")),
+)
+mistake(
+    "overlapped_tail",
+    "the last vector of a row overlaps the one before and adds",
+    "last block of 4 output columns is moved back",
+    (
+        SHAPED,
+        f"{SHAPED}    if s.Wo > 4 and s.Wo % 4:\n"
+        "        y[..., s.Wo - 4 : s.Wo // 4 * 4] *= 2\n",
+    ),
+)
+mistake(
+    "dilation_of_3x3",
+    "3x3 kernels ignore the dilation",
+    "3x3 kernels ignore the dilation",
+    (H, H.replace("i * s.dh", "i * (1 if s.kh == s.kw == 3 else s.dh)")),
+    (W, W.replace("j * s.dw", "j * (1 if s.kh == s.kw == 3 else s.dw)")),
+)
+
+# Neighbours, reach, slopes -------------------------------------------------------
+
+mistake(
+    "last_neighbour_kept",
+    "the far neighbour is clamped to the last row and column",
+    "neighbour outside the image is clamped to the last row and column",
+    (
+        HIGH,
+        "h_high = np.minimum(h_low + 1, s.H - 1)\n"
+        "    w_high = np.minimum(w_low + 1, s.W - 1)",
+    ),
+)
+mistake(
+    "rounded_base",
+    "the lower neighbour is found by rounding to the nearest",
+    "rounding to the nearest, not by floor",
+    (FLOOR, "h_low, w_low = np.round(h), np.round(w)"),
+    ("inside & (h_low >= 0)", "inside & (h_low >= 0) & (h_low < s.H)"),
+    ("w_low >= 0,", "(w_low >= 0) & (w_low < s.W),"),
+)
+mistake(
+    "halo_of_eight",
+    "samples that an offset moves by more than 8 pixels read zero",
+    "more than 8 pixels are 0",
+    (
+        RETURN,
+        f"    h = np.where((abs(dy) > 8) | (abs(dx) > 8), -9, h).astype(s.T)\n{RETURN}",
+    ),
+)
+mistake(
+    "corner_of_other_sign",
+    "one corner's share of the x slope has the wrong sign",
+    "upper right corner in dx with the wrong sign",
+    ("hh * lw, -lw, hh, ok_t", "hh * lw, -lw, -hh, ok_t"),
+)
+mistake(
+    "weight_of_first_group_back",
+    "the gradients of samples use the first group's weight",
+    "in the gradients, every group uses the weight of group 0",
+    ("g = w.swapaxes(1, 2) @", "g = w[:1].swapaxes(1, 2) @"),
+)
+
 
 def seeded(name):
     """The kernel with one mistake."""

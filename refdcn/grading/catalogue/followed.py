@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from refdcn.grading.catalogue.steps import Edit, State, read
+from refdcn.grading.catalogue.steps import Edit, State, grid, position, read
 from refdcn.grading.expected.case import Array
 
 FIELDS = {"image": "x", "offset": "dp", "weight": "w", "mask": "m", "bias": "b"}
@@ -33,6 +33,7 @@ def followed(edits: Sequence[Edit]) -> tuple[Edit, ...]:
         ("read", trace_inputs(reads)),
         ("columns", trace_columns(columns)),
         ("upstream", to_samples),
+        ("backward", through_positions(edits)),
         ("backward", to_inputs),
     )
 
@@ -93,6 +94,63 @@ def put_back(gradient: Array, at: Array, size: int) -> Array:
     into, there = np.zeros(size), at != NOWHERE
     np.add.at(into, at[there], gradient.reshape(at.shape)[there])
     return into
+
+
+NEAR, FAR = 2.0**-20, 1.0  # steps: a slope there is, and one that is exact
+PLACING = {"read": read, "grid": grid, "position": position}
+
+
+def through_positions(edits: Sequence[Edit]) -> Callable[[State], None]:
+    """The gradient of the offset by the slopes of the positions that are made of it."""
+
+    def edit(s: State) -> None:
+        if not any(name in PLACING for name, _ in edits):
+            return
+        far, near = (slopes(s, edits, step) for step in (FAR, NEAR))
+        slope = np.where(np.abs(far - near) < 1e-6, far, near)
+        whole = np.round(slope)
+        slope = np.where(np.abs(slope - whole) < 1e-6, whole, slope)
+        if slope.shape[2:] == s.grads["offset"].shape and np.isfinite(slope).all():
+            # [of dy or dx, row or column, n, g, k, dy or dx, u, v]
+            g = np.stack([s.grads["offset"][:, :, :, d] for d in (0, 1)])
+            both = [(g * slope[d, :, :, :, :, d]).sum(0) for d in (0, 1)]
+            s.grads["offset"] = np.stack(both, 3)
+
+    return edit
+
+
+def slopes(s: State, edits: Sequence[Edit], step: float) -> Array:
+    """How row and column follow dy, and dx: [dy or dx, row or column, like dp]."""
+    kept = s.read_at.get("offset") is not None  # elements that are read as they are
+    found = []
+    for axis in (0, 1):
+        low, at, high = (placed(s, edits, axis, k * step, kept) for k in (-1, 0, 1))
+        moved = []
+        for a, b, c in zip(low, at, high, strict=True):
+            before, after = (b - a) / step, (c - b) / step
+            # A clip passes the gradient on at its own limits.
+            moved.append(np.where(np.abs(before) > np.abs(after), before, after))
+        found.append(np.stack([np.stack([m, m], 3) for m in moved]))
+    return np.stack(found)
+
+
+def placed(
+    s: State, edits: Sequence[Edit], axis: int, by: float, kept: bool
+) -> tuple[Array, Array]:
+    """The rows and columns of samples whose dy, or dx, is another by so much."""
+    other = SimpleNamespace(**vars(s))
+    if not kept:
+        other.offset = s.offset.copy()
+        other.offset[:, axis::2] += by
+    for name, step in PLACING.items():
+        step(other)
+        for at, edit in edits:
+            if at == name:
+                edit(other)
+        if name == "read" and kept:
+            other.dp = other.dp.copy()
+            other.dp[:, :, :, axis] += by
+    return other.qy, other.qx
 
 
 def to_samples(s: State) -> None:

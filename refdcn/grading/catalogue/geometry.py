@@ -326,3 +326,27 @@ positions(
         s.bx + s.dp[:, :, :, 1] * s.z.dilation[1] * s.z.stride[1],
     ),
 )
+
+
+def in_3x3(edit: Callable[[State], None]) -> Callable[[State], None]:
+    """Made by what is written for 3x3 kernels alone."""
+
+    def edits(s: State) -> None:
+        if s.z.K_h == s.z.K_w == 3:
+            edit(s)
+
+    return edits
+
+
+for name, neutral in (("stride", 1), ("padding", 0), ("dilation", 1)):
+    change: dict[str, Callable[[Any], tuple[float, float]]] = {
+        name: lambda z, n=neutral: (n, n)  # type: ignore[misc]
+    }
+    add(
+        MISTAKES,
+        "geometry",
+        "grid",
+        f"{name} ignored in 3x3",
+        f"3x3 kernels ignore the {name}",
+        in_3x3(windows(**change)),
+    )

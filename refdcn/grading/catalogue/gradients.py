@@ -403,3 +403,31 @@ def _other_window(s: State, **change: Any) -> Array:
     S = np.einsum("ngchw,ngkuvh,ngkuvw->ngckuv", s.x, ty, tx, optimize=True)
     col = (S * s.m[:, :, None]).reshape(s.col.shape)
     return np.asarray(np.einsum("nbouv,nbckuv->bock", s.go, col))
+
+
+def corner_sign(axis: int, high_y: bool, high_x: bool) -> Callable[[State], Array]:
+    """d offset with one corner's share of one slope of the other sign."""
+
+    def edit(s: State) -> Array:
+        pair = [np.floor(q)[..., None] for q in (s.qy, s.qx)]
+        corner = []
+        for low, high, n in zip(pair, (high_y, high_x), (s.z.H, s.z.W), strict=True):
+            corner.append(np.arange(n) == low + high)
+        own = (s.sy, s.tx) if axis == 0 else (s.ty, s.sx)
+        share = interpolate(s, own[0] * corner[0], own[1] * corner[1])
+        found = s.grads["offset"].copy()
+        found[:, :, :, axis] -= 2 * (gm(s) * share).sum(2)
+        return np.asarray(found)
+
+    return edit
+
+
+for axis, name in enumerate(("dy", "dx")):
+    for high_y, high_x in np.ndindex(2, 2):
+        where = f"{('upper', 'lower')[high_y]} {('left', 'right')[high_x]} corner"
+        gradient(
+            "offset",
+            f"of {name} with the {where} negated",
+            f"has the share of the {where} in {name} with the wrong sign",
+            corner_sign(axis, bool(high_y), bool(high_x)),
+        )

@@ -162,13 +162,15 @@ MISTAKES.append(
 )
 
 
-def within_group(*inputs: str) -> tuple[Edit, ...]:
-    """Each channel takes the offset group of its index within its weight group."""
+def spread_groups(
+    first: Callable[[State], Array], inputs: tuple[str, ...] = ("offset", "mask")
+) -> tuple[Edit, ...]:
+    """Each channel takes the offset group of another channel, which `first` names."""
 
     def spread(s: State) -> None:
         c, n = np.arange(s.z.C_in), s.z.C_in // s.z.offset_groups
         s.group = {
-            name: (c % s.w.shape[2] if name in inputs else c) // n
+            name: (first(s) if name in inputs else c) // n
             for name in ("offset", "mask")
         }
         s.dp, s.m = s.dp[:, s.group["offset"]], s.m[:, s.group["mask"]]
@@ -184,6 +186,11 @@ def within_group(*inputs: str) -> tuple[Edit, ...]:
             s.grads[name] = summed
 
     return ("read", spread), ("backward", gather)
+
+
+def within_group(*inputs: str) -> tuple[Edit, ...]:
+    """Each channel takes the offset group of its index within its weight group."""
+    return spread_groups(lambda s: np.arange(s.z.C_in) % s.w.shape[2], inputs)
 
 
 for inputs in (("offset", "mask"), ("offset",), ("mask",)):

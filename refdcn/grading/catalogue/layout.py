@@ -313,6 +313,128 @@ def spacing(field: str, of: tuple[str, ...]) -> Callable[[State], None]:
 
 
 spaced_planes()
+
+
+def of_image(planes: Array, s: State) -> Array:
+    """Planes of an input in the rows and planes of the image's size."""
+    lead = planes.shape[:-2]
+    u, v = np.indices(s.out)
+    plane = np.arange(int(np.prod(lead))).reshape(lead) * s.z.H * s.z.W
+    return in_memory(planes, plane[..., None, None] + u * s.z.W + v, 0)
+
+
+def of_nine(planes: Array, s: State) -> Array:
+    """Planes [N, og, K, ...] of images and offset groups that have nine taps each."""
+    N, og, K, *rest = planes.shape
+    group = np.arange(N * og).reshape(N, og, *[1] * (len(rest) + 1)) * 9
+    tap = np.arange(K).reshape(K, *[1] * len(rest))
+    many = int(np.prod(rest))
+    at = (group + tap) * many + np.arange(many).reshape(rest)
+    return in_memory(planes, at, 0)
+
+
+def readdressed(
+    field: str, f: Callable[[Array, State], Array]
+) -> Callable[[State], None]:
+    """An edit of one input's addresses."""
+    return put(field, lambda s: f(getattr(s, field), s))
+
+
+def sized_otherwise() -> None:
+    """Planes of the image's size, and kernels of nine taps."""
+    for of, fields in {
+        "offset": ("dp",),
+        "mask": ("m",),
+        "offset and mask": ("dp", "m"),
+    }.items():
+        image = [readdressed(field, of_image) for field in fields]
+        nine = [readdressed(field, of_nine) for field in fields]
+        text = f"planes of {of} are addressed with H and W, not with H_out and W_out"
+        misaddressed(f"{of} of the image's size", text, both(*image))
+        text = f"each image and offset group has nine taps in the address of {of}"
+        misaddressed(f"{of} of nine taps", f"{text}: right for 3x3 alone", both(*nine))
+
+
+sized_otherwise()
+
+
+def reweighed(
+    steps: Callable[[State], tuple[int, int, int, int]],
+) -> Callable[..., None]:
+    """The weight read at steps of its own: for group, output, input and tap."""
+
+    def of(s: State) -> Array:
+        index = np.indices(s.w.shape)
+        at = sum(i * step for i, step in zip(index, steps(s), strict=True))
+        return in_memory(s.w, np.asarray(at), 0)
+
+    return put("w", of)
+
+
+for name, text, steps in (
+    (
+        "weight of all channels",
+        "the weight is addressed as if each output channel had C_in input channels, "
+        "not C_in / groups",
+        lambda s: (s.w.shape[1] * s.z.C_in * s.K, s.z.C_in * s.K, s.K, 1),
+    ),
+    (
+        "weight of nine taps",
+        "each input channel has nine taps in the weight's address: right for 3x3 alone",
+        lambda s: (
+            s.w.shape[1] * s.w.shape[2] * 9,
+            s.w.shape[2] * 9,
+            9,
+            1,
+        ),
+    ),
+    (
+        "weight of group 0",
+        "every group uses the weight of group 0",
+        lambda s: (0, s.w.shape[2] * s.K, s.K, 1),
+    ),
+):
+    misaddressed(name, text, reweighed(steps))
+
+
+def beside(step: int) -> Callable[[State], Array]:
+    """The weight of another tap."""
+    return lambda s: s.w[..., np.clip(np.arange(s.K) + step, 0, s.K - 1)]
+
+
+layout(
+    "weight of the next tap",
+    "each tap is multiplied by the weight of the next tap, the last by its own",
+    put("w", beside(1)),
+)
+layout(
+    "weight of the tap before",
+    "each tap is multiplied by the weight of the tap before, the first by its own",
+    put("w", beside(-1)),
+)
+
+
+def clipped_to(share: float, larger: bool) -> Callable[[State], Array]:
+    """Offsets kept within a share of the image's sides, or of the larger one."""
+
+    def edit(s: State) -> Array:
+        sides = np.array([s.z.H, s.z.W], float)
+        most = share * (np.full(2, sides.max()) if larger else sides)[:, None, None]
+        return np.asarray(np.clip(s.dp, -most, most))
+
+    return edit
+
+
+for share, part in ((0.25, "a quarter of "), (0.5, "half "), (1, "")):
+    for larger, side in (
+        (True, "the image's larger side"),
+        (False, "the image's size"),
+    ):
+        layout(
+            f"clipped to {share} of {side}",
+            f"offsets are clipped to {part}{side}",
+            put("dp", clipped_to(share, larger)),
+        )
 misaddressed(
     "image pitch H",
     "the image's rows are indexed with its height H, not its width W",

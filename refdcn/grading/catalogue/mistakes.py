@@ -10,6 +10,7 @@ from refdcn.grading.catalogue import (
     groups,
     layout,
     mask,
+    packs,
     sampling,
 )
 from refdcn.grading.catalogue.mistake import Mistake
@@ -22,6 +23,7 @@ CATALOGUE: list[Mistake] = [
     *extents.MISTAKES,
     *blocks.MISTAKES,
     *groups.MISTAKES,
+    *packs.MISTAKES,
     *gradients.MISTAKES,
 ]
 

@@ -63,6 +63,18 @@ def reflect(q: Array, n: int, edge: float) -> Array:
     return np.asarray(np.clip(folded, 0, n - 1))
 
 
+def reflected(edge: float) -> Callable[[Array, int], tuple[Array, Array]]:
+    """The factors of positions folded back, whose slopes change their sign."""
+
+    def factors(q: Array, n: int) -> tuple[Array, Array]:
+        tent, slope = hat(reflect(q, n, edge), n)
+        step = 2.0**-20
+        moved = reflect(q + step, n, edge) - reflect(q - step, n, edge)
+        return tent, slope * np.round(moved / (2 * step), 3)[..., None]
+
+    return factors
+
+
 def wrap(q: Array, n: int) -> tuple[Array, Array]:
     """Corners taken modulo the size."""
     r, low = np.arange(n), np.floor(q)
@@ -149,12 +161,12 @@ sampling(
 sampling(
     "reflect",
     "positions outside are reflected about the border pixel",
-    rekernel(lambda q, n: hat(reflect(q, n, 0), n)),
+    rekernel(reflected(0)),
 )
 sampling(
     "reflect edge",
     "positions outside are reflected about the image's edge",
-    rekernel(lambda q, n: hat(reflect(q, n, 0.5), n)),
+    rekernel(reflected(0.5)),
 )
 sampling("wrap", "positions outside wrap around", rekernel(wrap))
 sampling(
@@ -349,3 +361,117 @@ sampling(
         s, "ty", with_low(np.floor)(np.floor(s.qy) + s.qx - np.floor(s.qx), s.z.H)[0]
     ),
 )
+
+
+# The neighbours ------------------------------------------------------------------
+
+
+def near(q: Array, n: int, factors: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Factors of samples that touch the image; others read nothing."""
+    return scaled(factors, (q > -1) & (q < n))
+
+
+def kept_inside(low: bool, high: bool) -> Callable[[Array, int], tuple[Array, Array]]:
+    """The neighbours' indices are kept in the image, their weights stay."""
+
+    def factors(q: Array, n: int) -> tuple[Array, Array]:
+        r, at = np.arange(n), np.floor(q)[..., None]
+        t = q[..., None] - at
+        first = np.maximum(at, 0) if low else at
+        second = np.minimum(at + 1, n - 1) if high else at + 1
+        one, two = r == first, r == second
+        return near(q, n, (one * (1 - t) + two * t, 1.0 * two - one))
+
+    return factors
+
+
+def of_clipped(q: Array, n: int) -> tuple[Array, Array]:
+    """Both neighbours are clipped into the image, then weigh by their distances."""
+    r = np.arange(n)
+    first = np.clip(np.floor(q), 0, n - 1)[..., None]
+    second = np.clip(np.floor(q) + 1, 0, n - 1)[..., None]
+    one, two = r == first, r == second
+    a, b = second - q[..., None], q[..., None] - first
+    return one * a + two * b, 1.0 * two - one
+
+
+def cubic(a: float) -> Callable[[Array, int], tuple[Array, Array]]:
+    """Four neighbours, with Keys' kernel."""
+
+    def factors(q: Array, n: int) -> tuple[Array, Array]:
+        d = q[..., None] - np.arange(n)
+        t, sign = np.abs(d), np.sign(d)
+        inner = ((a + 2) * t - (a + 3)) * t * t + 1
+        outer = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
+        slope = (3 * (a + 2) * t - 2 * (a + 3)) * t, (3 * a * t - 10 * a) * t + 8 * a
+        value = np.where(t <= 1, inner, np.where(t < 2, outer, 0))
+        return value, sign * np.where(t <= 1, slope[0], np.where(t < 2, slope[1], 0))
+
+    return factors
+
+
+for which, low, high in (
+    ("the first row and column", True, False),
+    ("the last row and column", False, True),
+):
+    sampling(
+        f"neighbour kept at {which}",
+        f"a neighbour outside the image is clamped to {which}, within a pixel of it; "
+        "the definition reads 0",
+        rekernel(kept_inside(low, high)),
+    )
+sampling(
+    "weights of clipped neighbours",
+    "the neighbours are clipped into the image before they are weighed: next to its "
+    "border the weights vanish or are negative",
+    rekernel(of_clipped),
+)
+
+
+def rounded_low(
+    rule: Callable[[Array], Array], touching: bool
+) -> Callable[[Array, int], tuple[Array, Array]]:
+    """The lower neighbour by a rule; `touching`: samples that touch the image alone."""
+
+    def factors(q: Array, n: int) -> tuple[Array, Array]:
+        found = with_low(rule)(q, n)
+        return near(q, n, found) if touching else found
+
+    return factors
+
+
+for name, rule in (("round", np.round), ("half up", lambda q: np.floor(q + 0.5))):
+    for touching in (False, True):
+        said = ", and samples a pixel outside are 0" if touching else ""
+        sampling(
+            f"lower neighbour by {name}" + " near" * touching,
+            "the lower neighbour is found by rounding to the nearest, not by floor: "
+            f"for fractions above one half the weights extrapolate{said}",
+            rekernel(rounded_low(rule, touching)),
+        )
+for keys in (-0.5, -0.75):
+    sampling(
+        f"bicubic {keys}",
+        f"the interpolation is bicubic (a = {keys}), not bilinear",
+        rekernel(cubic(keys)),
+    )
+
+
+def within_reach(reach: float) -> Callable[[State], None]:
+    """Samples that their offsets move further read nothing."""
+
+    def edit(s: State) -> None:
+        dy, dx = s.qy - s.by, s.qx - s.bx
+        far = np.maximum(np.abs(dy), np.abs(dx))
+        s.keep = s.keep * (far <= reach)
+
+    return edit
+
+
+for reach in (1, 2, 4, 8, 16):
+    sampling(
+        f"reach {reach}",
+        f"samples that an offset moves by more than {reach} "
+        f"{'pixels' if reach > 1 else 'pixel'} are 0",
+        within_reach(reach),
+    )

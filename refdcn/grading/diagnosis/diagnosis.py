@@ -174,6 +174,8 @@ def only_dtype(findings: Sequence[Finding]) -> tuple[str, tuple[str, ...]] | Non
     wrong = [f.case.dtype for f in judged if f.verdict is Verdict.WRONG]
     if len(given) < 2 or len(set(wrong)) != 1 or len(wrong) < NO_ACCIDENT:
         return None
+    if any(f.verdict is Verdict.IMPRECISE and f.case.dtype != wrong[0] for f in judged):
+        return None  # where its errors are small enough to be a rounding's
     return wrong[0], tuple(sorted(given - set(wrong)))
 
 
@@ -275,7 +277,7 @@ def deeper(
                 plan = smallest.plan
                 facts += probes.as_in_call(call, dtype, plan.N, plan.K_h, plan.K_w)
             far = probes.far_away(call, dtype)
-            facts += [f for f in far if begins_there(f, findings)]
+            facts += [f for f in far if begins_there(f, far, findings)]
             steps = resolution.resolution_facts(call, dtype)
             # Lost bits are no cause of values that no rounding explains.
             facts += [
@@ -290,8 +292,11 @@ def deeper(
     return None if smallest is None else smallest.needs, facts, unjudged
 
 
-def begins_there(f: Fact, findings: Sequence[Finding]) -> bool:
-    """Whether nothing smaller fails than that from which on an image is wrong."""
+def begins_there(f: Fact, far: Sequence[Fact], findings: Sequence[Finding]) -> bool:
+    """Whether nothing smaller fails than that from which on an image is wrong.
+
+    Rows and columns that begin to be wrong each have their own images.
+    """
     sides = {"row": 2, "column": 3}
     bad = [
         g.case.x.shape for g in findings if g.target == "y" and g.failing is not None
@@ -299,7 +304,11 @@ def begins_there(f: Fact, findings: Sequence[Finding]) -> bool:
     if f.kind == "late pixels":
         return all(s[2] * s[3] > f.measured["right up to"] for s in bad)
     if f.kind == "far line":
-        return all(s[sides[f.subject]] > f.measured["right up to"] for s in bad)
+        lines = [g for g in far if g.kind == "far line"]
+        return all(
+            any(s[sides[g.subject]] > g.measured["right up to"] for g in lines)
+            for s in bad
+        )
     return True
 
 

@@ -34,6 +34,7 @@ PREDICTIONS = 8000  # of the whole search, about half a millisecond each
 # is off: by chance that happens once in a million. A hundredth counts as two.
 EVIDENCE, NEARER = 6, 10
 TRIED = 8  # explanations of y that the gradients choose from
+SEVERAL = 2  # failing clues that a mistake of some calls alone must explain
 EVIDENT_IN = 40  # clues of which that is asked, the smallest
 PLACING = "read", "grid", "position"  # the steps that say where samples lie
 GRADIENTS = tuple(f"grad_{name}" for name in ("x", "offset", "weight", "mask", "bias"))
@@ -316,7 +317,14 @@ def in_part(
     share = right / max(1, total)
     if not place.ruled or not (place.exact or share > 0.6):
         return None
-    return Partly(best, share, place, right == total)
+    return Partly(best, share, place, right == total and is_likely(found, best))
+
+
+def is_likely(found: Sequence[Clue], edits: Combination) -> bool:
+    """Whether what is made in some calls alone is no coincidence of several."""
+    failing = sum(c.failing is not None for c in found)
+    one = len(edits) == 1 and not edits[0].beyond
+    return one and failing >= SEVERAL and is_evident(found, edits)
 
 
 def in_gradients(m: Mistake) -> Mistake:

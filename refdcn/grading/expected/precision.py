@@ -90,6 +90,8 @@ def hypotheses(dtype: str) -> list[Hypothesis]:
     found = [Hypothesis(Cause("grid"), grid(dtype), convention=True)]
     if dtype == "float64":
         single = [("float32", U32)]
+        tf32 = everything(U32, ranged("float16", own))._replace(product=U_TF32 + U32)
+        found.append(Hypothesis(Cause("products", "TF32"), tf32))
     elif dtype == "float32":
         single = [("float16", U16), ("bfloat16", U_BF16)]
         tf32 = ranged("float16", own)._replace(product=U_TF32 + U32)

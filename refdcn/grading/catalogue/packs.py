@@ -1,0 +1,318 @@
+"""Mistakes of kernels that work in packs: of channels, taps, output pixels or images.
+
+A tree of halves loses what is odd, a pack's result takes the place of the one before,
+what all of a pack share is loaded once, and a pack across a border has one side's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from refdcn.grading.catalogue.blocks import SIZES
+from refdcn.grading.catalogue.groups import part, spread_groups, whole_blocks
+from refdcn.grading.catalogue.mistake import Mistake, add, both, put
+from refdcn.grading.catalogue.steps import State
+from refdcn.grading.expected.case import Array
+
+MISTAKES: list[Mistake] = []
+PACKS = 2, 4, 8, 16
+CHANNELS, TAPS = 2, 3  # axes of the columns [n, b, c, k, u, v]
+
+
+def column(name: str, text: str, f: Callable[[State], Array]) -> None:
+    """A mistake in what is summed."""
+    add(MISTAKES, "tails", "columns", name, text, put("col", f))
+
+
+def of_halves(n: int) -> Array:
+    """Which of n entries a tree of halves, rounded down, adds up."""
+    shares = np.eye(n)
+    while n > 1:
+        n //= 2
+        shares[:n] += shares[n : 2 * n]
+    return np.asarray(shares[0])
+
+
+def halved(axis: int) -> Callable[[State], Array]:
+    """The columns that a tree over one axis adds up."""
+
+    def edit(s: State) -> Array:
+        kept = of_halves(s.col.shape[axis])
+        return np.asarray(s.col * kept.reshape(-1, *[1] * (s.col.ndim - 1 - axis)))
+
+    return edit
+
+
+def last_pack(axis: int, size: int) -> Callable[[State], Array]:
+    """The columns of the last pack alone."""
+
+    def edit(s: State) -> Array:
+        n = s.col.shape[axis]
+        kept = np.arange(n) >= (n - 1) // size * size
+        return np.asarray(s.col * kept.reshape(-1, *[1] * (s.col.ndim - 1 - axis)))
+
+    return edit
+
+
+def whole_taps(size: int) -> Callable[[State], Array]:
+    """The columns without the taps beyond whole packs, where there is one."""
+    return lambda s: part(s.col, TAPS, whole_blocks(s.K, size) or s.K)
+
+
+def sums() -> None:
+    """What a sum in packs, or in a tree, forgets."""
+    for axis, what in ((CHANNELS, "input channels of a group"), (TAPS, "taps")):
+        column(
+            f"tree of {what}",
+            f"a sum over the {what} in halves, rounded down, loses the odd one: of 3 "
+            "the last",
+            halved(axis),
+        )
+        for size in (1, *PACKS):
+            pack = f"block of {size}" if size > 1 else "one"
+            column(
+                f"last {size} of {what}",
+                f"only the last {pack} of the {what} is summed: each takes the place "
+                "of the one before",
+                last_pack(axis, size),
+            )
+    for size in (2, 4, 8):
+        column(
+            f"taps mod {size}",
+            f"taps beyond the last multiple of {size} are not summed, in kernels of "
+            f"{size} taps or more",
+            whole_taps(size),
+        )
+    for size in PACKS:
+        add(
+            MISTAKES,
+            "tails",
+            "contract",
+            f"output channels of a group mod {size}",
+            f"output channels of a group beyond the last multiple of {size} are not "
+            "computed: they hold the bias",
+            put("y", without_outputs(size)),
+        )
+
+
+def without_outputs(size: int) -> Callable[[State], Array]:
+    """The result without the output channels beyond whole packs of each group."""
+
+    def edit(s: State) -> Array:
+        y = s.y.reshape(s.z.N, s.z.groups, -1, *s.out)
+        return part(y, 2, whole_blocks(y.shape[2], size)).reshape(s.y.shape)
+
+    return edit
+
+
+def shared(field: str, at: Callable[[State], Array]) -> Callable[[State], None]:
+    """An input whose output pixels hold what is at others."""
+
+    def edit(s: State) -> None:
+        a = getattr(s, field)
+        flat = a.reshape(*a.shape[:-2], -1)
+        setattr(s, field, flat[..., at(s).reshape(-1)].reshape(a.shape))
+
+    return edit
+
+
+def first_pixel(size: int) -> Callable[[State], Array]:
+    """The first pixel of each run of all output pixels."""
+    return lambda s: np.arange(s.out[0] * s.out[1]) // size * size
+
+
+def first_column(size: int) -> Callable[[State], Array]:
+    """The first pixel of each run of a row."""
+
+    def at(s: State) -> Array:
+        u, v = np.indices(s.out)
+        return np.asarray(u * s.out[1] + v // size * size)
+
+    return at
+
+
+def overlap(n: int, size: int) -> slice:
+    """What the last pack of an axis, moved back to end with it, shares with others."""
+    return slice(n - size, n // size * size)
+
+
+def counted_twice(field: str, axis: int, size: int) -> Callable[[State], None]:
+    """What a last pack that is moved back adds once more."""
+
+    def edit(s: State) -> None:
+        a = getattr(s, field).copy()
+        n = a.shape[axis]
+        if n > size and n % size:
+            a[(slice(None),) * (axis % a.ndim) + (overlap(n, size),)] *= 2
+        setattr(s, field, a)
+
+    return edit
+
+
+def past_edge(size: int) -> Callable[[State], None]:
+    """Pixels at the start of a row hold what tiles computed beyond the row before."""
+
+    def edit(s: State) -> None:
+        u, v = np.indices(s.out)
+        beyond = -s.out[1] % size
+        moved = (u % size != 0) & (v < beyond) & (s.out[1] > size)
+        s.by = s.by - s.z.stride[0] * moved
+        s.bx = s.bx + s.z.stride[1] * s.out[1] * moved
+
+    return edit
+
+
+def tiles() -> None:
+    """Last tiles that reach back, or past the edge of the result."""
+    for size in (*PACKS, 32):
+        for step, field, axis, what in (
+            ("contract", "y", 3, "output columns"),
+            ("contract", "y", 2, "output rows"),
+            ("contract", "y", 1, "output channels"),
+            ("columns", "col", CHANNELS, "input channels of a group"),
+            ("columns", "col", TAPS, "taps"),
+        ):
+            if size == 32 and field == "col":
+                continue
+            add(
+                MISTAKES,
+                "tails",
+                step,
+                f"overlap of {what} in {size}",
+                f"the last block of {size} {what} is moved back to end with them and "
+                "adds, so that what it overlaps counts twice",
+                counted_twice(field, axis, size),
+            )
+    for size in (4, 8, 16, 32):
+        add(
+            MISTAKES,
+            "tails",
+            "grid",
+            f"tile of {size} past the right edge",
+            f"columns of {size}x{size} tiles beyond the right edge are written into "
+            "the row below: their guard tests the flat index",
+            past_edge(size),
+        )
+
+
+def of_all_pixels(field: str, size: int, own: bool) -> Callable[[State], None]:
+    """The first of each run of the pixels of all images; `own`: that of its image."""
+
+    def edit(s: State) -> None:
+        a = getattr(s, field)
+        P = s.out[0] * s.out[1]
+        images = np.moveaxis(a.reshape(*a.shape[:-2], P), 0, -2)
+        flat = np.arange(s.z.N * P)
+        first = flat // size * size
+        first = np.maximum(first, flat // P * P) if own else first
+        found = images.reshape(*images.shape[:-2], -1)[..., first]
+        setattr(
+            s, field, np.moveaxis(found.reshape(images.shape), -2, 0).reshape(a.shape)
+        )
+
+    return edit
+
+
+INPUTS = {"offset": ("dp",), "mask": ("m",), "offset and mask": ("dp", "m")}
+
+
+def once() -> None:
+    """What is loaded once for several outputs or images."""
+    for name, names in INPUTS.items():
+        for size in (2, 4, 8, 16, 32):
+            for what, at in (
+                (f"{size} output pixels", first_pixel(size)),
+                (f"{size} columns of an output row", first_column(size)),
+            ):
+                add(
+                    MISTAKES,
+                    "layout",
+                    "read",
+                    f"one {name} for {what}",
+                    f"the {name} of the first of {what} is used for all of them",
+                    both(*(shared(field, at) for field in names)),
+                )
+        for size in (4, 8, 16, 32):
+            for own in (False, True):
+                where = ", or of its image's first" if own else ""
+                add(
+                    MISTAKES,
+                    "layout",
+                    "read",
+                    f"one {name} for {size} output pixels of all images"
+                    + ", own" * own,
+                    f"each run of {size} output pixels of all images uses the {name} "
+                    f"of its first{where}",
+                    both(*(of_all_pixels(field, size, own) for field in names)),
+                )
+        for size in SIZES:
+            add(
+                MISTAKES,
+                "layout",
+                "read",
+                f"{name} of the first {size} images",
+                f"every block of {size} images uses the {name} of the first block",
+                both(*(put(field, repeated(field, size)) for field in names)),
+            )
+
+
+def repeated(field: str, size: int) -> Callable[[State], Array]:
+    """The images of the first block again and again."""
+    return lambda s: getattr(s, field)[np.arange(s.z.N) % size]
+
+
+def aligned(size: int) -> Callable[[State], Array]:
+    """The channels of each offset group from a multiple on."""
+
+    def edit(s: State) -> Array:
+        og, n = s.x.shape[1:3]
+        first = np.arange(og) * n
+        at = (first // size * size)[:, None] + np.arange(n)
+        return np.asarray(s.image[:, at])
+
+    return edit
+
+
+def first_channel(size: int) -> Callable[[State], Array]:
+    """The first channel of each pack."""
+    return lambda s: np.arange(s.z.C_in) // size * size
+
+
+def borders() -> None:
+    """Packs that reach over the border between two groups of channels."""
+    for size in PACKS[1:]:
+        MISTAKES.append(
+            Mistake(
+                "groups",
+                f"offset group of {size} channels",
+                f"{size} channels are taken together, in the offset group of the "
+                "first: wrong where a border of groups lies between them",
+                spread_groups(first_channel(size)),
+            )
+        )
+        add(
+            MISTAKES,
+            "groups",
+            "read",
+            f"offset group aligned to {size}",
+            f"the channels of an offset group are read from the last multiple of "
+            f"{size} on, not from its first channel",
+            put("x", aligned(size)),
+        )
+    MISTAKES.append(
+        Mistake(
+            "groups",
+            "offset group by weight group",
+            "all channels of a weight group b take the offset group "
+            "b * offset_groups / groups, that of its first channel",
+            spread_groups(lambda s: np.arange(s.z.C_in) // s.w.shape[2] * s.w.shape[2]),
+        )
+    )
+
+
+sums()
+tiles()
+once()
+borders()
