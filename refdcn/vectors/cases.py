@@ -72,6 +72,8 @@ def smoke() -> Iterator[Plan]:
     yield Plan("uneven_turned", "the same with rows and columns exchanged",
                plain(stride=(1, 3), padding=(2, 0), dilation=(3, 1), K_h=2, H=8, W=14),
                "border")  # fmt: skip
+    yield Plan("dilated", "a kernel of 3 x 3 with gaps between its taps",
+               plain(dilation=(2, 3), padding=(2, 3)), "border")  # fmt: skip
     yield from grouped()
     yield Plan("no_mask", "DCNv1: a mask that is left out is 1", plain(), mask=False)
     yield Plan("no_bias", "a bias that is left out is 0", plain(), bias=False)

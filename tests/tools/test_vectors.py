@@ -22,8 +22,8 @@ from refdcn.vectors.cases import Plan, plain
 from refdcn.vectors.files import safetensors, write
 from refdcn.vectors.vector import vectors
 
-SAFETENSORS = "53552ef78a788559529aa30fc31a8d863fa45fb8edd0db073208374ca55e7991"
-NPZ = "f8381980dbaff4b1b4b485860b80eb74061f1675daf40d9bb0e70cc70ddba0d4"
+SAFETENSORS = "ab1a7b9837d5bfd2461ac5df3813586e27dde165b6d8323b5cdc130aa44b103e"
+NPZ = "021dc257ce2b5af32339eaebfc2494e5bce6eb1928fa89157b11cd345ccd5f82"
 # What the processor may change: the kernels of NumPy, of its BLAS, its threads.
 OTHER_MACHINE = {
     "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F",
