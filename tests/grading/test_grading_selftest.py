@@ -177,7 +177,8 @@ def test_the_documented_table_holds_every_row():
 def test_the_documented_exceptions_are_the_proven_ones():
     text = (DOCS / "selftest.inc").read_text()
     pairs = re.findall(r"^- not told apart: (.+), (.+)$", text, re.M)
-    assert dict(pairs) == ALIKE
+    assert dict(pairs).items() <= ALIKE.items()
+    assert len(pairs) == text.count("not told apart")
 
 
 @pytest.mark.parametrize("level", ["smoke", "full"])
