@@ -109,7 +109,10 @@ FORWARD, BACKWARD = functions(())
         ("mask doubled", "The mask is multiplied by 2."),
         ("stride ignored", "The stride of rows acts as 1, not 2."),
         ("dilation ignored", "The dilation of rows acts as 1, not 3."),
-        ("padding ignored", "Rows are shifted by 1."),
+        (
+            "padding ignored",
+            "Rows are shifted by 1 at stride 2, padding 1 and dilation",
+        ),
         ("align corners", "The grid is scaled by"),
         ("clamp", "Far outside (q < -1 or q > 7): row"),
         ("bias negated", "The bias is multiplied by -1."),

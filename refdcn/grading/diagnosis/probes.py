@@ -274,7 +274,8 @@ def layout_of(
 def along(want: Array, have: Array) -> dict[str, Any] | None:
     """How one coordinate is mapped; None if it depends on others."""
     if len(np.unique(have)) == 1:
-        return {"always": int(have[0])}
+        of = int(want.max(initial=0)) + 1  # the last one may be meant
+        return {"always": int(have[0]), "of": of}
     table = {int(p): np.unique(have[want == p]) for p in np.unique(want)}
     if any(len(v) > 1 for v in table.values()):
         return None

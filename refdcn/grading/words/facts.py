@@ -87,11 +87,17 @@ def taps_briefly(f: Fact) -> str:
         if term not in names:
             said.append(f"{f.subject}s follow {term}")
         elif term == "1":
-            said.append(f"{f.subject}s are shifted by {number(got - want)}")
+            said.append(f"{f.subject}s are shifted by {number(got - want)}{at(f)}")
         else:
             acts = f"acts as {number(got)}, not {want}"
             said.append(f"the {names[term]} of {f.subject}s {acts}")
     return names_text(said) if len(said) < 3 else taps_text(f).split(" (stride")[0]
+
+
+def at(f: Fact) -> str:
+    """The windows of the call in which it was seen: others may shift otherwise."""
+    stride, padding, dilation = (w[f.subject != "row"] for w in f.where["windows"])
+    return f" at stride {stride}, padding {padding} and dilation {dilation}"
 
 
 # Which element is read -----------------------------------------------------------
@@ -161,7 +167,9 @@ def read_from_briefly(f: Fact) -> str:
     for axis, how in f.measured["along"].items():
         name = axis_name(axis, f.subject)
         if "always" in how:
-            said.append(f"every {name} uses the {f.subject} of {name} {how['always']}")
+            one = how["always"]
+            last = f", the last of {one + 1}" if 0 < one == how["of"] - 1 else ""
+            said.append(f"every {name} uses the {f.subject} of {name} {one}{last}")
         else:
             of, is_ = (", ".join(map(str, how[k][:SHOWN])) for k in ("of", "is"))
             whose = f"the {f.subject} of {name}s {is_}"
