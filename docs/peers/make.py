@@ -240,7 +240,7 @@ def side(finding: dict) -> str:
 
 def way(finding: dict) -> str:
     """One result in a word or two."""
-    if finding["kind"] == "died":
+    if finding["kind"] in ("died", "died once"):
         return finding["detail"].removeprefix("killed by ").partition("\n")[0]
     if finding["kind"] == "not finite":
         values = [*finding.get("choice", {}).values(), "NaN"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -32,7 +33,8 @@ GIVE_UP = 3  # deaths or timeouts in one group before its rest is left out
 HANGS = 6  # timeouts in all before everything else is left out
 DOUBTS = 3  # failing calls of one function that are repeated
 # By what a process ends whose memory is damaged, perhaps long before.
-DAMAGED = tuple(f"killed by {s}" for s in ("SIGABRT", "SIGBUS", "SIGILL", "SIGSEGV"))
+SIGNALS = "SIGABRT", "SIGBUS", "SIGILL", "SIGSEGV"  # not every system has all
+DAMAGED = {getattr(signal, name, None) for name in SIGNALS}
 
 
 def ask(
@@ -186,15 +188,13 @@ def once_more(
 
     A call that writes where it must not is often answered, and a later one dies of it.
     """
-    fits = expected.case.kind != "malformed"
-    if not (
-        fits and found[0].kind is Kind.DIED and found[0].detail.startswith(DAMAGED)
-    ):
+    fits, first = expected.case.kind != "malformed", found[0]
+    if not (fits and first.kind is Kind.DIED and first.measured in DAMAGED):
         return found
     anew = judged(expected, runner.call(expected.case, which, pattern=FIRST), which)
     if worst(f.verdict for f in anew) <= Verdict.TIMEOUT:
         return found
-    return [replace(found[0], measured="once"), *found[1:]]
+    return [replace(found[0], kind=Kind.DIED_ONCE), *found[1:]]
 
 
 def doubted(

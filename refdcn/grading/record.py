@@ -181,7 +181,7 @@ def compared(findings: Iterable[Finding]) -> Compared:
     """Count findings that compared numbers; some cases are asked more than once."""
     mine = [f for f in findings if f.computes and f.values]
     calls: dict[tuple[int, bool], int] = {}
-    for (case, target), n in Counter((id(f.case), f.target) for f in mine).items():
-        which = case, target.startswith("grad")
-        calls[which] = max(n, calls.get(which, 0))
+    asked = Counter((id(f.case), f.of_gradients, f.target) for f in mine)
+    for (case, grad, _), n in asked.items():
+        calls[case, grad] = max(n, calls.get((case, grad), 0))
     return Compared(len(mine), sum(calls.values()), sum(f.values for f in mine))

@@ -20,6 +20,9 @@ class Kind(StrEnum):
     ACCEPTED = "accepted"  # the same, computed
     ERROR = "error"  # it refuses what it must compute
     DIED = "died"
+    DIED_ONCE = (
+        "died once"  # of damaged memory; the same call in a new process does not
+    )
     TIMEOUT = "timeout"
     BREACH = "breach"  # what was seen from outside beside the answer
     TYPE = "type"  # no array

@@ -38,7 +38,8 @@ def unanswered(case: Case, outcome: Outcome, target: str = "call") -> Finding | 
     else:
         return None
     faults = tuple(outcome.faults) if kind is Kind.BREACH else ()
-    return Finding(case, target, verdict, kind, outcome.text, faults)
+    killed = outcome.signal if kind is Kind.DIED else None
+    return Finding(case, target, verdict, kind, outcome.text, faults, killed)
 
 
 def misshapen(case: Case, y: Any, name: str, like: Array, shape: Any) -> Finding | None:

@@ -296,7 +296,7 @@ class Process:
             return Outcome("crash", limit)
         if isinstance(reply, Died):
             self.renew()
-            return Outcome("crash", ending(reply.code))
+            return Outcome("crash", ending(reply.code), signal=max(0, -reply.code))
         if not isinstance(reply, Reply) or reply.token != request["token"]:
             raise ReplyError(INTRUDED)
         status, text = reply.status, reply.text

@@ -20,6 +20,7 @@ class Outcome:
     results: list[Any] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    signal: int = 0  # by which it was killed
 
 
 def ran_out(text: str) -> bool:
