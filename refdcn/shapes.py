@@ -76,6 +76,7 @@ def _checked(
     padding: Padding,
     dilation: int | Sequence[int],
 ) -> Geometry:
+    """As `geometry`, which remembers the answers: so the arguments are hashed."""
     N, C_in, H, W = _sizes("x", x, "[N, C_in, H, W]")
     C_out, C, K_h, K_w = _sizes("weight", weight, "[C_out, C_in / groups, K_h, K_w]")
     groups = _groups(C_in, C_out, C)

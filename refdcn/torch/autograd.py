@@ -51,10 +51,9 @@ def differentiable(*args: Any) -> Any:
         return onnx.deform_conv_by_sampling(*args)
     if torch.onnx.is_in_onnx_export():
         return onnx.deform_conv_node(*args)
-    if not _may_be_differentiated(args):
-        with torch._C._AutoDispatchBelowAutograd():
-            return library.forward(*args)
-    return Forward.apply(*args)
+    if _may_be_differentiated(args):
+        return Forward.apply(*args)
+    return Forward.forward(*args)
 
 
 def _may_be_differentiated(args: Sequence[Any]) -> bool:
