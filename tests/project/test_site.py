@@ -10,9 +10,6 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 
-pytest.importorskip("sphinx")
-pytest.importorskip("torch")  # the pages name its layer, the gallery draws with it
-
 DOCS = Path(__file__).parents[2] / "docs"
 DRIVER = shutil.which("chromedriver")
 WIDTHS = 400, 1400
@@ -39,6 +36,8 @@ class Names(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
+    pytest.importorskip("sphinx")
+    pytest.importorskip("torch")  # the pages name its layer, the gallery draws with it
     folder = tmp_path_factory.mktemp("site")
     command = ["-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
     done = subprocess.run(
