@@ -7,6 +7,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.overrides import TorchFunctionMode
 
 from refdcn.torch import DeformConv2d, deform_conv2d
 
@@ -106,6 +107,27 @@ def test_a_branch_that_somebody_watches_or_changed_is_called(change):
         y = layer(x)
     assert called() == [1]
     torch.testing.assert_close(y, apart(layer, x))
+
+
+class Convolutions(TorchFunctionMode):
+    """Whose weights are convolved with."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.conv2d or function is nn.functional.conv2d:
+            self.weights.append(args[1])
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_mode_that_reads_the_graph_finds_both_branches():
+    layer = random(DeformConv2d(4, 6, 3, padding=1))
+    with torch.no_grad(), Convolutions() as seen:
+        layer(torch.randn(2, 4, 7, 8))
+    first, second = seen.weights
+    assert first is layer.offset.weight and second is layer.mask.weight
 
 
 # What the caller gives
