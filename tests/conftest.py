@@ -3,8 +3,8 @@
 A file test_torch_*.py may import torch at its top: it is left out where torch is not
 installed. In other files a module that fetches torch by importorskip is skipped there
 as a whole, and `@pytest.mark.torch` is for single tests. In the torch environment
-these run and no others. Tests that are `whole` fetch what they need in a fixture: a module
-that is skipped as a whole comes up where its tests do not run, as skipped everywhere.
+these run and no others. Tests that are `whole` fetch what they need in a fixture: a
+module skipped as a whole comes up where its tests do not run, as skipped everywhere.
 """
 
 import os
