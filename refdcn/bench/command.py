@@ -68,5 +68,5 @@ def wanted(given: argparse.Namespace) -> Options:
         busy=given.busy,
         clock=given.clock,
         models=given.models,
-        children=("overhead",) if quick else tuple(CHILDREN),
+        children=("overhead", "parts") if quick else tuple(CHILDREN),
     )

@@ -53,6 +53,7 @@ class Record:
     memory: list[dict[str, Any]] = field(default_factory=list)
     overhead: dict[str, dict[str, Any]] = field(default_factory=dict)
     many: dict[str, float] = field(default_factory=dict)  # small images
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)  # by direction
     first_calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     models: list[Timing] = field(default_factory=list)
     growth: list[Timing] = field(default_factory=list)

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from refdcn.bench import fresh
-from refdcn.bench.aims import aims, count, limit_of, megabytes, thread_counts
-from refdcn.bench.records import BESIDE, Record, Timing
+from refdcn.bench.aims import aims, count, kind, limit_of, megabytes, thread_counts
+from refdcn.bench.records import BESIDE, Record, Timing, mean_ratio
 from refdcn.bench.timing import flat
+from refdcn.bench.workload import parse, product_flops
 
 KINDS = {
     "forward": "forward",
@@ -35,12 +36,11 @@ def plain(record: Record) -> dict[str, Any]:
 def text(record: Record) -> str:
     """Tables, and the aims."""
     lines = [heading(record), ""]
-    for kind in dict.fromkeys((t.load, t.dtype, t.direction) for t in record.timings):
-        lines += [*times(record, *kind), ""]
+    for group in dict.fromkeys((t.load, t.dtype, t.direction) for t in record.timings):
+        lines += [*times(record, *group), ""]
     lines += [f"skipped: {what}: {why}" for what, why in record.skipped.items()]
-    parts = models(record), memory(record), processes(record), verdicts(record)
-    for part in parts:
-        lines += ["", *part]
+    for section in (models, parts, memory, processes, verdicts):
+        lines += ["", *section(record)]
     return "\n".join(lines)
 
 
@@ -117,6 +117,37 @@ def saved(found: Record, t: Timing) -> str:
         return ""
     rest = found.against(t, contestant="torchvision")
     return "" if rest is None else f", {100 * (1 - rest):.0f}% of torchvision's saved"
+
+
+PARTS = "refdcn", "samples", "products", "dense"
+PARTS_HEAD = *PARTS, "the rest", "parts / dense", "of the rate"
+
+
+def parts(record: Record) -> Iterator[str]:
+    """What a call is made of, one line a workload and direction."""
+    for direction, found in record.parts.items():
+        yield f"{KINDS[direction]}, one thread, ms: what a call is made of"
+        yield f"  {'':<26}" + "".join(f"{h:>14}" for h in PARTS_HEAD)
+        for shape, cells in parts_rows(record, direction):
+            yield f"  {shape:<26}" + "".join(f"{cell:>14}" for cell in cells)
+        yield f"  multiply-adds in registers: {found['rate'] / 1e9:.0f} Gflop/s"
+
+
+def parts_rows(record: Record, direction: str) -> Iterator[tuple[str, list[str]]]:
+    """The cells of each workload; the last two are the sum of the parts against dense,
+    and the share of the processor's rate of multiply-adds at which products are made.
+    """
+    found = record.parts[direction]
+    for shape, row in found["shapes"].items():
+        rest = row["refdcn"] - row["samples"] - row["products"]
+        flops = product_flops(parse(shape)) * (1 if direction == "forward" else 3)
+        times = [digits(1000 * s) for s in (*(row[name] for name in PARTS), rest)]
+        share = flops / row["products"] / found["rate"]
+        yield shape, [*times, f"{row['floor']:.2f}", f"{share:.2f}"]
+    wide = [r["floor"] for s, r in found["shapes"].items() if kind(parse(s)) == "wide"]
+    if wide:
+        mean = f"{mean_ratio(wide):.2f}"
+        yield "C_in >= 64, geometric mean", [""] * (len(PARTS_HEAD) - 2) + [mean, ""]
 
 
 def memory(record: Record) -> Iterator[str]:

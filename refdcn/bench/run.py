@@ -12,6 +12,7 @@ import numpy as np
 
 import refdcn
 from refdcn.bench import fresh, records
+from refdcn.bench.aims import MANY
 from refdcn.bench.contestants import (
     DEFORMABLE,
     MAKERS,
@@ -46,7 +47,9 @@ class Options(NamedTuple):
     seconds: float = 1.0
     busy: bool = False
     clock: str = "wall"
-    children: Sequence[str] = ("memory", "overhead", "many images", "first calls")
+    children: Sequence[str] = (
+        "memory", "overhead", "many images", "first calls", "parts"
+    )  # fmt: skip
     models: bool = False
 
 
@@ -209,6 +212,25 @@ def first_calls(record: Record, options: Options) -> None:
     record.first_calls["read-only"] = fresh.read_only()
 
 
+def parts(record: Record, options: Options) -> None:
+    """What calls are made of, where dense is there to compare with.
+
+    Not of many groups, whose products are the smaller part.
+    """
+    if "dense" not in options.against:
+        return
+    given = {
+        "shapes": [text for text in options.shapes if parse(text).groups <= MANY],
+        "dtype": options.dtypes[0], "repeat": options.repeat, "clock": options.clock,
+    }  # fmt: skip
+    for direction in options.directions:
+        answer = fresh.child("parts", given | {"direction": direction})
+        if "skipped" in answer:
+            record.skipped[f"parts of {direction}"] = answer["skipped"]
+        else:
+            record.parts[direction] = answer
+
+
 def chosen(names: Sequence[str], options: Options) -> list[str]:
     """refdcn, and those of the others that are asked for."""
     return [name for name in names if name in ("refdcn", *options.against)]
@@ -219,4 +241,5 @@ CHILDREN: dict[str, Callable[[Record, Options], None]] = {
     "overhead": overhead,
     "many images": many,
     "first calls": first_calls,
+    "parts": parts,
 }

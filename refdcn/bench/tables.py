@@ -9,7 +9,17 @@ from statistics import median
 from refdcn.bench.aims import WORTH, aims, count, kind, thread_counts
 from refdcn.bench.growth import picture
 from refdcn.bench.records import BESIDE, Record, Timing, mean_ratio
-from refdcn.bench.report import KINDS, NAMES, digits, heading, memory, models, processes
+from refdcn.bench.report import (
+    KINDS,
+    NAMES,
+    PARTS_HEAD,
+    digits,
+    heading,
+    memory,
+    models,
+    parts_rows,
+    processes,
+)  # fmt: skip
 from refdcn.bench.timing import ratio
 from refdcn.bench.workload import (
     column_bytes,
@@ -101,6 +111,8 @@ def tables(record: Record) -> str:
         lines += [*times(record, *group), ""]
     if record.models:
         lines += ["### A whole model", "", "```text", *models(record), "```", ""]
+    for direction in record.parts:
+        lines += [*parts(record, direction), ""]
     lines += ["### Floor", "", *floor(record), ""]
     lines += ["### Memory and start-up", "", "```text", *memory(record), ""]
     lines += [*processes(record), "```", "", "### Aims", ""]
@@ -129,6 +141,19 @@ def times(record: Record, load: str, dtype: str, direction: str) -> Iterator[str
         ratios = [record.against(t, contestant="dense") for t in ours]
         last = " / ".join(f"{r:.2f}" for r in ratios if r is not None)
         yield f"| `{shape}` | {' | '.join(c or '-' for c in cells)} | {last or '-'} |"
+
+
+def parts(record: Record, direction: str) -> Iterator[str]:
+    """What a call is made of."""
+    rate = record.parts[direction]["rate"] / 1e9
+    yield f"### What a call is made of: {KINDS[direction]}, one thread"
+    yield ""
+    yield f"Multiply-adds in registers alone: {rate:.0f} Gflop/s."
+    yield ""
+    yield f"| | {' | '.join(PARTS_HEAD)} |"
+    yield f"|---|{'---|' * len(PARTS_HEAD)}"
+    for shape, cells in parts_rows(record, direction):
+        yield f"| `{shape}` | {' | '.join(cells)} |"
 
 
 def floor(record: Record) -> Iterator[str]:

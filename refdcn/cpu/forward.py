@@ -300,15 +300,19 @@ class Taps(Planes):
 STRATEGIES = (Channels, Planes, Taps, Rows)
 
 
+def strategy(s: Sizes, itemsize: int) -> Rows:
+    """The one that a call of these sizes is computed by."""
+    return next(how for how in (h(s, itemsize) for h in STRATEGIES) if how.takes())
+
+
 @lru_cache(256)
 def laid_out(g: Geometry, channels: int, last: bool, itemsize: int, count: int) -> Way:
     """How a geometry is computed on `count` threads: the bits are those of any number.
 
     Its x has so many channels, `last` or in planes.
     """
-    given = layout.sizes(g, channels, last, itemsize)
-    how = next(h for h in (way(given, itemsize) for way in STRATEGIES) if h.takes())
-    s, flops = how.s, 2 * given.pixels * g.C_out * given.C * given.K
+    how = strategy(layout.sizes(g, channels, last, itemsize), itemsize)
+    s, flops = how.s, 2 * how.s.pixels * g.C_out * how.s.C * how.s.K
     work = tile_sizes.work(s, flops)
     P = tile_sizes.tile(s.pixels, how.row() * itemsize, work, how.tile_bytes)
     s = s._replace(P=s.pixels if type(how) is Taps else P)

@@ -59,13 +59,14 @@ class Way(NamedTuple):
         count = min(count, int(self.phases[-1, FIRST]))
         with scratch.lent():
             room = self.room._make(
-                self._rows(use, 1 if use in self.shared else count, call.x.dtype)
+                self.rows(use, 1 if use in self.shared else count, call.x.dtype)
                 for use in self.room._fields
             )
             given = self.phases, call, self.cut, room
             Turns(self.visit, self.most, *given).run(count, team)
 
-    def _rows(self, use: str, count: int, dtype: Any) -> Any:
+    def rows(self, use: str, count: int, dtype: Any) -> Any:
+        """Room of one use for so many threads, in scratch that is lent."""
         shape = getattr(self.room, use)
         if len(shape) == 1:
             return scratch.rows(use, count, shape[0], dtype)

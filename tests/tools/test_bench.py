@@ -11,9 +11,9 @@ import pytest
 
 import refdcn
 from refdcn import cli, shapes
-from refdcn.bench import contestants, fresh, growth, models, report, tables
+from refdcn.bench import contestants, fresh, growth, models, parts, report, tables
 from refdcn.bench.aims import aims, mean_aim, worst_aim
-from refdcn.bench.contestants import MAKERS, SkippedError, Task, WrongError
+from refdcn.bench.contestants import INPUTS, MAKERS, SkippedError, Task, WrongError
 from refdcn.bench.options import AGAINST, DIRECTIONS, QUICK, TABLE
 from refdcn.bench.progress import Progress
 from refdcn.bench.records import Record, Timing
@@ -290,6 +290,55 @@ def test_a_call_is_measured_against_its_products():
     assert answer["ratio"] > 0 and answer["refdcn"] > 0 < answer["product"]
 
 
+PARTED = "3x16x20x24->16,g2,og2", "2x2x9x10->8", "1x64x3x3->64"  # each strategy
+
+
+def parted(text):
+    """(samples, products) of the forward call, and of the gradients."""
+    given = task("training", text=text)
+    window = given.window.values()
+    g = shapes.geometry(*(given.arrays[name].shape for name in INPUTS), *window)
+    return parts.forward_parts(given, g), parts.gradient_parts(given, g)
+
+
+@pytest.mark.parametrize("text", PARTED)
+def test_samples_alone_fill_the_columns(text):
+    for samples, _ in parted(text):
+        call, _, room = samples.args
+        call.offset[:], call.mask[:], room.columns[:] = 0, 1, 0
+        samples()
+        # An offset of 0 samples a pixel, and all of the image are of one value.
+        inside = room.columns[room.columns != 0]
+        assert inside.size and np.allclose(inside, room.image[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("text", PARTED)
+def test_products_alone_add_up_all_terms(text):
+    w = parse(text)
+    (_, products), (_, of_gradients) = parted(text)
+    call, cut, room = products.args
+    products()
+    if len(room.w) > 64:  # by rows: all tiles and images are added up in one place
+        tiles = -(-cut.pixels // cut.P)
+        wanted = 1e-3 + w.N * tiles * cut.C * w.K * 1e-6
+        assert room.product[0] == pytest.approx(wanted, rel=1e-4)
+    else:  # into y
+        weight = call.weight.reshape(w.C_out, -1).sum(1)
+        wanted = np.tile(np.repeat(1e-3 * weight, math.prod(w.output)), w.N)
+        assert np.allclose(call.y, wanted, rtol=1e-4, atol=1e-6)
+    call, cut, room = of_gradients.args
+    of_gradients()
+    wanted = 1e-3 + w.N * cut.sizes.pixels * 1e-6
+    assert room.grad_w[0] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_multiply_adds_in_registers_are_made():
+    numbers = np.full(64, 1e-3, np.float32)
+    parts.chains(numbers, 100)  # each chain ends at x = x / 1000 + 1 / 1000
+    assert numbers[0] == pytest.approx(8 / 999, rel=1e-5)
+    assert 0 < parts.rate("float32") < math.inf
+
+
 def test_a_child_measures_and_a_failing_one_is_heard():
     given = {"contestant": "refdcn", "shape": fresh.TINY, "dtype": "float32"}
     answer = fresh.child("overhead", given | {"calls": 20})
@@ -452,7 +501,7 @@ def test_every_shape_is_timed_in_every_way(quick):
     for t in whole["timings"]:
         assert len(t["rounds"]) == 3
         assert all(calls and min(calls) > 0 for calls in t["rounds"])
-    assert progress.splitlines()[-1].startswith("[13/13]")
+    assert progress.splitlines()[-1].startswith("[14/14]")
     for shape in QUICK:
         assert f"\n{shape}\n" in text
 
@@ -524,7 +573,9 @@ def test_the_torch_contestants_and_the_tables(capsys, monkeypatch, tmp_path):
     for name in against.split(","):
         assert f"\n  {report.NAMES.get(name, name)} " in out
     written = (tmp_path / "out" / "tables.inc").read_text()
-    assert written.count(f"| `{QUICK[0]}` |") == 3  # forward, training, floor
+    assert written.count(f"| `{QUICK[0]}` |") == 5  # forward, training, parts, floor
+    assert "### What a call is made of: forward, one thread" in written
+    assert "what a call is made of" in out
     answer = (tmp_path / "out" / "answer.inc").read_text()
     assert "| forward: times as fast as torchvision | " in answer
     assert (tmp_path / "out" / "growth.png").read_bytes().startswith(b"\x89PNG")
