@@ -218,13 +218,11 @@ def scaled(align):
     [
         (
             True,
-            "The grid is scaled by H / (H - 1) and W / (W - 1) and shifted by -1/2: "
-            "align_corners is read wrongly.",
+            "The grid is made for align_corners=True and sampled with False.",
         ),
         (
             False,
-            "The grid is scaled by (H - 1) / H and (W - 1) / W: align_corners is read "
-            "wrongly.",
+            "The grid is made for align_corners=False and sampled with True.",
         ),
     ],
 )
