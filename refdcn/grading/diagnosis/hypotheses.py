@@ -15,7 +15,7 @@ import numpy as np
 from refdcn.grading.catalogue.followed import followed
 from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.mistakes import CATALOGUE
-from refdcn.grading.catalogue.steps import landings, predict
+from refdcn.grading.catalogue.steps import State, hat, landings, predict
 from refdcn.grading.diagnosis.facts import Place, json_value
 from refdcn.grading.diagnosis.places import Judged
 from refdcn.grading.diagnosis.rules import locate
@@ -405,7 +405,7 @@ def told_by_gradients(
     rows = []
     for one in part.survivors[:TRIED]:
         budget = Budget(predictions)
-        ways = one, derived(one)
+        ways = one, derived(one), *of_values(one)
         left = [
             t
             for t in made
@@ -423,6 +423,22 @@ def derived(edits: Combination) -> Combination:
     steps = followed([e for m in edits for e in m.edits])
     beyond = any(m.beyond for m in edits)
     return (edits[0]._replace(edits=steps, beyond=beyond),)
+
+
+def of_values(edits: Combination) -> list[Combination]:
+    """The same mistakes in what pixels weigh alone, with the slopes that are due."""
+    steps = [e for m in edits for e in m.edits]
+    if not any(step == "kernel" for step, _ in steps):
+        return []
+    beyond = any(m.beyond for m in edits)
+    made = (*steps, ("kernel", own_slopes))
+    return [(edits[0]._replace(edits=made, beyond=beyond),)]
+
+
+def own_slopes(s: State) -> None:
+    """The definition's slopes where samples are."""
+    if (s.ty.shape[-1], s.tx.shape[-1]) == (s.z.H, s.z.W):
+        s.sy, s.sx = hat(s.qy, s.z.H)[1], hat(s.qx, s.z.W)[1]
 
 
 def of_all_gradients(wrong_y: bool) -> list[Mistake]:
