@@ -18,7 +18,7 @@ from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import State, hat, landings, predict
 from refdcn.grading.diagnosis.facts import Place, json_value
 from refdcn.grading.diagnosis.places import Judged
-from refdcn.grading.diagnosis.rules import locate
+from refdcn.grading.diagnosis.rules import has_exceptions, locate
 from refdcn.grading.expected.case import Array, Case
 from refdcn.grading.expected.expectation import Range
 from refdcn.grading.expected.precision import grid
@@ -120,13 +120,15 @@ class Clue:
         """
         if self.failing is None:
             return True
-        return not bool((self.still(value) & self.failing & ~free).any())
-
-    def still(self, value: Array) -> Array:
-        """Where a prediction is the right value."""
         # Exact calls have no rounding: what is not the value itself has left it.
         half = self.usual / 2 * (self.case.kind != "exact" or self.loose)
-        return np.asarray((self.low - half <= value) & (value <= self.high + half))
+        still = (self.low - half <= value) & (value <= self.high + half)
+        return not bool((still & self.failing & ~free).any())
+
+    def tells(self, value: Array) -> Array:
+        """Where no value is both a prediction's and a right one."""
+        room = self.room(value)
+        return np.asarray((value + room < self.low) | (value - room > self.high))
 
     def free(self, edits: Combination) -> Array:
         """Where a slope at a whole number is any: where none is due, if not loose.
@@ -329,17 +331,17 @@ def in_part(
         one = Judged(c.case, c.target, left if left.any() else None)
         judged.append(one)
         # What it does not change says nothing of where it is made.
-        told.append(one._replace(want=1.0 * ~c.still(value)))
+        told.append(one._replace(want=1.0 * c.tells(value)))
         if c.failing is not None:
             right, total = right + int((~left).sum()), total + left.size
-    share = right / max(1, total)
-    if right == total and is_likely(found, best):
-        place = locate(told)
-        return Partly(best, share, place, True) if place.exact and place.ruled else None
     place = locate(judged)
+    share = right / max(1, total)
     if not place.ruled or not (place.exact or share > 0.6):
         return None
-    return Partly(best, share, place, False)
+    limited = right == total and is_likely(found, best)
+    if limited and has_exceptions(place.rule, told):
+        return None  # it is made there, too: where it is not, the rule does not say
+    return Partly(best, share, place, limited)
 
 
 def is_likely(found: Sequence[Clue], edits: Combination) -> bool:
