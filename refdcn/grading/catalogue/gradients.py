@@ -251,6 +251,17 @@ gradient(
     lambda s: s.grads["offset"] * inside(s),
 )
 gradient(
+    "offset",
+    "zero at border, inclusive",
+    "is 0 where a corner is outside the image, though its weight be 0: on the last row "
+    "and column, too",
+    lambda s: (
+        s.grads["offset"]
+        * inside(s)
+        * ((s.qy < s.z.H - 1) & (s.qx < s.z.W - 1))[:, :, :, None]
+    ),
+)
+gradient(
     "offset", "finite difference", "is a central difference over two pixels", difference
 )
 
