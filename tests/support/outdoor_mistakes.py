@@ -940,6 +940,559 @@ mistake(
     ("g = w.swapaxes(1, 2) @", "g = w[:1].swapaxes(1, 2) @"),
 )
 
+# Sizes exchanged, a step that is not dilated, the last group, halves of a grid ------
+
+ROW = "image + r * s.W + q"
+GUARD_EXCHANGED = INSIDE.replace("h < s.H", "h < s.W").replace("w < s.W", "w < s.H")
+BOTTOM, RIGHT = "(h_high <= s.H - 1)", "w_high <= s.W - 1"
+mistake(
+    "sampler_sizes_exchanged",
+    "height and width are exchanged in the sampler: x is read as W rows of H",
+    "height and width are exchanged in the sampler.*W rows of H",
+    (INSIDE, GUARD_EXCHANGED),
+    (BOTTOM, "(h_high <= s.W - 1)"),
+    (RIGHT, "w_high <= s.H - 1"),
+    (ROW, "image + r * s.H + q"),
+)
+mistake(
+    "sampler_sizes_exchanged_forward",
+    "the same in the forward alone, whose gradients are right",
+    "height and width are exchanged in the sampler.*W rows of H",
+    (
+        "def corners(s, h, w):",
+        "def corners(s, h, w, H=None, W=None):\n    H, W = H or s.H, W or s.W",
+    ),
+    (INSIDE, "inside = (h > -1) & (w > -1) & (h < H) & (w < W)"),
+    (BOTTOM, "(h_high <= H - 1)"),
+    (RIGHT, "w_high <= W - 1"),
+    (
+        "for r, q, weight, _, _, ok in corners(s, *position(s, b, offset)):\n"
+        "        value += weight * load(x, image + r * s.W + q, ok)",
+        "for r, q, weight, _, _, ok in corners(s, *position(s, b, offset), s.W, s.H):\n"
+        "        value += weight * load(x, image + r * s.H + q, ok)",
+    ),
+)
+mistake(
+    "sampler_sizes_exchanged_inside",
+    "height and width are exchanged in the call that interpolates; the guard is right",
+    "height and width are exchanged",
+    (BOTTOM, "(h_high <= s.W - 1)"),
+    (RIGHT, "w_high <= s.H - 1"),
+    (ROW, "image + r * s.H + q"),
+)
+mistake(
+    "guard_and_pitch_exchanged",
+    "height and width are exchanged in the guard and in addresses",
+    "height and width are exchanged",
+    (INSIDE, GUARD_EXCHANGED),
+    (ROW, "image + r * s.H + q"),
+)
+mistake(
+    "all_tests_exchanged",
+    "every test of a row reads W, of a column H; addresses are right",
+    f"{HELD}, and rows against W",
+    (INSIDE, GUARD_EXCHANGED),
+    (BOTTOM, "(h_high <= s.W - 1)"),
+    (RIGHT, "w_high <= s.H - 1"),
+)
+mistake(
+    "pitch_exchanged",
+    "rows of x are H long in every address",
+    "rows are indexed with its height H",
+    (ROW, "image + r * s.H + q"),
+)
+CENTRES = {
+    "half": ("s.kh // 2", "s.kw // 2"),
+    "odd": ("(s.kh - 1) // 2", "(s.kw - 1) // 2"),
+    "middle": ("s.T.type((s.kh - 1) / 2)", "s.T.type((s.kw - 1) / 2)"),
+}
+for which, (ch, cw) in CENTRES.items():
+    mistake(
+        f"start_not_dilated_{which}",
+        "the kernel's centre is dilated, the step back to its first tap is not",
+        "step (back from|to) the kernel's centre is not dilated: at dilations above 1",
+        (H, H.replace("+ i * s.dh", f"+ {ch} * s.dh + (i * s.dh - {ch})")),
+        (W, W.replace("+ j * s.dw", f"+ {cw} * s.dw + (j * s.dw - {cw})")),
+    )
+    mistake(
+        f"centre_not_dilated_{which}",
+        "the kernel's centre is not dilated, the step back to its first tap is",
+        "step (back from|to) the kernel's centre is not dilated: at dilations above 1",
+        (H, H.replace("+ i * s.dh", f"+ {ch} + (i - {ch}) * s.dh")),
+        (W, W.replace("+ j * s.dw", f"+ {cw} + (j - {cw}) * s.dw")),
+    )
+mistake(
+    "taps_about_the_centre_not_dilated",
+    "the centre is right, the taps about it are not dilated",
+    "dilation is ignored.*centre",
+    (H, H.replace("+ i * s.dh", "+ s.kh // 2 * s.dh + (i - s.kh // 2)")),
+    (W, W.replace("+ j * s.dw", "+ s.kw // 2 * s.dw + (j - s.kw // 2)")),
+)
+OFFSET_GROUP = "plane = (n * s.og + g) * 2 * s.K + 2 * k"
+mistake(
+    "last_group_reads_first",
+    "the last offset group reads the offsets of the first",
+    "last offset group.*offsets? of the first",
+    (OFFSET_GROUP, "g = np.where(g == s.og - 1, 0, g)\n    " + OFFSET_GROUP),
+)
+mistake(
+    "last_group_reads_first_both",
+    "the last offset group reads the offsets and the mask of the first",
+    "last offset group.*of the first",
+    (OFFSET_GROUP, "g = np.where(g == s.og - 1, 0, g)\n    " + OFFSET_GROUP),
+    (
+        "    if mask is None:\n",
+        "    g = np.where(g == s.og - 1, 0, g)\n    if mask is None:\n",
+    ),
+)
+mistake(
+    "last_group_reads_before",
+    "the last offset group reads the offsets of the one before",
+    "last offset group.*one before",
+    (OFFSET_GROUP, "g = np.minimum(g, max(0, s.og - 2))\n    " + OFFSET_GROUP),
+)
+mistake(
+    "last_group_without_offset",
+    "the last of several offset groups has no offsets",
+    "last of several offset groups does not use its offsets",
+    (
+        RETURN,
+        "    if s.og > 1:\n        h[:, -1] -= dy[:, -1]\n"
+        "        w[:, -1] -= dx[:, -1]\n" + RETURN,
+    ),
+)
+mistake(
+    "last_group_without_mask",
+    "the last of several offset groups has no mask",
+    "last of several offset groups does not use its mask",
+    (
+        "return load(mask, ",
+        "only = (g == s.og - 1) & (s.og > 1)\n"
+        "    return np.where(only, s.T.type(1), load(mask, ",
+    ),
+    ("s.P + oh * s.Wo + ow)", "s.P + oh * s.Wo + ow))"),
+)
+mistake(
+    "last_group_mask_of_first",
+    "the last offset group reads the mask of the first",
+    "last offset group.*mask of the first",
+    (
+        "    if mask is None:\n",
+        "    g = np.where(g == s.og - 1, 0, g)\n    if mask is None:\n",
+    ),
+)
+mistake(
+    "next_group",
+    "each offset group reads the offsets of the next, the last those of the first",
+    "next",
+    (OFFSET_GROUP, "g = (g + 1) % s.og\n    " + OFFSET_GROUP),
+)
+mistake(
+    "last_odd_group_reads_first",
+    "the last offset group reads the first's offsets where its channels are odd",
+    "offset groups 0, 1, 2 read the offset of offset groups 0, 1, 0",
+    (
+        OFFSET_GROUP,
+        "g = np.where((g == s.og - 1) & (s.cg % 2 == 1), 0, g)\n    " + OFFSET_GROUP,
+    ),
+)
+TRUE_FALSE = "made for align_corners=True(,| and) sampled with False"
+FALSE_TRUE = "made for align_corners=False(,| and) sampled with True"
+mistake(
+    "grid_true_false",
+    "a grid for align_corners=True, with no guard of one line, sampled with False",
+    TRUE_FALSE,
+    through_grid("2 * h / (H - 1) - 1, 2 * w / (W - 1) - 1", OFF),
+)
+mistake(
+    "grid_true_false_no_gradient",
+    "a grid for align_corners=True sampled with False",
+    TRUE_FALSE,
+    through_grid(TO_ON, OFF),
+)
+mistake(
+    "grid_false_true",
+    "a grid for align_corners=False sampled with True",
+    FALSE_TRUE,
+    through_grid(TO_OFF, ON),
+)
+mistake(
+    "grid_true_false_columns",
+    "columns alone: made for align_corners=True, sampled with False",
+    f"columns.*{TRUE_FALSE}",
+    through_grid("(2 * h + 1) / H - 1, 2 * w / max(one, W - 1) - 1", OFF),
+)
+mistake(
+    "grid_true_false_rows",
+    "rows alone: made for align_corners=True, sampled with False",
+    f"rows.*{TRUE_FALSE}",
+    through_grid("2 * h / max(one, H - 1) - 1, (2 * w + 1) / W - 1", OFF),
+)
+mistake(
+    "grid_false_true_columns",
+    "columns alone: made for align_corners=False, sampled with True",
+    f"columns.*{FALSE_TRUE}",
+    through_grid("2 * h / max(one, H - 1) - 1, (2 * w + 1) / W - 1", ON),
+)
+mistake(
+    "grid_without_half",
+    "made as 2 q / size - 1, sampled with align_corners=False: half a pixel short",
+    "half a pixel",
+    through_grid("2 * h / H - 1, 2 * w / W - 1", OFF),
+)
+mistake(
+    "half_positions",
+    "positions are held in float16",
+    "positions are in float16",
+    (
+        RETURN,
+        "    h, w = (a.astype(np.float16).astype(s.T) for a in (h, w))\n" + RETURN,
+    ),
+)
+mistake(
+    "half_offsets",
+    "offsets are held in float16",
+    "positions are in float16",
+    (
+        "    h = (oh",
+        "    dy, dx = (a.astype(np.float16).astype(s.T) for a in (dy, dx))\n"
+        "    h = (oh",
+    ),
+)
+mistake(
+    "half_arithmetic_of_positions",
+    "positions are computed in float16, with their fractions",
+    "positions are in float16",
+    (H, H.replace(".astype(s.T) + dy", ".astype(np.float16) + dy.astype(np.float16)")),
+    (W, W.replace(".astype(s.T) + dx", ".astype(np.float16) + dx.astype(np.float16)")),
+)
+mistake(
+    "half_offsets_of_columns",
+    "the offsets of columns alone are held in float16",
+    "positions are in float16",
+    ("    h = (oh", "    dx = dx.astype(np.float16).astype(s.T)\n    h = (oh"),
+)
+SUM = "        y[first:last] = w @ columns\n"
+mistake(
+    "half_accumulation",
+    "the sum over channels and taps is kept in float16",
+    "sums are in float16",
+    (
+        SUM,
+        "        total = np.zeros(y[first:last].shape, np.float16)\n"
+        "        for k in range(w.shape[-1]):\n"
+        "            term = w[None, :, :, k, None] * columns[:, :, None, k]\n"
+        "            total = (total + term).astype(np.float16)\n"
+        "        y[first:last] = total\n",
+    ),
+)
+mistake(
+    "half_accumulation_of_products",
+    "products and sums in float16",
+    "sums are in float16",
+    (
+        SUM,
+        "        total = np.zeros(y[first:last].shape, np.float16)\n"
+        "        for k in range(w.shape[-1]):\n"
+        "            term = w[None, :, :, k, None] * columns[:, :, None, k]\n"
+        "            total = total + term.astype(np.float16)\n"
+        "        y[first:last] = total\n",
+    ),
+)
+mistake(
+    "half_accumulation_of_channels",
+    "the sum over input channels is kept in float16, that of taps in float32",
+    "sums are in float16",
+    (
+        SUM,
+        "        c = columns.reshape(len(columns), s.G, s.c, s.K, -1)\n"
+        "        ww = w.reshape(s.G, -1, s.c, s.K)\n"
+        "        for k in range(s.K):\n"
+        "            total = np.zeros(y[first:last].shape, np.float16)\n"
+        "            for i in range(s.c):\n"
+        "                term = ww[None, :, :, i, k, None] * c[:, :, None, i, k]\n"
+        "                total = (total + term).astype(np.float16)\n"
+        "            y[first:last] += total\n",
+    ),
+)
+
+# Borders -------------------------------------------------------------------------
+
+FRACTION = "lh, lw = (h - h_low).astype(s.T), (w - w_low).astype(s.T)"
+mistake(
+    "truncated_index_floor_fraction",
+    "indices by int(), fractions by floor",
+    "lower neighbour is pixel 0",
+    (
+        "    h_low, w_low = h_low.astype",
+        "    h_low, w_low = np.trunc(h), np.trunc(w)\n    h_low, w_low = h_low.astype",
+    ),
+)
+mistake(
+    "truncated_absolute_fraction",
+    "int() in place of floor, and the absolute fraction",
+    "truncat",
+    (FLOOR, "h_low, w_low = np.trunc(h), np.trunc(w)"),
+    (FRACTION, "lh, lw = abs(h - h_low).astype(s.T), abs(w - w_low).astype(s.T)"),
+)
+mistake(
+    "floor_clamped",
+    "the lower index is clamped at 0 and the upper is one more; fractions stay",
+    "lower neighbour is (pixel 0|clamped)",
+    (HIGH, "h_low, w_low = np.maximum(h_low, 0), np.maximum(w_low, 0)\n    " + HIGH),
+)
+mistake(
+    "floor_clamped_both",
+    "the lower index is clamped into the image, the upper is min(low + 1, last)",
+    "lower neighbour is (pixel 0|clamped)",
+    (
+        HIGH,
+        "h_low, w_low = np.clip(h_low, 0, s.H - 1), np.clip(w_low, 0, s.W - 1)\n"
+        "    h_high = np.minimum(h_low + 1, s.H - 1)\n"
+        "    w_high = np.minimum(w_low + 1, s.W - 1)",
+    ),
+)
+mistake(
+    "floored_at_last",
+    "h_low >= H - 1: both are H - 1 and h = h_low, as old kernels did",
+    "neighbour outside the image is clamped to the last row and column",
+    (
+        FLOOR,
+        FLOOR + "\n    h = np.where(h_low >= s.H - 1, h_low, h)"
+        "\n    w = np.where(w_low >= s.W - 1, w_low, w)",
+    ),
+)
+mistake(
+    "floored_outside",
+    "next to the image positions are floored",
+    "within a pixel of the image, are floored",
+    (
+        FLOOR,
+        FLOOR + "\n    h = np.where((h < 0) | (h > s.H - 1), h_low, h)"
+        "\n    w = np.where((w < 0) | (w > s.W - 1), w_low, w)",
+    ),
+)
+mistake(
+    "truncated_outside",
+    "next to the image positions are truncated toward it",
+    "border is replicated for one pixel outside",
+    (
+        FLOOR,
+        "h = np.where((h < 0) | (h > s.H - 1), np.trunc(h), h)\n"
+        "    w = np.where((w < 0) | (w > s.W - 1), np.trunc(w), w)\n    " + FLOOR,
+    ),
+)
+mistake(
+    "floor_then_clamp",
+    "positions are floored, then clamped: the nearest below, the border outside",
+    "floor.*clamp|clamp.*floor",
+    (INSIDE, ONES),
+    (WIDE, CUT),
+    (
+        FLOOR,
+        "h = np.clip(np.floor(h), 0, s.H - 1)\n"
+        "    w = np.clip(np.floor(w), 0, s.W - 1)\n    " + FLOOR,
+    ),
+)
+
+# Bias ----------------------------------------------------------------------------
+
+for n in (1, 2, 4, 8, 16):
+    mistake(
+        f"bias_each_tile_{n}",
+        f"the bias is added once a tile of {n} input channels of a group",
+        f"bias.*(tile|block) of {n}|bias.*each input channel"
+        if n > 1
+        else "bias.*each input channel",
+        (BIAS, BIAS.replace("bias[:", f"s.T.type(-(-s.c // {n})) * bias[:")),
+    )
+mistake(
+    "bias_each_tile_of_all",
+    "the bias is added once a tile of 4 input channels of all groups",
+    "bias.*(tile|block) of 4",
+    (BIAS, BIAS.replace("bias[:", "s.T.type(-(-s.C // 4)) * bias[:")),
+)
+mistake(
+    "bias_each_offset_group",
+    "the bias is added once an offset group",
+    "bias.*offset group",
+    (BIAS, BIAS.replace("bias[:", "s.T.type(s.og) * bias[:")),
+)
+mistake(
+    "bias_each_weight_group",
+    "the bias is added once a weight group",
+    "bias.*once for each weight group",
+    (BIAS, BIAS.replace("bias[:", "s.T.type(s.G) * bias[:")),
+)
+mistake(
+    "bias_of_first_image",
+    "the bias is added to the first image alone",
+    "bias.*first image",
+    (BIAS, "if bias is not None:\n        y[:1] += bias[:, None, None]\n    return y"),
+)
+mistake(
+    "bias_of_last_image",
+    "the bias is added to the last image alone",
+    "bias.*last image",
+    (BIAS, "if bias is not None:\n        y[-1:] += bias[:, None, None]\n    return y"),
+)
+mistake(
+    "bias_of_first_block",
+    "the bias is added to the first of each block of two images",
+    "bias",
+    (BIAS, "if bias is not None:\n        y[::2] += bias[:, None, None]\n    return y"),
+)
+mistake(
+    "bias_of_first_group",
+    "the bias is added to the first group's channels alone",
+    "bias.*first group",
+    (
+        BIAS,
+        "if bias is not None:\n        first = bias[: s.O // s.G]\n"
+        "        y[:, : len(first)] += first[:, None, None]\n    return y",
+    ),
+)
+
+# Orders of the offset ---------------------------------------------------------------
+
+
+def offset_viewed(*order, turned=False):
+    """The offset's memory viewed in another order: g, k, d, u, v."""
+    sizes = {"g": "s.og", "k": "s.K", "d": "2", "u": "s.Ho", "v": "s.Wo"}
+    at = {"g": "g", "k": "k", "u": "oh", "v": "ow"}
+    steps = []
+    for d in ("0", "1"):
+        address = "n"
+        for name in order:
+            index = at.get(name, str(1 - int(d)) if turned else d)
+            address = f"({address} * {sizes[name]} + {index})"
+        steps.append(address)
+    return (DY, f"dy = load(offset, {steps[0]})"), (
+        DX,
+        f"dx = load(offset, {steps[1]})",
+    )
+
+
+LETTERS = {"g": "group", "k": "tap", "d": "axis", "u": "oh", "v": "ow"}
+CHANNELS = {  # orders of channels alone, whose words are older
+    "gkduv_x": r"offsets are read as \(x, y\)",
+    "dgkuv": "all y of all groups, then all x",
+    "gdkuv": "all y then all x of a group",
+    "kgduv": r"channels are read as \(tap, group, axis\)",
+    "kgduv_x": r"\(tap, group, axis\), and each pair as \(x, y\)",
+    "kdguv": r"channels are read as \(tap, axis, group\)",
+    "dkguv": r"channels are read as \(axis, tap, group\)",
+}
+VIEWS = "gkuvd guvkd uvgkd uvkgd kguvd uvdgk uvgdk duvgk gduvk uvgkd_x gkuvd_x".split()
+
+
+def viewed_as(order):
+    """What must be said of the offset's memory in an order."""
+    said = ", ".join(LETTERS[k] for k in order[:5])
+    turned = r", and each pair as \(x, y\)" if order.endswith("_x") else ""
+    return rf"offset's memory is viewed as \({said}\)" + turned
+
+
+for order in (*CHANNELS, *VIEWS):
+    mistake(
+        f"offset_view_{order}",
+        f"the offset viewed as {order}",
+        CHANNELS.get(order) or viewed_as(order),
+        *offset_viewed(*order[:5], turned=order.endswith("_x")),
+    )
+mistake(
+    "both_channels_last",
+    "offset and mask are read as channels last",
+    r"memory of offset and mask is viewed as \(oh, ow, group, tap\)",
+    *offset_viewed(*"uvgkd"),
+    (MASK, "load(mask, (((n * s.Ho + oh) * s.Wo + ow) * s.og + g) * s.K + k)"),
+)
+mistake(
+    "mask_channels_last",
+    "the mask is read as channels last",
+    r"mask.s memory is viewed as \(oh, ow, group, tap\)",
+    (MASK, "load(mask, (((n * s.Ho + oh) * s.Wo + ow) * s.og + g) * s.K + k)"),
+)
+mistake(
+    "mask_pixels_then_taps",
+    "each group's mask is read as (oh, ow, tap)",
+    r"mask.s memory is viewed as \(group, oh, ow, tap\)",
+    (MASK, "load(mask, (((n * s.og + g) * s.Ho + oh) * s.Wo + ow) * s.K + k)"),
+)
+
+# One gradient ---------------------------------------------------------------------
+
+WHOLE = "whole = (h > -1) & (w > -1) & (h < s.H) & (w < s.W)"
+PIXEL = "pixel = load(x, image + r * s.W + q, ok)"
+CLAMPED = (
+    "pixel = load(x, image + np.clip(r, 0, s.H - 1) * s.W + np.clip(q, 0, s.W - 1){})"
+)
+mistake(
+    "neighbour_clamped_in_grad_offset",
+    "the gradient of the offset reads neighbours outside as the border's pixels",
+    "gradient of offset reads a neighbour outside the image as the border",
+    (
+        PIXEL,
+        PIXEL + "\n        near = " + CLAMPED.format(", whole").partition(" = ")[2],
+    ),
+    (
+        "value, slope_h, slope_w = (np",
+        "h, w = position(s, b, offset)\n"
+        f"    {WHOLE}\n    value, slope_h, slope_w = (np",
+    ),
+    ("along_h * pixel", "along_h * near"),
+    ("along_w * pixel", "along_w * near"),
+)
+mistake(
+    "far_neighbour_clamped_in_grad_offset",
+    "the gradient of the offset reads neighbours beyond the last pixel as that",
+    "gradient of offset reads a neighbour outside the image as the last row",
+    (
+        PIXEL,
+        PIXEL + "\n        far = np.minimum(r, s.H - 1) * s.W + np.minimum(q, s.W - 1)"
+        "\n        near = load(x, image + far, whole & (r >= 0) & (q >= 0))",
+    ),
+    (
+        "value, slope_h, slope_w = (np",
+        "h, w = position(s, b, offset)\n"
+        f"    {WHOLE}\n    value, slope_h, slope_w = (np",
+    ),
+    ("along_h * pixel", "along_h * near"),
+    ("along_w * pixel", "along_w * near"),
+)
+mistake(
+    "expanded_grad_y",
+    "grad_y is read as it lies in memory",
+    "grad_y.*(contiguous|layout|memory)|layout.*grad_y",
+    (
+        "go = grad_y.reshape(s.N, s.G, s.O // s.G, s.P)",
+        "go = grad_y.ravel('K').reshape(s.N, s.G, s.O // s.G, s.P)",
+    ),
+)
+
+# Addresses of 16 bits ------------------------------------------------------------
+
+for kind in ("uint16", "int16"):
+    mistake(
+        f"address_{kind}",
+        f"the flat address of a pixel is {kind}",
+        "16 bits",
+        (
+            "load(x, image + r * s.W + q, ok)\n    columns",
+            "load(x, (image + r * s.W + q)"
+            f".astype(np.{kind}).astype(np.int64), ok)\n    columns",
+        ),
+    )
+    mistake(
+        f"pixel_{kind}",
+        f"the pixel of a plane is {kind}",
+        "16 bits",
+        (
+            "load(x, image + r * s.W + q, ok)\n    columns",
+            f"load(x, image + (r * s.W + q).astype(np.{kind}), ok)\n    columns",
+        ),
+    )
+
 
 def seeded(name):
     """The kernel with one mistake."""

@@ -3,7 +3,8 @@
 A guard (q < W), a test of the far corner (q + 1 <= W - 1), or both; what is read where
 they let too much pass depends on the kernel: what lies there in flat memory, nothing,
 or the last line. Kernels that clamp indices often keep positions near the image first:
-then the last line is read by samples however far outside.
+then the last line is read by samples however far outside. Where the sizes are exchanged
+in the addresses, too, a plane is read as if it were W rows of H pixels.
 """
 
 from __future__ import annotations
@@ -73,15 +74,24 @@ def put_factors(s: State, pairs: list[tuple[Array, Array]]) -> None:
 
 
 def tested(
-    axes: tuple[int, ...], guard: bool, corner: bool, past: str, near: float = np.inf
+    axes: tuple[int, ...],
+    guard: bool,
+    corner: bool,
+    past: str,
+    near: float = np.inf,
+    turned: bool = False,
 ) -> Callable[[State], None]:
-    """Tests of some axes against the other size; `past`: what is read beyond."""
+    """Tests of some axes against the other size; `past`: what is read beyond.
+
+    `turned`: the addresses are of rows of H pixels, too.
+    """
 
     def edit(s: State) -> None:
         extents = [Extent(s, axis, axis in axes, near) for axis in (ROWS, COLUMNS)]
         pairs = [e.factors(guard, corner) for e in extents]
         if past == "memory":
             put_factors(s, pairs)
+            s.pitch = s.z.H if turned else s.z.W
             in_flat_memory(s)
             return
         for k, e in enumerate(extents):
@@ -99,7 +109,7 @@ def addresses(s: State) -> Array:
     """Where the lines of the factors lie in the memory of x: [N, og, C, h, w]."""
     planes = np.arange(int(np.prod(s.x.shape[:3]))).reshape(s.x.shape[:3])
     r, q = np.indices((s.ty.shape[-1], s.tx.shape[-1]))
-    at = planes[..., None, None] * s.z.H * s.z.W + r * s.z.W + q
+    at = planes[..., None, None] * s.z.H * s.z.W + r * s.pitch + q
     return np.asarray(at)
 
 
@@ -133,12 +143,31 @@ def clamped(axes: tuple[int, ...], upper: bool) -> Callable[[State], None]:
     return edit
 
 
+TURNED = {
+    "tests": "height and width are exchanged in the sampler: each plane of x is read "
+    "as W rows of H pixels",
+    "corner": "height and width are exchanged in the sampler's addresses and corner "
+    "tests, not in its guard: each plane of x is read as rows of H pixels",
+    "guard": "height and width are exchanged in the sampler's addresses and guard, not "
+    "in its corner tests: each plane of x is read as rows of H pixels",
+}
+TESTS = ("guard", True, False), ("corner", False, True), ("tests", True, True)
+
+
+def exchanged() -> None:
+    """Height and width exchanged where x is addressed, too."""
+    for name, guard, corner in TESTS:
+        edit = tested((ROWS, COLUMNS), guard, corner, "memory", turned=True)
+        edits = ("kernel", edit), ("backward", back_in_memory)
+        full = f"height and width exchanged in addresses and {name}"
+        MISTAKES.append(Mistake("sampling", full, TURNED[name], edits, True))
+
+
 def extents() -> None:
     """Each axis alone and both, each test, and what is read past the end."""
-    tests = (("guard", True, False), ("corner", False, True), ("tests", True, True))
     for axes, text in SAID.items():
         title = " and ".join(("rows", "columns")[a] for a in axes)
-        for name, guard, corner in tests:
+        for name, guard, corner in TESTS:
             for past in ("memory", "nothing", "last"):
                 if past == "last" and not guard:
                     continue
@@ -158,4 +187,5 @@ def extents() -> None:
             MISTAKES.append(Mistake("sampling", full, text, (("kernel", edit),)))
 
 
+exchanged()
 extents()

@@ -146,6 +146,62 @@ geometry(
         )
     ),
 )
+
+
+CENTRES: dict[str, Callable[[int], float]] = {
+    "K // 2": lambda K: K // 2,
+    "(K - 1) // 2": lambda K: (K - 1) // 2,
+    "(K - 1) / 2": lambda K: (K - 1) / 2,
+}
+
+
+def by_centre(of: Callable[[int], float], sign: int) -> Callable[[State], None]:
+    """Taps moved by what a dilated step to the kernel's centre differs from a plain."""
+    return moved(
+        lambda s: (
+            sign * (s.z.dilation[0] - 1) * of(s.z.K_h),
+            sign * (s.z.dilation[1] - 1) * of(s.z.K_w),
+        )
+    )
+
+
+def about_centre(of: Callable[[int], float]) -> Callable[[State], None]:
+    """Taps beside one another about a centre that is where it must be."""
+
+    def edit(s: State) -> None:
+        windows(dilation=lambda z: (1, 1))(s)
+        by_centre(of, 1)(s)
+
+    return edit
+
+
+for said, of in CENTRES.items():
+    for start, sign, where in (
+        ("step to the kernel's centre", -1, "up and left"),
+        ("step back from the kernel's centre", 1, "down and right"),
+    ):
+        geometry(
+            f"{start} not dilated, {said}",
+            f"the {start} is not dilated: at dilations above 1 taps lie "
+            f"(dilation - 1) * ({said}) {where}",
+            by_centre(of, sign),
+        )
+    geometry(
+        f"dilation ignored about the centre, {said}",
+        "the dilation is ignored about the kernel's centre: taps lie side by side "
+        f"around tap {said}",
+        about_centre(of),
+    )
+geometry(
+    "same padding, dilated",
+    "the padding is half the dilated kernel, whatever is passed",
+    windows(
+        padding=lambda z: (
+            z.dilation[0] * (z.K_h // 2),
+            z.dilation[1] * (z.K_w // 2),
+        )
+    ),
+)
 geometry(
     "half pixel", "positions are shifted by half a pixel", moved(lambda s: (0.5, 0.5))
 )
@@ -249,26 +305,54 @@ def corners_scale(q: Array, n: int) -> Array:
     return np.asarray(q * n / max(n - 1, 1))
 
 
+TRUE_FALSE = "the grid is made for align_corners=True and sampled with False"
+FALSE_TRUE = "the grid is made for align_corners=False and sampled with True"
+
+
+def true_false(q: Array, n: int) -> Array:
+    """2 q / (n - 1) - 1, read as ((g + 1) n - 1) / 2."""
+    return np.asarray(q * n / max(n - 1, 1) - 0.5)
+
+
+def false_true(q: Array, n: int) -> Array:
+    """(2 q + 1) / n - 1, read as (g + 1) (n - 1) / 2."""
+    return np.asarray((q + 0.5) * (n - 1) / n)
+
+
+def without_half(q: Array, n: int) -> Array:
+    """2 q / n - 1, read as (g + 1) (n - 1) / 2."""
+    return np.asarray(q * (n - 1) / n)
+
+
+def along_axis(f: Callable[[Array, int], Array], axis: str) -> Callable[..., Any]:
+    """Rows, columns or both read through a grid."""
+    return lambda s: (
+        f(s.qy, s.z.H) if axis != "columns" else s.qy,
+        f(s.qx, s.z.W) if axis != "rows" else s.qx,
+    )
+
+
+for name, of_axis, way in (
+    ("align corners off", TRUE_FALSE, true_false),
+    ("align corners on", FALSE_TRUE, false_true),
+):
+    for axis in ("both", "rows", "columns"):
+        positions(
+            name if axis == "both" else f"{name} along {axis}",
+            of_axis if axis == "both" else f"along {axis} {of_axis}",
+            along_axis(way, axis),
+        )
 positions(
     "align corners",
-    "positions are scaled as with the wrong align_corners",
-    lambda s: (corners_scale(s.qy, s.z.H), corners_scale(s.qx, s.z.W)),
+    "positions are scaled by H / (H - 1) and W / (W - 1): half of an align_corners "
+    "mismatch",
+    along_axis(corners_scale, "both"),
 )
 positions(
-    "align corners off",
-    "positions are scaled and shifted as align_corners=False",
-    lambda s: (
-        (s.qy * s.z.H / max(s.z.H - 1, 1)) - 0.5,
-        (s.qx * s.z.W / max(s.z.W - 1, 1)) - 0.5,
-    ),
-)
-positions(
-    "align corners on",
-    "positions are normalised as with align_corners=False and read as with True",
-    lambda s: (
-        (s.qy + 0.5) * (s.z.H - 1) / s.z.H,
-        (s.qx + 0.5) * (s.z.W - 1) / s.z.W,
-    ),
+    "align corners reversed",
+    "positions are scaled by (H - 1) / H and (W - 1) / W: half of an align_corners "
+    "mismatch",
+    along_axis(without_half, "both"),
 )
 positions(
     "grid sizes exchanged",

@@ -11,6 +11,7 @@ import numpy as np
 from refdcn.grading.catalogue.geometry import windows
 from refdcn.grading.catalogue.groups import part
 from refdcn.grading.catalogue.mistake import Mistake, add
+from refdcn.grading.catalogue.sampling import kept_inside
 from refdcn.grading.catalogue.steps import State, hat, interpolate
 from refdcn.grading.expected.case import Array
 
@@ -250,7 +251,53 @@ gradient(
     lambda s: s.grads["offset"] * inside(s),
 )
 gradient(
+    "offset",
+    "zero at border, inclusive",
+    "is 0 where a corner is outside the image, though its weight be 0: on the last row "
+    "and column, too",
+    lambda s: (
+        s.grads["offset"]
+        * inside(s)
+        * ((s.qy < s.z.H - 1) & (s.qx < s.z.W - 1))[:, :, :, None]
+    ),
+)
+gradient(
     "offset", "finite difference", "is a central difference over two pixels", difference
+)
+
+
+def of_kept(low: bool, high: bool, touching: bool) -> Callable[[State], Array]:
+    """d offset of neighbours that are kept in the image, of samples that touch it."""
+
+    def edit(s: State) -> Array:
+        pairs = []
+        for q, n in ((s.qy, s.z.H), (s.qx, s.z.W)):
+            at = q if touching else np.clip(q, -1 + TINY, n - TINY)
+            pairs.append(kept_inside(low, high)(at, n))
+        (ty, sy), (tx, sx) = pairs
+        slopes = interpolate(s, sy, tx), interpolate(s, ty, sx)
+        return np.stack([(gm(s) * d).sum(2) for d in slopes], 3)
+
+    return edit
+
+
+TINY = 2.0**-30
+for which, low, high in (
+    ("the border", True, True),
+    ("the first row and column", True, False),
+    ("the last row and column", False, True),
+):
+    gradient(
+        "offset",
+        f"of neighbours clamped to {which}",
+        f"reads a neighbour outside the image as {which}, not as 0",
+        of_kept(low, high, True),
+    )
+gradient(
+    "offset",
+    "of neighbours clamped everywhere",
+    "reads neighbours outside the image as its border, however far they are, not as 0",
+    of_kept(True, True, False),
 )
 gradient(
     "x", "without mask", "lacks the mask", lambda s: spread_back(s, s.g, s.ty, s.tx)

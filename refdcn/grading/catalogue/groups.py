@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -296,6 +297,65 @@ result(
     lambda s: s.y + (s.K - 1) * s.b[:, None, None],
     "groups",
 )
+
+
+def bias_times(name: str, text: str, times: Callable[[State], Any]) -> None:
+    """The bias added another number of times, of images and output channels."""
+    result(
+        f"bias {name}",
+        text,
+        lambda s: s.y + ((times(s) - 1) * s.b)[:, :, None, None],
+        "groups",
+    )
+
+
+def tiles(n: int, size: int) -> int:
+    """How many blocks of a size there are."""
+    return -(-n // size)
+
+
+for size in (1, 2, 4, 8, 16, 32):
+    which = f"tile of {size} input channels" if size > 1 else "input channel"
+    bias_times(
+        f"each {which} of a group",
+        f"the bias is added once for each {which} of a group",
+        lambda s, n=size: np.full((s.z.N, 1), tiles(s.w.shape[2], n)),  # type: ignore[misc]
+    )
+    bias_times(
+        f"each {which} of all",
+        f"the bias is added once for each {which} of all groups",
+        lambda s, n=size: np.full((s.z.N, 1), tiles(s.z.C_in, n)),  # type: ignore[misc]
+    )
+for which, count in (
+    ("weight group", lambda s: s.z.groups),
+    ("offset group", lambda s: s.z.offset_groups),
+    ("image", lambda s: s.z.N),
+    ("row of the kernel", lambda s: s.z.K_h),
+    ("column of the kernel", lambda s: s.z.K_w),
+):
+    bias_times(
+        f"each {which}",
+        f"the bias is added once for each {which}",
+        lambda s, f=count: np.full((s.z.N, 1), f(s)),  # type: ignore[misc]
+    )
+for which, images in (
+    ("first image", lambda s: np.arange(s.z.N) == 0),
+    ("last image", lambda s: np.arange(s.z.N) == s.z.N - 1),
+):
+    bias_times(
+        f"of the {which} alone",
+        f"the bias is added to the {which} alone",
+        lambda s, f=images: 1 * f(s)[:, None],  # type: ignore[misc]
+    )
+for which, outputs in (
+    ("first", lambda s: np.arange(s.z.C_out) < s.z.C_out // s.z.groups),
+    ("last", lambda s: np.arange(s.z.C_out) >= s.z.C_out - s.z.C_out // s.z.groups),
+):
+    bias_times(
+        f"of the {which} weight group alone",
+        f"the bias is added to the {which} group's output channels alone",
+        lambda s, f=outputs: 1 * f(s)[None],  # type: ignore[misc]
+    )
 result(
     "bias negated",
     "the bias is subtracted",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,22 @@ MISTAKES: list[Mistake] = []
 
 def split(s: State, *order: str) -> Array:
     """The offset's channels read in another order: g group, i, j tap, d axis."""
+    return viewed(s, s.offset, (*order, "u", "v"))
+
+
+def viewed(s: State, a: Array, order: Sequence[str]) -> Array:
+    """The memory of offset or mask taken to be in another order.
+
+    g group, i, j tap, d axis (of the offset), u, v output pixel.
+    """
     z = s.z
     sizes = {"g": z.offset_groups, "i": z.K_h, "j": z.K_w, "d": 2}
-    a = s.offset.reshape(z.N, *(sizes[k] for k in order), *s.out)
-    a = a.transpose(0, *(1 + order.index(k) for k in "gijd"), 5, 6)
-    return np.asarray(a.reshape(z.N, z.offset_groups, s.K, 2, *s.out))
+    sizes |= dict(zip("uv", s.out, strict=True))
+    due = [k for k in "gijduv" if k in order]
+    a = a.reshape(z.N, *(sizes[k] for k in order))
+    a = a.transpose(0, *(1 + order.index(k) for k in due))
+    axis = (2,) * ("d" in order)
+    return np.asarray(a.reshape(z.N, z.offset_groups, s.K, *axis, *s.out))
 
 
 def tap_major(s: State, a: Array) -> Array:
@@ -111,6 +122,149 @@ layout(
     "definition is (group, tap, axis)",
     put("dp", lambda s: split(s, "i", "j", "g", "d")),
 )
+ORDERS = ("tap", "group", "axis"), ("tap", "axis", "group"), ("axis", "tap", "group")
+LETTERS = {
+    "group": "g",
+    "tap": "ij",
+    "axis": "d",
+    "oh": "u",
+    "ow": "v",
+}
+# The offset's memory taken for that of another shape.
+VIEWS = (
+    ("oh", "ow", "group", "tap", "axis"),
+    ("oh", "ow", "group", "axis", "tap"),
+    ("oh", "ow", "axis", "group", "tap"),
+    ("oh", "ow", "tap", "group", "axis"),
+    ("group", "oh", "ow", "tap", "axis"),
+    ("group", "oh", "ow", "axis", "tap"),
+    ("group", "tap", "oh", "ow", "axis"),
+    ("tap", "group", "oh", "ow", "axis"),
+    ("group", "axis", "oh", "ow", "tap"),
+    ("axis", "oh", "ow", "group", "tap"),
+    ("axis", "group", "oh", "ow", "tap"),
+)
+
+
+def spelled(order: Sequence[str]) -> str:
+    """The letters of an order."""
+    return "".join(LETTERS[name] for name in order)
+
+
+def orders() -> None:
+    """Orders of channels, and of channels and pixels; with (x, y), too."""
+    for order in (*ORDERS, *VIEWS):
+        said, letters = ", ".join(order), spelled(order)
+        if order in VIEWS:
+            due = "it lies as (group, tap, axis, oh, ow)"
+            text = f"the offset's memory is viewed as ({said}); {due}"
+        else:
+            due = "the definition is (group, tap, axis)"
+            text = f"offset channels are read as ({said}); {due}"
+            letters += "uv"
+        for axes in ("", " xy"):
+            if (said, axes) == ("tap, group, axis", ""):
+                continue  # it has an older name
+            pair = ", and each pair as (x, y)" if axes else ""
+
+            name = f"offset as {said}{axes}"
+            layout(name, text.replace("; ", f"{pair}; "), view("dp", letters, axes))
+
+
+def view(field: str, letters: str, axes: str = "") -> Callable[[State], None]:
+    """The offset, with " xy" its pairs turned, or a mask that was given."""
+
+    def edit(s: State) -> None:
+        if field == "dp":
+            a = viewed(s, s.offset, tuple(letters))
+            s.dp = a[:, :, :, ::-1] if axes else a
+        elif s.mask is not None:
+            s.m = viewed(s, s.mask, tuple(letters))
+
+    return edit
+
+
+def mask_orders() -> None:
+    """Orders of the mask, alone and with the offset's."""
+    layout(
+        "mask as tap, group",
+        "mask channels are read as (tap, group); the definition is (group, tap)",
+        view("m", "ijguv"),
+    )
+    layout(
+        "offset and mask as tap, group",
+        "channels of offset and mask are read with the tap first; the definition has "
+        "the group first",
+        both(view("dp", "ijgduv"), view("m", "ijguv")),
+    )
+    for order in (
+        ("oh", "ow", "group", "tap"),
+        ("oh", "ow", "tap", "group"),
+        ("group", "oh", "ow", "tap"),
+    ):
+        said, letters = ", ".join(order), spelled(order)
+        layout(
+            f"mask as {said}",
+            f"the mask's memory is viewed as ({said}); it lies as (group, tap, oh, ow)",
+            view("m", letters),
+        )
+        layout(
+            f"offset and mask as {said}",
+            f"the memory of offset and mask is viewed as ({said}), the offset's axis "
+            "last; each channel's pixels lie together",
+            both(view("dp", letters + "d"), view("m", letters)),
+        )
+
+
+orders()
+mask_orders()
+
+
+def of_last_group(field: str, way: str) -> Callable[[State], None]:
+    """The last of several offset groups with what is another's, or nothing."""
+
+    def edit(s: State) -> None:
+        a = getattr(s, field).copy()
+        if s.z.offset_groups > 1:
+            if way == "none":
+                a[:, -1] = field == "m"
+            else:
+                a[:, -1] = a[:, 0 if way == "first" else -2]
+        setattr(s, field, a)
+
+    return edit
+
+
+LAST_GROUP = {
+    "first": "the last offset group uses the {} of the first",
+    "before": "the last offset group uses the {} of the one before",
+    "none": "the last of several offset groups does not use its {}",
+}
+
+
+def last_groups() -> None:
+    """What the last of several offset groups uses instead; and groups moved by one."""
+    for of, fields, what in (
+        ("offset", ("dp",), "offsets"),
+        ("mask", ("m",), "mask"),
+        ("offset and mask", ("dp", "m"), "offsets and mask"),
+    ):
+        for way, text in LAST_GROUP.items():
+            edits = [of_last_group(field, way) for field in fields]
+            layout(f"{of} of the last group: {way}", text.format(what), both(*edits))
+        if "dp" in fields:
+            text = (
+                f"each offset group uses the {what} of the next, the last of the first"
+            )
+            layout(f"{of} of the next group", text, both(*map(next_group, fields)))
+
+
+def next_group(field: str) -> Callable[[State], None]:
+    """Offset groups moved by one."""
+    return put(field, lambda s: np.roll(getattr(s, field), -1, 1))
+
+
+last_groups()
 layout(
     "offset column-major",
     "offset taps are read column by column; the definition is row-major",

@@ -449,6 +449,132 @@ for name, rule in (("round", np.round), ("half up", lambda q: np.floor(q + 0.5))
             f"for fractions above one half the weights extrapolate{said}",
             rekernel(rounded_low(rule, touching)),
         )
+
+
+def of_lower(
+    low: Callable[[Array, int], Array], fraction: Callable[[Array], Array], most: bool
+) -> Callable[[Array, int], tuple[Array, Array]]:
+    """The lower neighbour by one rule, the fraction by another; `most`: the upper is
+    the last pixel at most."""
+
+    def factors(q: Array, n: int) -> tuple[Array, Array]:
+        r, at, t = np.arange(n), low(q, n)[..., None], fraction(q)[..., None]
+        one = r == at
+        two = r == (np.minimum(at + 1, n - 1) if most else at + 1)
+        return one * (1 - t) + two * t, 1.0 * two - one
+
+    return factors
+
+
+def part_of(q: Array) -> Array:
+    """By floor."""
+    return np.asarray(q - np.floor(q))
+
+
+def truncated(q: Array, n: int) -> Array:
+    """Toward 0, whatever the size."""
+    return np.asarray(np.trunc(q))
+
+
+def clamped_low(q: Array, n: int) -> Array:
+    """Not below the first pixel."""
+    return np.maximum(np.floor(q), 0)
+
+
+def clamped_into(q: Array, n: int) -> Array:
+    """In the image."""
+    return np.asarray(np.clip(np.floor(q), 0, n - 1))
+
+
+OF_LOWER = (
+    (
+        "by truncation",
+        "the lower neighbour is found by truncation towards 0, the fraction by floor",
+        of_lower(truncated, part_of, False),
+        False,
+    ),
+    (
+        "by truncation, absolute fraction",
+        "negative positions are truncated towards 0, and the fraction loses its sign",
+        of_lower(truncated, lambda q: abs(q - np.trunc(q)), False),
+        False,
+    ),
+    (
+        "by truncation, absolute fraction, near",
+        "positions between -1 and 0 are truncated towards 0, and the fraction loses "
+        "its sign",
+        of_lower(truncated, lambda q: abs(q - np.trunc(q)), False),
+        True,
+    ),
+    (
+        "0 at least, near",
+        "between -1 and 0 the lower neighbour is pixel 0 (truncated or clamped), the "
+        "upper pixel 1; the fraction is by floor",
+        of_lower(clamped_low, part_of, False),
+        True,
+    ),
+    (
+        "0 at least",
+        "the lower neighbour is clamped to pixel 0 and the upper is one more; the "
+        "fraction is not the clamped one's",
+        of_lower(clamped_low, part_of, False),
+        False,
+    ),
+    (
+        "clamped, near",
+        "within a pixel of the image the lower neighbour is clamped into it and the "
+        "upper is one more, or the last; the fraction stays",
+        of_lower(clamped_into, part_of, True),
+        True,
+    ),
+    (
+        "clamped",
+        "the lower neighbour is clamped into the image and the upper is one more, or "
+        "the last; the fraction stays",
+        of_lower(clamped_into, part_of, True),
+        False,
+    ),
+)
+for name, text, factors, touching in OF_LOWER:
+    sampling(
+        f"lower neighbour {name}",
+        text,
+        rekernel(
+            lambda q, n, f=factors, touch=touching: (  # type: ignore[misc]
+                near(q, n, f(q, n)) if touch else f(q, n)
+            )
+        ),
+    )
+
+
+def floored_outside(q: Array, n: int) -> tuple[Array, Array]:
+    """Positions outside, within a pixel, floored."""
+    return hat(np.where((q > n - 1) | (q < 0), np.floor(q), q), n)
+
+
+sampling(
+    "floored outside",
+    "positions outside, within a pixel of the image, are floored: the last pixel has "
+    "all the weight, below 0 nothing is read",
+    rekernel(floored_outside),
+)
+WHOLE_PIXELS: dict[str, Callable[[Array], Array]] = {
+    "floored": np.floor,  # and so truncated, as what is below 0 is clamped
+    "rounded to the nearest": np.round,
+    "rounded half up": lambda q: np.floor(q + 0.5),
+}
+for name, rule in WHOLE_PIXELS.items():
+    sampling(
+        f"{name} and clamped",
+        f"positions are {name} and clamped to the border: one pixel is read, outside "
+        "the image, too",
+        rekernel(lambda q, n, f=rule: still(q, np.clip(f(q), 0, n - 1), n)),  # type: ignore[misc]
+    )
+sampling(
+    "truncated position",
+    "the pixel at int(q), truncated towards 0, is read",
+    rekernel(lambda q, n: hat(np.trunc(q), n)),
+)
 for keys in (-0.5, -0.75):
     sampling(
         f"bicubic {keys}",

@@ -303,6 +303,8 @@ def begins_there(f: Fact, far: Sequence[Fact], findings: Sequence[Finding]) -> b
     ]
     if f.kind == "late pixels":
         return all(s[2] * s[3] > f.measured["right up to"] for s in bad)
+    if f.kind == "late address":
+        return all(np.prod(s) > f.measured["right up to"] for s in bad)
     if f.kind == "far line":
         lines = [g for g in far if g.kind == "far line"]
         return all(

@@ -15,10 +15,10 @@ import numpy as np
 from refdcn.grading.catalogue.followed import followed
 from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.mistakes import CATALOGUE
-from refdcn.grading.catalogue.steps import landings, predict
+from refdcn.grading.catalogue.steps import State, hat, landings, predict
 from refdcn.grading.diagnosis.facts import Place, json_value
 from refdcn.grading.diagnosis.places import Judged
-from refdcn.grading.diagnosis.rules import locate
+from refdcn.grading.diagnosis.rules import has_exceptions, locate
 from refdcn.grading.expected.case import Array, Case
 from refdcn.grading.expected.expectation import Range
 from refdcn.grading.expected.precision import grid
@@ -30,6 +30,7 @@ BEAM, DEPTH = 6, 3
 RANKED = 3  # clues by which combinations are ranked
 REFINED = 24  # combinations that are ranked by all of them
 PREDICTIONS = 8000  # of the whole search, about half a millisecond each
+LEAST = 2000  # of one gradient's, of several; a millisecond each
 # A hypothesis must meet so many failing elements, each nearer than a tenth of what it
 # is off: by chance that happens once in a million. A hundredth counts as two.
 EVIDENCE, NEARER = 6, 10
@@ -123,6 +124,11 @@ class Clue:
         half = self.usual / 2 * (self.case.kind != "exact" or self.loose)
         still = (self.low - half <= value) & (value <= self.high + half)
         return not bool((still & self.failing & ~free).any())
+
+    def tells(self, value: Array) -> Array:
+        """Where no value is both a prediction's and a right one."""
+        room = self.room(value)
+        return np.asarray((value + room < self.low) | (value - room > self.high))
 
     def free(self, edits: Combination) -> Array:
         """Where a slope at a whole number is any: where none is due, if not loose.
@@ -280,16 +286,27 @@ def search_catalogue(
     kinds: Sequence[Mistake],
     budget: Budget,
     given: Combination = (),
+    single: Sequence[tuple[float, Combination]] | None = None,
 ) -> tuple[list[Combination], Combination]:
-    """Single mistakes, then the best of them combined; else the best in part."""
+    """Single mistakes, then the best of them combined; else the best in part.
+
+    `single`: what single ones explain, where that is known already.
+    """
     base = float(np.mean([c.share(given) for c in found[:RANKED]]))
     beam: list[Combination] = [given]
     best, most = given, base
-    for _ in range(DEPTH):
-        tried = [
-            (*b, m) for b in beam for m in kinds if m.name not in [k.name for k in b]
-        ]
-        alive, scored = survivors(found, tried, budget)
+    for depth in range(DEPTH):
+        alive: list[Combination] = []
+        if depth == 0 and single is not None:
+            scored = [*single]
+        else:
+            tried = [
+                (*b, m)
+                for b in beam
+                for m in kinds
+                if m.name not in [k.name for k in b]
+            ]
+            alive, scored = survivors(found, tried, budget)
         if alive:
             return [s[len(given) :] for s in alive], ()
         if scored and scored[0][0] > most + 0.1:
@@ -304,20 +321,27 @@ def in_part(
     found: Sequence[Clue], best: Combination, given: Combination
 ) -> Partly | None:
     """What a hypothesis explains in part, and where it does not."""
-    judged, right, total = [], 0, 0
+    judged, told = list[Judged](), list[Judged]()
+    right, total = 0, 0
     for c in found:
         value = c.predicted((*given, *best))
         if value is None:
             continue
         left = c.left(value, (*given, *best))
-        judged.append(Judged(c.case, c.target, left if left.any() else None))
+        one = Judged(c.case, c.target, left if left.any() else None)
+        judged.append(one)
+        # What it does not change says nothing of where it is made.
+        told.append(one._replace(want=1.0 * c.tells(value)))
         if c.failing is not None:
             right, total = right + int((~left).sum()), total + left.size
     place = locate(judged)
     share = right / max(1, total)
     if not place.ruled or not (place.exact or share > 0.6):
         return None
-    return Partly(best, share, place, right == total and is_likely(found, best))
+    limited = right == total and is_likely(found, best)
+    if limited and has_exceptions(place.rule, told):
+        return None  # it is made there, too: where it is not, the rule does not say
+    return Partly(best, share, place, limited)
 
 
 def is_likely(found: Sequence[Clue], edits: Combination) -> bool:
@@ -354,9 +378,10 @@ def explain(
         if common:
             return [*parts, Explanation(tuple(made), tuple(common))]
     right = [Sets(findings, t, dtype) for t in GRADIENTS if t not in sets]
+    each = max(LEAST, predictions // max(1, len(made)))
     for t in made:
         kinds = [m for m in CATALOGUE if m.name.startswith(f"d {t[5:]} ")]
-        part = explain_one(sets[t], kinds + shared, predictions, given)
+        part = explain_one(sets[t], kinds + shared, each, given)
         parts.append(without_rivals(part, right, kinds, predictions))
     return parts
 
@@ -378,22 +403,21 @@ def without_rivals(
 def told_by_gradients(
     part: Explanation, sets: Mapping[str, Sets], made: list[str], predictions: int
 ) -> tuple[Explanation, list[str]]:
-    """Of what explains y, first what leaves the fewest gradients; and those."""
+    """Of what explains y, what leaves the fewest gradients; and those."""
     rows = []
     for one in part.survivors[:TRIED]:
         budget = Budget(predictions)
-        ways = one, derived(one)
+        ways = one, derived(one), *of_values(one)
         left = [
             t
             for t in made
             if not any(follows(sets[t], way, budget, known=True) for way in ways)
         ]
         rows.append((one, left))
-        if not left:
-            break
-    one, left = min(rows, key=lambda row: len(row[1]))
-    others = [s for s in part.survivors if s is not one]
-    return replace(part, survivors=(one, *others)), left
+    fewest = min(len(left) for _, left in rows)
+    kept = [(one, left) for one, left in rows if len(left) == fewest]
+    untried = part.survivors[TRIED:]
+    return replace(part, survivors=(*(one for one, _ in kept), *untried)), kept[0][1]
 
 
 def derived(edits: Combination) -> Combination:
@@ -401,6 +425,22 @@ def derived(edits: Combination) -> Combination:
     steps = followed([e for m in edits for e in m.edits])
     beyond = any(m.beyond for m in edits)
     return (edits[0]._replace(edits=steps, beyond=beyond),)
+
+
+def of_values(edits: Combination) -> list[Combination]:
+    """The same mistakes in what pixels weigh alone, with the slopes that are due."""
+    steps = [e for m in edits for e in m.edits]
+    if not any(step == "kernel" for step, _ in steps):
+        return []
+    beyond = any(m.beyond for m in edits)
+    made = (*steps, ("kernel", own_slopes))
+    return [(edits[0]._replace(edits=made, beyond=beyond),)]
+
+
+def own_slopes(s: State) -> None:
+    """The definition's slopes where samples are."""
+    if (s.ty.shape[-1], s.tx.shape[-1]) == (s.z.H, s.z.W):
+        s.sy, s.sx = hat(s.qy, s.z.H)[1], hat(s.qx, s.z.W)[1]
 
 
 def of_all_gradients(wrong_y: bool) -> list[Mistake]:
@@ -467,12 +507,12 @@ def explain_one(
     if not found:
         return Explanation(targets)
     one = [(*given, m) for m in kinds]
-    alive = survivors(found, one, Budget(predictions))[0]
+    alive, scored = survivors(found, one, Budget(predictions))
     best: Combination = ()
     if not alive and sets.loose:  # before two mistakes, whatever they come to
         alive = survivors(sets.loose, one, Budget(predictions))[0]
     alive = [s[len(given) :] for s in alive]
     if not alive:
-        alive, best = search_catalogue(found, kinds, Budget(predictions), given)
+        alive, best = search_catalogue(found, kinds, Budget(predictions), given, scored)
     partly = in_part(found, best, given) if best and not alive else None
     return Explanation(targets, tuple(alive), partly)

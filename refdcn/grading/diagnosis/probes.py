@@ -613,8 +613,25 @@ def run_all(call: Call, dtype: str) -> list[Fact]:
             if not (probe in TRACED and untraceable(facts)) and not (
                 probe is kernels and misplaced(facts)
             ):
-                facts += by_image(probe, probe(call, dtype), call, dtype)
+                found = by_image(probe, probe(call, dtype), call, dtype)
+                found = by_group(probe, found, call, dtype)
+                facts = facts if probe is not reach else without_near(facts, found)
+                facts += found
     return facts
+
+
+def without_near(facts: list[Fact], far: Sequence[Fact]) -> list[Fact]:
+    """Without "no effect" of offsets below a pixel where those of several act.
+
+    Positions that are rounded down do not follow a fraction.
+    """
+    lost = {f.subject for f in far if f.measured.get("scale") == 0}
+    near = {"dy", "dx"} - lost if far else set()
+    return [
+        f
+        for f in facts
+        if f.subject not in near or f.where or f.measured.get("scale") != 0
+    ]
 
 
 TRACED = offsets, reach, masks, weights  # by what single channels hold
@@ -629,6 +646,25 @@ def by_image(
     if probe not in (offsets, masks) or not mixed:
         return facts
     more = [f for f in probe(call, dtype, ONE_TAP) if not f.right]
+    return more or facts
+
+
+THREE_GROUPS = UNEVEN._replace(C_in=9, C_out=54, offset_groups=3)
+
+
+def by_group(
+    probe: Callable[..., list[Fact]], facts: list[Fact], call: Call, dtype: str
+) -> list[Fact]:
+    """Where one of two offset groups is wrong: of three, whether it is the last."""
+    group = "offset group"
+    told = [
+        f
+        for f in facts
+        if f.where.get("axis") == group or group in f.measured.get("along", {})
+    ]
+    if probe not in (offsets, masks) or not told:
+        return facts
+    more = [f for f in probe(call, dtype, THREE_GROUPS) if not f.right]
     return more or facts
 
 
@@ -672,7 +708,7 @@ def far_away(call: Call, dtype: str) -> list[Fact]:
         first = common_limit(limits)
         if first is not None and first["from"] >= FIRST_FAR:
             facts.append(Fact("far line", name, first, first["from"]))
-    return facts + late(call, dtype)
+    return facts + late(call, dtype) + late_address(call, dtype)
 
 
 def long_line(call: Call, dtype: str, axis: int, step: int) -> dict[str, Any] | None:
@@ -736,3 +772,29 @@ def late_pixel(call: Call, dtype: str, step: int) -> dict[str, Any] | None:
     if k == 0 or not bad[k:].mean() > 0.9:
         return None
     return {"from": int(flat[k]), "right up to": int(flat[k - 1])}
+
+
+MANY_NUMBERS = Sizes(2, 4, 4, 1, 1, 1, 1, 130, 130)  # of an image, more than 2^17
+
+
+def late_address(call: Call, dtype: str) -> list[Fact]:
+    """From which number of x on other ones are read, if it is one number."""
+    found = common_limit(wrong_address(call, dtype, step) for step in (7, 5, 3))
+    return [] if found is None else [Fact("late address", "x", found)]
+
+
+def wrong_address(call: Call, dtype: str, step: int) -> dict[str, Any] | None:
+    """The first number of x that is read as another, if all after it are, too."""
+    z = MANY_NUMBERS._replace(stride=(step, step))
+    x = np.arange(z.N * z.C_in * z.H * z.W).reshape(z.N, z.C_in, z.H, z.W)
+    y = call(image_case(z, dtype, x))
+    due = x[:, :, ::step, ::step]
+    if y is None or y.shape != due.shape:
+        return None
+    got, due = y.astype(float).reshape(-1), due.reshape(-1)
+    bad = ~(np.abs(got - due) < 0.05)
+    k = int(np.argmax(bad))
+    if k == 0 or not bad[k:].mean() > 0.9:
+        return None
+    first = {"from": int(due[k]), "right up to": int(due[k - 1])}
+    return first | {"reads": float(got[k])}

@@ -49,7 +49,12 @@ def recheck(
         bits = [f for f in resolution.bits(call, dtype) if not f.right]
         unlike = unlike_rounding(runner, findings, doubtful, dtype)
     limited = {f.subject for f in bits}
-    causes = sharpened(doubtful, measured_step(limited, steps))
+    measured = measured_step(limited, steps)
+    with np.errstate(all="ignore"):
+        if limited and resolution.sums_lose(call, dtype):
+            if not resolution.positions_lose(call, dtype):
+                measured = CLOSE, "sums"
+    causes = sharpened(doubtful, measured)
     coarse = [s for s in steps if s.fixed and max(s.at) > 1.01 * TEXTURE]
     proofs = [*(s.fact for s in coarse), *unlike]
     facts = tuple(proofs or [*(s.fact for s in steps), *bits])
@@ -93,7 +98,16 @@ def sharpened(
         fits = next((h for h in likely if nearness(mine, h) >= 0), None)
         if fits is not None:
             found[dtype] = fits.cause
+        elif not close and found[dtype] is not None and likely:
+            # All numbers kept their bits, so that not everything is rounded.
+            alone = [h.cause for h in likely if h.cause.kept == kept_of(mine)]
+            found[dtype] = alone[0] if alone else found[dtype]
     return found
+
+
+def kept_of(findings: Sequence[Finding]) -> str:
+    """The format that the bounds named."""
+    return findings[0].cause.kept if findings[0].cause is not None else ""
 
 
 def unlike_rounding(

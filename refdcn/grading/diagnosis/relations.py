@@ -252,9 +252,12 @@ def contradictions(
             key = id(start) if start is not case else 0
             if key not in starts:
                 starts[key] = all_outputs(call, grads, start)
-            facts[relation.name] = follow(
+            fact = follow(
                 relation, starts[key], all_outputs(call, grads, relation.case), plan
             )
+            if not fact.right and relation.case.layout != case.layout:
+                fact = of_inputs(fact, relation, starts[key], (call, grads))
+            facts[relation.name] = fact
         facts |= split_batch(call, grads, case, facts)
         facts |= degrees(call, grads, case, facts)
     return list(facts.values())
@@ -277,6 +280,27 @@ def follow(
         return found_right("relation", relation.name)
     where = {} if plan == Plan() else {"N": plan.N, "W_out": plan.W_out}
     return Fact("relation", relation.name, lost, rank=Rank.RELATION, where=where)
+
+
+LAID = "x", "offset", "weight", "mask", "grad_y"  # what has a layout
+
+
+def of_inputs(
+    fact: Fact,
+    relation: Relation,
+    before: dict[str, Array],
+    ask: tuple[Call, Gradients | None],
+) -> Fact:
+    """Which of the inputs alone is misread where it lies otherwise in memory."""
+    alone = []
+    for name in LAID:
+        case = replace(relation.case, layout=f"{relation.case.layout} of {name}")
+        if getattr(case, name) is None:
+            continue
+        after = all_outputs(*ask, case)
+        if not follow(relation._replace(case=case), before, after, Plan()).right:
+            alone.append(name)
+    return replace(fact, where={**fact.where, "inputs": alone}) if alone else fact
 
 
 def first_difference(got: Array, want: Array) -> list[int]:

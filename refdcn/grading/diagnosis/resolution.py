@@ -7,6 +7,7 @@ the same everywhere (a fixed point) or grows with the position (a float).
 
 from __future__ import annotations
 
+from itertools import permutations
 from math import log2
 from typing import NamedTuple
 
@@ -132,6 +133,56 @@ def bits(call: Call, dtype: str) -> list[Fact]:
         error = float(np.abs(y[0, :, 3, 3] - w[:, 0, 0, 0].astype(dtype)).max())
         found.append(bits_kept("weight", error, p))
     return found
+
+
+LOST = 2048.0, 2.0**24  # whose neighbour float16, and float32, do not hold
+
+
+def sums_lose(call: Call, dtype: str) -> bool:
+    """Whether a sum over channels, or over taps, is kept in fewer bits.
+
+    Its terms and itself are small whole numbers; what it comes to on the way is not.
+    """
+    for large in LOST[: 1 + (dtype == "float64")]:
+        for terms in permutations((large, 1.0, -large)):
+            for z in (
+                Sizes(1, 3, 1, 1, 1, 1, 1, 5, 5),
+                Sizes(1, 1, 1, 1, 1, 1, 3, 5, 7),
+            ):
+                x = np.abs(np.array(terms)).reshape(1, 3, 1, 1)
+                x = np.broadcast_to(x, (1, 3, 5, 5))
+                if z.C_in == 1:  # each tap of output column 0 has its own pixel
+                    x = np.tile(np.abs(terms), 3)[None, None, None, :7]
+                    x = np.broadcast_to(x, (1, 1, 5, 7))
+                w = np.sign(terms).reshape(1, z.C_in, 1, z.K_w)
+                y = call(image_case(z, dtype, x, weight=w))
+                if y is not None and y[0, 0, 2, 0] == 0:
+                    return True
+    return False
+
+
+def positions_lose(call: Call, dtype: str) -> bool:
+    """Whether positions beside row 31 are rounded, as fractions show that are small.
+
+    A ramp shows them too, but not where what it comes to is rounded itself.
+    """
+    n = 34
+    z = Sizes(1, 1, 1, 1, 1, 1, 1, n, n)
+    x = np.broadcast_to((np.indices((n, n))[0] % 2)[None, None], (1, 1, n, n))
+    offset = np.zeros((1, 2, n, n))
+    sent = FINE[dtype] * (1 + 2 * np.arange(n))
+    offset[:, 0, 30] = sent
+    y = call(image_case(z, dtype, x, offset=offset))
+    if y is None:
+        return False
+    error = np.abs(y[0, 0, 30].astype(float) - sent)
+    return bool(error.max() > 0.5 * FINE[dtype])
+
+
+FINE = {
+    "float32": 2.0**-9,
+    "float64": 2.0**-21,
+}  # less than float16, float32 keep there
 
 
 def bits_kept(name: str, error: float, p: int) -> Fact:

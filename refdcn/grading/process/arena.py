@@ -37,6 +37,12 @@ def bytes_of(array: Array, layout: str) -> tuple[bytes, tuple[int, ...], int]:
     return wide.tobytes(), wide[..., 1::2].strides, array.itemsize
 
 
+def layout_of(layout: str, name: str) -> str:
+    """The layout of one input: of "channels last of grad_y" the others lie in order."""
+    how, _, only = layout.partition(" of ")
+    return how if only in ("", name) else "contiguous"
+
+
 def sealed(name: str, size: int = 0) -> int:
     """A file in memory that no holder can make shorter, where the system can."""
     if not hasattr(os, "memfd_create"):
@@ -76,7 +82,7 @@ class Arena:
             if a is None:
                 entries.append(None)
                 continue
-            image, strides, start = bytes_of(a, layout)
+            image, strides, start = bytes_of(a, layout_of(layout, name))
             guarded = GUARD + image + GUARD
             if at + len(guarded) > end:
                 raise ValueError(

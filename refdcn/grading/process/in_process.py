@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from refdcn.grading.expected.case import Array, Case
-from refdcn.grading.process.arena import bytes_of
+from refdcn.grading.process.arena import bytes_of, layout_of
 from refdcn.grading.process.isolation import FIRST, NAMES
 from refdcn.grading.process.outcome import Outcome
 
@@ -42,7 +42,8 @@ class InProcess:
         if which == "grad":
             arrays = {"grad_y": case.raw(case.grad_y)} | arrays
         given = {
-            k: None if a is None else relaid(a, case.layout) for k, a in arrays.items()
+            k: None if a is None else relaid(a, layout_of(case.layout, k))
+            for k, a in arrays.items()
         }
         f = self.grad if which == "grad" else self.forward
         assert f is not None

@@ -15,6 +15,7 @@ from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.words.facts import (
     brief,
     fact_text,
+    format_of,
     names_text,
     number,
     sound_text,
@@ -176,6 +177,9 @@ def patterns(faults: Sequence[Fact]) -> Iterator[str]:
     steps = [f for f in faults if f.kind == "step" and f.measured["fixed"]]
     if len({str(f.measured["at"]) for f in steps}) == 1 < len(steps):
         yield steps_text(steps[0])
+    floats = [f for f in faults if f.kind == "step" and not f.measured["fixed"]]
+    if len(floats) > 1 and len(kept := {format_of(f) for f in floats} - {""}) == 1:
+        yield f"positions are in {kept.pop()}, rows and columns"
     scaled = [f for f in (row, column) if f is not None and "scale" in f.measured]
     if scaled:
         yield grid_text(scaled)
@@ -202,12 +206,27 @@ def both_axes(dy: Fact, dx: Fact) -> Iterator[str]:
 def grid_text(scaled: Sequence[Fact]) -> str:
     """A grid that is scaled as by the wrong align_corners."""
     names = {"row": "H", "column": "W"}
+    ways: tuple[tuple[str, float | None, str], ...] = (
+        ("n / (n - 1)", -0.5, "made for align_corners=True and sampled with False"),
+        ("(n - 1) / n", None, "made for align_corners=False and sampled with True"),
+    )
+    for ratio, by, text in ways:
+        if all(f.measured["scale"] == ratio and is_shifted(f, by) for f in scaled):
+            along = f"along {scaled[0].subject}s " * (len(scaled) == 1)
+            return f"{along}the grid is {text}"
     ratios = [f.measured["scale"].replace("n", names[f.subject]) for f in scaled]
     shifts = {f.measured["shift"] for f in scaled}
     shift = f" and shifted by {number(shifts.pop())}" if len(shifts) == 1 else ""
     shift = "" if shift.endswith(" 0") else shift
-    by = " and ".join(ratios)
-    return f"the grid is scaled by {by}{shift}: align_corners is read wrongly"
+    all_of = " and ".join(ratios)
+    return f"the grid is scaled by {all_of}{shift}: align_corners is read wrongly"
+
+
+def is_shifted(f: Fact, by: float | None) -> bool:
+    """Whether a scaled grid is shifted so far; None: by half of its own scale."""
+    n = f.where["image"][f.subject != "row"]
+    due = (n - 1) / n / 2 if by is None else by
+    return bool(abs(f.measured["shift"] - due) < 1e-3)
 
 
 # Evidence ------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from math import floor, log2
+from typing import Any
 
 from refdcn.grading.diagnosis.facts import Fact
 
@@ -315,6 +317,36 @@ def late_pixels_text(f: Fact) -> str:
     return f"samples are wrong from pixel {m['from']} of an image of {H}x{W} {limits}"
 
 
+def late_address_text(f: Fact) -> str:
+    """From which number on."""
+    m = f.measured
+    reads = f"{m['reads']:.0f}" if abs(m["reads"]) < float("inf") else "none"
+    pair = f"number {m['from']} is read as {reads}"
+    return f"numbers of x are read from other addresses from {limit_text(m)} on: {pair}"
+
+
+def late_briefly(f: Fact) -> str:
+    """The index that is too short, where it is one."""
+    m = f.measured
+    bits = next((b for b in INDEX_BITS if m["right up to"] < 2**b <= m["from"]), None)
+    if bits is None:
+        return fact_text(f)
+    kind = "16 bits" if bits == 16 else "16 bits with a sign"
+    what = (
+        "a pixel's index in its plane" if f.kind == "late pixels" else "addresses in x"
+    )
+    have = "has" if f.kind == "late pixels" else "have"
+    return f"{what} {have} {kind}: from {2**bits:,} on other pixels are read"
+
+
+INDEX_BITS = 15, 16
+
+
+def limit_text(measured: Mapping[str, Any]) -> str:
+    """A limit between two numbers."""
+    return f"{measured['from']} (right up to {measured['right up to']})"
+
+
 # What came instead ---------------------------------------------------------------
 
 
@@ -407,7 +439,18 @@ def step_text(f: Fact) -> str:
         return f"{f.subject} {steps_text(f)}"
     ends = dict([*at[:1], *at[-1:]])
     said = ", ".join(f"{step_size(s)} at {r}" for r, s in ends.items())
-    return f"{f.subject} positions are rounded as floating point: steps of {said}"
+    kept = format_of(f) or "a floating point of fewer bits"
+    return f"{f.subject} positions are in {kept}: steps of {said}"
+
+
+FORMATS = {10: "float16", 7: "bfloat16", 23: "float32"}  # by bits of fraction
+
+
+def format_of(f: Fact) -> str:
+    """The format whose numbers lie as far apart as positions do; or none."""
+    at = [(r, s) for r, s in f.measured["at"].items() if s]
+    bits = {round(floor(log2(r)) - log2(s), 1) for r, s in at}
+    return FORMATS.get(int(bits.pop()), "") if len(bits) == 1 else ""
 
 
 # Reads and relations -------------------------------------------------------------
@@ -468,7 +511,8 @@ def relation_text(f: Fact) -> str:
     """What must follow, and does not."""
     which = outputs_text(f.measured)
     do = "does" if len(which) == 1 else "do"
-    size = "".join(f", {k} = {v}" for k, v in f.where.items())
+    sizes = {k: v for k, v in f.where.items() if k != "inputs"}
+    size = "".join(f", {k} = {v}" for k, v in sizes.items())
     size = f", at{size[1:]}" if size else ""
     said = f"{names_text(which[:2])} {do} not follow{size}"
     return f"when {RELATIONS[f.subject]}, {said}"
@@ -479,7 +523,10 @@ def relation_briefly(f: Fact) -> str:
     if f.subject.startswith("memory: "):
         how = f.subject.removeprefix("memory: ")
         wrong = names_text(list(f.measured)[:2])
-        return f"inputs whose layout is not contiguous ({how}) are misread: {wrong}"
+        names = f.where.get("inputs", ())
+        what, do = (names[0], "is") if len(names) == 1 else ("inputs", "are")
+        what = names_text(names) if 0 < len(names) < 3 else what
+        return f"{what} whose layout is not contiguous ({how}) {do} misread: {wrong}"
     return relation_text(f)
 
 
@@ -580,6 +627,7 @@ TEXTS: dict[str, Callable[[Fact], str]] = {
     "interpolation": interpolation_text,
     "far line": far_line_text,
     "late pixels": late_pixels_text,
+    "late address": late_address_text,
     "values": values_text,
     "multiple": multiple_text,
     "factor": factor_text,
@@ -627,6 +675,8 @@ BRIEFLY: dict[str, Callable[[Fact], str]] = {
     "interpolation": interpolation_briefly,
     "relation": relation_briefly,
     "values": values_briefly,
+    "late pixels": late_briefly,
+    "late address": late_briefly,
 }
 
 SOUND: dict[str, Callable[[str], str]] = {  # what a probe found to be as it must
