@@ -251,6 +251,31 @@ gradient(
     lambda s: s.grads["offset"] * inside(s),
 )
 gradient(
+    "offset",
+    "zero beyond neighbours",
+    "is 0 wherever one of the four neighbours is outside the image, at the last row "
+    "and column, too",
+    lambda s: (
+        s.grads["offset"]
+        * inside(s)
+        * ((s.qy < s.z.H - 1) & (s.qx < s.z.W - 1))[:, :, :, None]
+    ),
+)
+gradient(
+    "x",
+    "inside neighbours only",
+    "is 0 from samples of which one of the four neighbours is outside the image, at "
+    "the last row and column, too",
+    lambda s: spread_back(
+        s,
+        gm(s)
+        * inside(s).swapaxes(2, 3)
+        * ((s.qy < s.z.H - 1) & (s.qx < s.z.W - 1))[:, :, None],
+        s.ty,
+        s.tx,
+    ),
+)
+gradient(
     "offset", "finite difference", "is a central difference over two pixels", difference
 )
 

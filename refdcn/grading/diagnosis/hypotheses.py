@@ -16,6 +16,7 @@ from refdcn.grading.catalogue.followed import followed
 from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import landings, predict
+from refdcn.grading.diagnosis.conditions import MOST, fitting, limited
 from refdcn.grading.diagnosis.facts import Place, json_value
 from refdcn.grading.diagnosis.places import Judged
 from refdcn.grading.diagnosis.rules import locate
@@ -342,6 +343,40 @@ def in_part(
     return Partly(best, share, place, False)
 
 
+def in_some_calls(
+    sets: Sets,
+    scored: Sequence[tuple[float, Combination]],
+    given: Combination,
+    budget: Budget,
+) -> list[Combination]:
+    """Single mistakes that are made in the calls that meet a condition alone.
+
+    `scored`: what each explains, the most first.
+    """
+    found = sets.strict
+    failing = [c for c in found if c.failing is not None]
+    alive: list[Combination] = []
+    for _, edits in scored if len(failing) >= SEVERAL else ():
+        m = edits[-1]
+        if m.beyond or not explains_all(failing, edits, budget):
+            continue
+        if not is_evident(failing, edits):
+            continue
+        others = [c for c in (*found, *sets.others) if c.failing is None]
+        right = [c.case for c in others if changes(c, given, edits, budget)]
+        wrong = [c.case for c in (*failing, *sets.others) if c.failing is not None]
+        for text, holds in fitting(wrong, right)[:MOST]:
+            one = limited(m, text, holds)
+            if explains_all(found, (*given, one), budget):
+                alive.append((one,))
+    return alive
+
+
+def changes(c: Clue, given: Combination, edits: Combination, budget: Budget) -> bool:
+    """Whether a hypothesis would make a right output wrong."""
+    return not budget.spent() and c.share(edits) < 1 == c.share(given)
+
+
 def is_likely(found: Sequence[Clue], edits: Combination) -> bool:
     """Whether what is made in some calls alone is no coincidence of several."""
     failing = sum(c.failing is not None for c in found)
@@ -444,6 +479,13 @@ class Sets:
         return clues(*self.of)
 
     @cached_property
+    def others(self) -> list[Clue]:
+        """Of other dtypes, whose failing calls tell a condition, too."""
+        findings, target, dtype = self.of
+        names = {f.case.dtype for f in findings} - {dtype}
+        return [c for name in sorted(names) for c in clues(findings, target, name)]
+
+    @cached_property
     def loose(self) -> list[Clue]:
         """Held to a grid's; none where no grid is a convention, or nothing fails."""
         if self.of[2] not in ("float32", "float64"):
@@ -494,6 +536,8 @@ def explain_one(
     if not alive and sets.loose:  # before two mistakes, whatever they come to
         alive = survivors(sets.loose, one, Budget(predictions))[0]
     alive = [s[len(given) :] for s in alive]
+    if not alive:
+        alive = in_some_calls(sets, scored, given, Budget(predictions))
     if not alive:
         alive, best = search_catalogue(found, kinds, Budget(predictions), given, scored)
     partly = in_part(found, best, given) if best and not alive else None

@@ -67,6 +67,7 @@ def explained_texts(d: Diagnosis) -> list[str]:
             left = len(texts) - len(more)
             more += [f"one of {left} more"] if left else []
             said.append(f"no case here tells it from this: {'; or '.join(more)}")
+    said = [*dict.fromkeys(said)]  # of gradients that are each explained by the same
     several = sum(len(p.survivors[0]) for p in made) > 1
     changed = "these" if several else "that"
     if d.survivors:
