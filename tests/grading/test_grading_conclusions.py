@@ -232,6 +232,54 @@ def test_a_grid_of_another_scale_is_told_by_its_ratio(align, text):
     assert conclusion(Diagnosis(facts=tuple(facts))) == text
 
 
+def test_offsets_that_move_by_whole_pixels_are_not_ignored():
+    call, _ = calls_of(InProcess(functions(BY_NAME["floored and clamped"].edits)[0]))
+    text = conclusion(Diagnosis(facts=tuple(probes.run_all(call, "float64"))))
+    assert "ignored" not in text and text.startswith("Far outside"), text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("offset of the last group: none", "Dy is ignored in offset group 2, the last"),
+        (
+            "offset of the last group: first",
+            "Offset groups 0, 1, 2 read the offset of ",
+        ),
+    ],
+)
+def test_of_three_groups_it_is_told_which_is_wrong(name, text):
+    call, _ = calls_of(InProcess(functions(BY_NAME[name].edits)[0]))
+    facts = [f for f in probes.run_all(call, "float64") if not f.right]
+    assert conclusion(Diagnosis(facts=tuple(facts))).startswith(text)
+
+
+@pytest.mark.parametrize(("bits", "said"), [(16, "16 bits"), (15, "16 bits with a")])
+def test_an_address_of_16_bits_is_told(bits, said):
+    def wrap(s):
+        at = np.arange(s.image.size) % 2**bits
+        s.x = s.image.reshape(-1)[at].reshape(s.x.shape)
+
+    call, _ = calls_of(InProcess(functions([("read", wrap)])[0]))
+    (fact,) = probes.late_address(call, "float32")
+    text = conclusion(Diagnosis(facts=(fact,)))
+    assert text.startswith(f"Addresses in x have {said}"), text
+    assert probes.late_address(calls_of(InProcess(FORWARD))[0], "float32") == []
+
+
+def test_one_input_that_is_misread_where_it_lies_otherwise_is_told():
+    def backward(grad_y, *inputs, **windows):
+        grad_y = grad_y.ravel("K").reshape(grad_y.shape)
+        return formula.deform_conv2d_grad(grad_y, *inputs, **windows)
+
+    ask = calls_of(InProcess(FORWARD, backward))
+    facts = [f for f in relations.contradictions(*ask, "float64") if not f.right]
+    (fact,) = (f for f in facts if f.subject == "memory: channels last")
+    text = conclusion(Diagnosis(facts=(fact,)))
+    assert fact.where["inputs"] == ["grad_y"]
+    assert text.startswith("grad_y whose layout is not contiguous (channels last) is m")
+
+
 def test_a_mask_lost_in_the_last_group_is_told():
     def lost(s):
         s.m[:, -1] = 1

@@ -129,7 +129,7 @@ def test_the_operator_of_the_catalogue_is_right_without_edits():
 
 SAID = {
     "paired_columns": "4, 5, 6, 7, 8 is read as 0, 3, 2, 5, 4",
-    "next_group_mask": "offset group 0, 1 is read as 1, 0",
+    "next_group_mask": "offset group 0, 1, 2 is read as 1, 2, 0",
     "half_batch": "image 0, 1, 2, 3, 4 is read as 0, 0, 1, 1, 2",
     "four_pixels": "dy is clipped to [-4, 4]: -12 as -4, -3 as -3, 3 as 3, 9 as 4",
     "tiles_of_four": "7, 8 is read as 0, 0, 0, 4, 4, 4, 4",

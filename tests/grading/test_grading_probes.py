@@ -177,8 +177,7 @@ def test_one_unit_of_grad_y_shows_what_a_gradient_reaches():
         (eighths, "row positions move in steps of 1/8 pixel, wherever they are"),
         (
             halves,
-            "row positions are rounded as floating point: steps of 1/256 at 7, "
-            "1/64 at 31",
+            "row positions are in float16: steps of 1/256 at 7, 1/64 at 31",
         ),
     ],
 )

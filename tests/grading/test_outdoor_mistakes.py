@@ -52,6 +52,28 @@ SAMPLE = (
     "halo_of_eight",
     "corner_of_other_sign",
     "weight_of_first_group_back",
+    "sampler_sizes_exchanged",
+    "sampler_sizes_exchanged_inside",
+    "centre_not_dilated_half",
+    "start_not_dilated_middle",
+    "last_group_reads_first",
+    "last_group_without_offset",
+    "last_odd_group_reads_first",
+    "grid_true_false",
+    "grid_true_false_columns",
+    "half_positions",
+    "half_accumulation_of_channels",
+    "truncated_index_floor_fraction",
+    "floored_at_last",
+    "floor_then_clamp",
+    "bias_each_tile_4",
+    "bias_of_first_image",
+    "offset_view_guvkd",
+    "offset_view_kdguv",
+    "both_channels_last",
+    "neighbour_clamped_in_grad_offset",
+    "expanded_grad_y",
+    "address_int16",
 )
 # Made on one path of a kernel, or by a pointer that advances by a block's number.
 PATHS = (
@@ -106,6 +128,11 @@ def test_nothing_that_follows_is_said_not_to_be_explained(name):
     report = said_of(name)
     assert re.search(MISTAKES[name].said, report.headline(), re.I), report.headline()
     assert report.headline().endswith("every element is within the bound.")
+
+
+def test_positions_in_float16_are_named_in_float64_too():
+    head = said_of("half_positions", dtypes=["float64"]).headline()
+    assert "Positions are in float16, rows and columns" in head, head
 
 
 def test_no_rival_would_make_right_gradients_wrong():

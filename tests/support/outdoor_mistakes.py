@@ -1255,7 +1255,7 @@ mistake(
 mistake(
     "floored_at_last",
     "h_low >= H - 1: both are H - 1 and h = h_low, as old kernels did",
-    "beyond the last are floored",
+    "neighbour outside the image is clamped to the last row and column",
     (
         FLOOR,
         FLOOR + "\n    h = np.where(h_low >= s.H - 1, h_low, h)"

@@ -328,18 +328,13 @@ geometry(
 )
 
 
-def positions(
-    name: str,
-    text: str,
-    f: Callable[[State], tuple[Any, Any]],
-    beyond: bool = False,
-) -> None:
-    """A mistake in the finished position; `beyond`: NaN stands for any."""
+def positions(name: str, text: str, f: Callable[[State], tuple[Any, Any]]) -> None:
+    """A mistake in the finished position."""
 
     def edit(s: State) -> None:
         s.qy, s.qx = f(s)
 
-    MISTAKES.append(Mistake("geometry", name, text, (("position", edit),), beyond))
+    add(MISTAKES, "geometry", "position", name, text, edit)
 
 
 def corners_scale(q: Array, n: int) -> Array:
@@ -352,8 +347,8 @@ FALSE_TRUE = "the grid is made for align_corners=False and sampled with True"
 
 
 def true_false(q: Array, n: int) -> Array:
-    """2 q / (n - 1) - 1, read as ((g + 1) n - 1) / 2; of one line it may be any."""
-    return np.asarray(q * n / (n - 1) - 0.5 if n > 1 else np.nan * q)
+    """2 q / (n - 1) - 1, read as ((g + 1) n - 1) / 2."""
+    return np.asarray(q * n / max(n - 1, 1) - 0.5)
 
 
 def false_true(q: Array, n: int) -> Array:
@@ -383,7 +378,6 @@ for name, of_axis, way in (
             name if axis == "both" else f"{name} along {axis}",
             of_axis if axis == "both" else f"along {axis} {of_axis}",
             along_axis(way, axis),
-            way is true_false,
         )
 positions(
     "align corners",

@@ -252,8 +252,11 @@ def last_groups() -> None:
         for way, text in LAST_GROUP.items():
             edits = [of_last_group(field, way) for field in fields]
             layout(f"{of} of the last group: {way}", text.format(what), both(*edits))
-        text = f"each offset group uses the {what} of the next, the last of the first"
-        layout(f"{of} of the next group", text, both(*map(next_group, fields)))
+        if "dp" in fields:
+            text = (
+                f"each offset group uses the {what} of the next, the last of the first"
+            )
+            layout(f"{of} of the next group", text, both(*map(next_group, fields)))
 
 
 def next_group(field: str) -> Callable[[State], None]:

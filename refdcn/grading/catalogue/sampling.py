@@ -558,24 +558,16 @@ for name, text, factors, touching in OF_LOWER:
     )
 
 
-def floored_outside(below: bool) -> Callable[[Array, int], tuple[Array, Array]]:
-    """Positions outside, within a pixel, floored; `below`: those under 0, too."""
-    return lambda q, n: hat(
-        np.where((q > n - 1) | (below & (q < 0)), np.floor(q), q), n
-    )
+def floored_outside(q: Array, n: int) -> tuple[Array, Array]:
+    """Positions outside, within a pixel, floored."""
+    return hat(np.where((q > n - 1) | (q < 0), np.floor(q), q), n)
 
 
 sampling(
     "floored outside",
     "positions outside, within a pixel of the image, are floored: the last pixel has "
     "all the weight, below 0 nothing is read",
-    rekernel(floored_outside(True)),
-)
-sampling(
-    "floored beyond the last pixel",
-    "positions less than a pixel beyond the last are floored to it: it has all the "
-    "weight; the definition reads a part of it",
-    rekernel(floored_outside(False)),
+    rekernel(floored_outside),
 )
 WHOLE_PIXELS: dict[str, Callable[[Array], Array]] = {
     "floored": np.floor,  # and so truncated, as what is below 0 is clamped

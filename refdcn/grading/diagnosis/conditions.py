@@ -34,9 +34,14 @@ PATHS: tuple[tuple[str, str, Holds], ...] = (
         lambda c: c.sizes.offset_groups == 1,
     ),
     (
-        "for a depthwise weight",
+        "for one input channel a group",
         "for several input channels a group",
         lambda c: c.sizes.C_in == c.sizes.groups,
+    ),
+    (
+        "for depthwise weights",
+        "for weights that are not depthwise",
+        lambda c: c.sizes.C_in == c.sizes.groups > 1,
     ),
     ("for 1x1 kernels", "for kernels above 1x1", lambda c: c.sizes[5:7] == (1, 1)),
     ("for 3x3 kernels", "for kernels other than 3x3", lambda c: c.sizes[5:7] == (3, 3)),

@@ -15,11 +15,11 @@ import numpy as np
 from refdcn.grading.catalogue.followed import followed
 from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.mistakes import CATALOGUE
-from refdcn.grading.catalogue.steps import landings, predict
+from refdcn.grading.catalogue.steps import State, hat, landings, predict
 from refdcn.grading.diagnosis.conditions import MOST, fitting, limited
 from refdcn.grading.diagnosis.facts import Place, json_value
 from refdcn.grading.diagnosis.places import Judged
-from refdcn.grading.diagnosis.rules import locate
+from refdcn.grading.diagnosis.rules import has_exceptions, locate
 from refdcn.grading.expected.case import Array, Case
 from refdcn.grading.expected.expectation import Range
 from refdcn.grading.expected.precision import grid
@@ -121,13 +121,15 @@ class Clue:
         """
         if self.failing is None:
             return True
-        return not bool((self.still(value) & self.failing & ~free).any())
-
-    def still(self, value: Array) -> Array:
-        """Where a prediction is the right value."""
         # Exact calls have no rounding: what is not the value itself has left it.
         half = self.usual / 2 * (self.case.kind != "exact" or self.loose)
-        return np.asarray((self.low - half <= value) & (value <= self.high + half))
+        still = (self.low - half <= value) & (value <= self.high + half)
+        return not bool((still & self.failing & ~free).any())
+
+    def tells(self, value: Array) -> Array:
+        """Where no value is both a prediction's and a right one."""
+        room = self.room(value)
+        return np.asarray((value + room < self.low) | (value - room > self.high))
 
     def free(self, edits: Combination) -> Array:
         """Where a slope at a whole number is any: where none is due, if not loose.
@@ -330,30 +332,30 @@ def in_part(
         one = Judged(c.case, c.target, left if left.any() else None)
         judged.append(one)
         # What it does not change says nothing of where it is made.
-        told.append(one._replace(want=1.0 * ~c.still(value)))
+        told.append(one._replace(want=1.0 * c.tells(value)))
         if c.failing is not None:
             right, total = right + int((~left).sum()), total + left.size
-    share = right / max(1, total)
-    if right == total and is_likely(found, best):
-        place = locate(told)
-        return Partly(best, share, place, True) if place.exact and place.ruled else None
     place = locate(judged)
+    share = right / max(1, total)
     if not place.ruled or not (place.exact or share > 0.6):
         return None
-    return Partly(best, share, place, False)
+    limited = right == total and is_likely(found, best)
+    if limited and has_exceptions(place.rule, told):
+        return None  # it is made there, too: where it is not, the rule does not say
+    return Partly(best, share, place, limited)
 
 
 def in_some_calls(
-    sets: Sets,
+    found: Sequence[Clue],
     scored: Sequence[tuple[float, Combination]],
+    more: Sequence[Clue],
     given: Combination,
     budget: Budget,
 ) -> list[Combination]:
     """Single mistakes that are made in the calls that meet a condition alone.
 
-    `scored`: what each explains, the most first.
+    `scored`: what each explains, the most first; `more`: calls in other dtypes.
     """
-    found = sets.strict
     failing = [c for c in found if c.failing is not None]
     alive: list[Combination] = []
     for _, edits in scored if len(failing) >= SEVERAL else ():
@@ -362,9 +364,9 @@ def in_some_calls(
             continue
         if not is_evident(failing, edits):
             continue
-        others = [c for c in (*found, *sets.others) if c.failing is None]
+        others = [c for c in (*found, *more) if c.failing is None]
         right = [c.case for c in others if changes(c, given, edits, budget)]
-        wrong = [c.case for c in (*failing, *sets.others) if c.failing is not None]
+        wrong = [c.case for c in (*failing, *more) if c.failing is not None]
         for text, holds in fitting(wrong, right)[:MOST]:
             one = limited(m, text, holds)
             if explains_all(found, (*given, one), budget):
@@ -412,11 +414,22 @@ def explain(
             return [*parts, Explanation(tuple(made), tuple(common))]
     right = [Sets(findings, t, dtype) for t in GRADIENTS if t not in sets]
     each = max(LEAST, predictions // max(1, len(made)))
+    mine = []
     for t in made:
         kinds = [m for m in CATALOGUE if m.name.startswith(f"d {t[5:]} ")]
         part = explain_one(sets[t], kinds + shared, each, given)
-        parts.append(without_rivals(part, right, kinds, predictions))
-    return parts
+        mine.append(without_rivals(part, right, kinds, predictions))
+    return [*parts, *as_one(mine)]
+
+
+def as_one(parts: Sequence[Explanation]) -> list[Explanation]:
+    """Gradients that one mistake explains, each of them in the same calls, as one."""
+    names = [{m.name for s in p.survivors if len(s) == 1 for m in s} for p in parts]
+    common = set.intersection(*names) if names else set()
+    if len(parts) < 2 or not common:
+        return [*parts]
+    kept = [s for s in parts[0].survivors if len(s) == 1 and s[0].name in common]
+    return [Explanation(tuple(t for p in parts for t in p.targets), tuple(kept))]
 
 
 def without_rivals(
@@ -440,7 +453,7 @@ def told_by_gradients(
     rows = []
     for one in part.survivors[:TRIED]:
         budget = Budget(predictions)
-        ways = one, derived(one)
+        ways = one, derived(one), *of_values(one)
         left = [
             t
             for t in made
@@ -458,6 +471,22 @@ def derived(edits: Combination) -> Combination:
     steps = followed([e for m in edits for e in m.edits])
     beyond = any(m.beyond for m in edits)
     return (edits[0]._replace(edits=steps, beyond=beyond),)
+
+
+def of_values(edits: Combination) -> list[Combination]:
+    """The same mistakes in what pixels weigh alone, with the slopes that are due."""
+    steps = [e for m in edits for e in m.edits]
+    if not any(step == "kernel" for step, _ in steps):
+        return []
+    beyond = any(m.beyond for m in edits)
+    made = (*steps, ("kernel", own_slopes))
+    return [(edits[0]._replace(edits=made, beyond=beyond),)]
+
+
+def own_slopes(s: State) -> None:
+    """The definition's slopes where samples are."""
+    if (s.ty.shape[-1], s.tx.shape[-1]) == (s.z.H, s.z.W):
+        s.sy, s.sx = hat(s.qy, s.z.H)[1], hat(s.qx, s.z.W)[1]
 
 
 def of_all_gradients(wrong_y: bool) -> list[Mistake]:
@@ -533,11 +562,13 @@ def explain_one(
     one = [(*given, m) for m in kinds]
     alive, scored = survivors(found, one, Budget(predictions))
     best: Combination = ()
+    rows = [(sets.strict, scored, sets.others)]
     if not alive and sets.loose:  # before two mistakes, whatever they come to
-        alive = survivors(sets.loose, one, Budget(predictions))[0]
+        alive, others = survivors(sets.loose, one, Budget(predictions))
+        rows.append((sets.loose, others, []))
     alive = [s[len(given) :] for s in alive]
-    if not alive:
-        alive = in_some_calls(sets, scored, given, Budget(predictions))
+    for row in rows if not alive else ():
+        alive = alive or in_some_calls(*row, given, Budget(predictions))
     if not alive:
         alive, best = search_catalogue(found, kinds, Budget(predictions), given, scored)
     partly = in_part(found, best, given) if best and not alive else None

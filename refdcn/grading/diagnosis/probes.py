@@ -719,6 +719,8 @@ def as_in_call(call: Call, dtype: str, N: int, K_h: int, K_w: int) -> list[Fact]
     sizes = UNEVEN._replace(N=N, K_h=K_h, K_w=K_w, C_out=C_out)
     if sizes == UNEVEN or min(sizes.out) < 1:
         return []
+    if not all(f.right for f in image_map(call, dtype)):
+        return []  # of a result that lies elsewhere all inputs are another's
     facts = offsets(call, dtype, sizes) + masks(call, dtype, sizes)
     return [f for f in facts if not f.right]
 

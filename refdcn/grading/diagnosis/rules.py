@@ -325,6 +325,17 @@ def placed(table: Table, wrong: Sequence[Judged], calls: tuple[int, int]) -> Pla
     )
 
 
+def has_exceptions(rule: Sequence[Clause], judged: Sequence[Judged]) -> bool:
+    """Whether something inside a rule of one table is right in another."""
+    with np.errstate(invalid="ignore"):
+        table = gather(judged)
+    if not table.bad.any():
+        return False
+    offered = dict(conditions(table))  # what shuts out nothing is not on offer
+    inside = rows_inside([(c, offered[c]) for c in rule if c in offered], table)
+    return bool((table.right & ~table.right_by_chance & inside).any())
+
+
 def each_element(wrong: Sequence[Judged]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Every failing element of a few."""
     found = []

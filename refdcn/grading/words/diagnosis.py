@@ -15,6 +15,7 @@ from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.words.facts import (
     brief,
     fact_text,
+    format_of,
     names_text,
     number,
     sound_text,
@@ -177,6 +178,9 @@ def patterns(faults: Sequence[Fact]) -> Iterator[str]:
     steps = [f for f in faults if f.kind == "step" and f.measured["fixed"]]
     if len({str(f.measured["at"]) for f in steps}) == 1 < len(steps):
         yield steps_text(steps[0])
+    floats = [f for f in faults if f.kind == "step" and not f.measured["fixed"]]
+    if len(floats) > 1 and len(kept := {format_of(f) for f in floats} - {""}) == 1:
+        yield f"positions are in {kept.pop()}, rows and columns"
     scaled = [f for f in (row, column) if f is not None and "scale" in f.measured]
     if scaled:
         yield grid_text(scaled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from math import floor, log2
 from typing import Any
 
 from refdcn.grading.diagnosis.facts import Fact
@@ -359,7 +360,7 @@ VALUES = {"nan": "NaN", "infinite": "not finite", "bias": "the bias alone"}
 
 def value_said(value: str | float) -> str:
     """One that has a name, or a number."""
-    return VALUES[value] if isinstance(value, str) else f"{value:g}"
+    return VALUES[value] if isinstance(value, str) else f"{value + 0.0:g}"
 
 
 def values_text(f: Fact) -> str:
@@ -443,7 +444,18 @@ def step_text(f: Fact) -> str:
         return f"{f.subject} {steps_text(f)}"
     ends = dict([*at[:1], *at[-1:]])
     said = ", ".join(f"{step_size(s)} at {r}" for r, s in ends.items())
-    return f"{f.subject} positions are rounded as floating point: steps of {said}"
+    kept = format_of(f) or "a floating point of fewer bits"
+    return f"{f.subject} positions are in {kept}: steps of {said}"
+
+
+FORMATS = {10: "float16", 7: "bfloat16", 23: "float32"}  # by bits of fraction
+
+
+def format_of(f: Fact) -> str:
+    """The format whose numbers lie as far apart as positions do; or none."""
+    at = [(r, s) for r, s in f.measured["at"].items() if s]
+    bits = {round(floor(log2(r)) - log2(s), 1) for r, s in at}
+    return FORMATS.get(int(bits.pop()), "") if len(bits) == 1 else ""
 
 
 # Reads and relations -------------------------------------------------------------
