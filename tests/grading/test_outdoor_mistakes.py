@@ -90,6 +90,13 @@ PATHS = (
     "mask_of_one_image",
     "offset_of_1x1",
     "x_then_y_without_mask",
+    "depthwise_flipped",
+    "result_at_block_number",
+    "offset_gradient_without_mask_1x1",
+    "gradient_at_unequal_strides",
+    "grad_y_of_first_block",
+    "grad_x_of_last_block",
+    "grad_bias_of_blocks",
 )
 # Whose gradients take the mistake along: what is read past an input's memory may be
 # anything, and a sample moved onto a pixel may have any slope there.

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+from outdoor_mistakes import said_of
 
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions
@@ -66,3 +67,27 @@ def test_a_condition_is_what_all_have_that_fail_and_none_that_is_right():
     few, many = [given(N=n) for n in (3, 4, 8)] * 4, [given(N=n) for n in (33, 64)] * 3
     found = [text for text, _ in fitting(many, few)]
     assert found == ["where N >= 33 (up to 8 it is right)"]
+
+
+def test_of_many_images_it_is_told_whose_offsets_are_read():
+    def moved_by_one(s):
+        if s.z.N > 32:
+            s.dp = np.roll(s.dp, -1, 0)
+
+    facts = probes.as_in_call(call(("read", moved_by_one)), "float32", 33, 2, 3)
+    assert [brief(f) for f in facts] == [
+        "images 0, 1, 2, 3, 4 read the offset of images 1, 2, 3, 4, 5, ..."
+    ]
+
+
+def test_of_a_result_that_lies_elsewhere_no_input_is_told_as_misread():
+    edits = BY_NAME["result of block b of 2 images from image b on"].edits
+    assert probes.as_in_call(call(*edits), "float32", 3, 2, 3) == []
+
+
+def test_a_backward_that_is_wrong_in_some_calls_is_one_mistake():
+    """Not one of each gradient."""
+    head = said_of("mask_of_several_groups_back").headline()
+    text = "In the gradients, for several weight groups the mask is ignored."
+    assert text in head and head.count("several weight groups") == 1, head
+    assert head.endswith("With that changed, every element is within the bound."), head

@@ -542,7 +542,7 @@ mistake(
 mistake(
     "image_of_first_block",
     "the image's pointer does not advance by blocks",
-    "images? .*read",
+    "image of the first block",
     (FLAT, FLAT.replace("flat(x, s, first)", "flat(x, s, 0)")),
 )
 mistake(
@@ -1590,7 +1590,7 @@ mistake(
 mistake(
     "result_at_block_number",
     "the result's pointer advances by one image a block",
-    "block.*image",
+    "result of block b.*from image b on",
     (BLOCK, "y[first // STEP : first // STEP + last - first] = w @ columns"),
 )
 BIAS_WHEN = "return y if bias is None or {} else y + bias[:, None, None]"
@@ -1718,7 +1718,7 @@ mistake(
 mistake(
     "grad_bias_of_blocks",
     "the gradient of the bias is added once a block of two images",
-    "gradient of bias.*block",
+    "gradient of bias is added once for each block of 2 images",
     (
         "grad_y.sum((0, 2, 3), dtype=s.T)",
         "len(blocks(s)) * grad_y.sum((0, 2, 3), dtype=s.T)",
@@ -1727,14 +1727,14 @@ mistake(
 mistake(
     "grad_y_of_first_block",
     "every block takes the grad_y of the first",
-    "grad_y.*first block",
+    "uses the grad_y of the first block",
     (GO, "g = w.swapaxes(1, 2) @ go[:b]\n"),
     (GRAD_WEIGHT, "(go[:b] @ columns"),
 )
 mistake(
     "grad_x_of_last_block",
     "grad_x is cleared before each block",
-    "grad_x.*block|gradient of x.*block",
+    "gradient of x is 0 but for the last block of 2 images",
     ("        " + GO, "        grad_x[...] = 0\n        " + GO),
 )
 mistake(
@@ -1746,7 +1746,7 @@ mistake(
 mistake(
     "grad_weight_of_one_group",
     "the gradient of the weight of several groups is 0 but for the first",
-    "gradient of weight.*group",
+    "grad_weight is 0 wherever.*group > 0",
     (
         "        grad_weight.reshape(weight.shape),",
         "        np.where(np.arange(s.G)[:, None, None], 0, grad_weight)"

@@ -414,12 +414,25 @@ def explain(
             return [*parts, Explanation(tuple(made), tuple(common))]
     right = [Sets(findings, t, dtype) for t in GRADIENTS if t not in sets]
     each = max(LEAST, predictions // max(1, len(made)))
-    mine = []
+    mine: list[Explanation] = []
     for t in made:
         kinds = [m for m in CATALOGUE if m.name.startswith(f"d {t[5:]} ")]
+        known = mine[0].survivors if mine else ()
+        known = tuple(s for s in known if of_backward(s, sets[t], given, each))
+        if known:  # made in some calls alone, in all gradients
+            mine.append(Explanation((t,), known))
+            continue
         part = explain_one(sets[t], kinds + shared, each, given)
         mine.append(without_rivals(part, right, kinds, predictions))
     return [*parts, *as_one(mine)]
+
+
+def of_backward(
+    found: Combination, sets: Sets, given: Combination, predictions: int
+) -> bool:
+    """Whether what explains one gradient is no mistake of its own, here, too."""
+    own = any(m.kind != IN_GRADIENTS for m in found)
+    return not own and follows(sets, (*given, *found), Budget(predictions))
 
 
 def as_one(parts: Sequence[Explanation]) -> list[Explanation]:

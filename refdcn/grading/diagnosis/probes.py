@@ -715,13 +715,17 @@ def misplaced(facts: Sequence[Fact]) -> bool:
 
 def as_in_call(call: Call, dtype: str, N: int, K_h: int, K_w: int) -> list[Fact]:
     """What is read where the batch and the kernel are those of a failing call."""
-    N, C_out = min(max(N, UNEVEN.N), MOST_IMAGES), UNEVEN.C_in * K_h * K_w
+    many, N = N, min(max(N, UNEVEN.N), MOST_IMAGES)
+    C_out = UNEVEN.C_in * K_h * K_w
     sizes = UNEVEN._replace(N=N, K_h=K_h, K_w=K_w, C_out=C_out)
     if sizes == UNEVEN or min(sizes.out) < 1:
         return []
     if not all(f.right for f in image_map(call, dtype)):
         return []  # of a result that lies elsewhere all inputs are another's
     facts = offsets(call, dtype, sizes) + masks(call, dtype, sizes)
+    if many > MOST_IMAGES:
+        small = ONE_TAP._replace(N=min(many, 2 * 33), H=9, W=10, stride=(1, 1))
+        facts += offsets(call, dtype, small) + masks(call, dtype, small)
     return [f for f in facts if not f.right]
 
 
