@@ -97,6 +97,10 @@ PATHS = (
     "grad_y_of_first_block",
     "grad_x_of_last_block",
     "grad_bias_of_blocks",
+    "taps_reversed_of_even_width",
+    "paddings_exchanged_back",
+    "grad_bias_of_one_pixel",
+    "grad_weight_of_several_groups_by_mask",
 )
 # Whose gradients take the mistake along: what is read past an input's memory may be
 # anything, and a sample moved onto a pixel may have any slope there.

@@ -1,15 +1,16 @@
 """A mistake of one path of a kernel is told with what leads there."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
-from outdoor_mistakes import said_of
+from outdoor_mistakes import MISTAKES, said_of
 
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import functions
 from refdcn.grading.diagnosis import probes
 from refdcn.grading.diagnosis.answers import answer_of
-from refdcn.grading.diagnosis.conditions import fitting
+from refdcn.grading.diagnosis.conditions import fitting, path_of
 from refdcn.grading.expected.case import Sizes
 from refdcn.grading.process.in_process import InProcess
 from refdcn.grading.words.facts import brief
@@ -88,6 +89,28 @@ def test_of_a_result_that_lies_elsewhere_no_input_is_told_as_misread():
 def test_a_backward_that_is_wrong_in_some_calls_is_one_mistake():
     """Not one of each gradient."""
     head = said_of("mask_of_several_groups_back").headline()
-    text = "In the gradients, for several weight groups the mask is ignored."
+    text = "In the gradients, for several weight groups, the mask is ignored."
     assert text in head and head.count("several weight groups") == 1, head
     assert head.endswith("With that changed, every element is within the bound."), head
+
+
+def test_what_a_probe_saw_is_told_with_the_path_that_is_wrong():
+    for name in ("dx_scaled_with_mask", "dx_scaled_of_one_image", "dx_scaled_of_3x3"):
+        head = said_of(name).headline()
+        assert re.search(MISTAKES[name].said, head, re.I), head
+
+
+def test_of_one_gradient_no_more_is_said_than_of_it():
+    """The others are right, so that not all gradients ignore the dilation."""
+    head = said_of("grad_x_undilated").headline()
+    assert "In the gradient of x, the dilation is ignored." in head, head
+    head = said_of("no_offset_gradient_without_mask").headline()
+    assert "Without a mask, the gradient of offset is 0." in head, head
+
+
+def test_a_path_is_told_where_drawn_calls_do_not_have_it_by_chance():
+    alone, several = given(N=1), given(N=2)
+    assert path_of([alone] * 6, [several] * 40) == "for one image"
+    assert path_of([alone] * 6, [alone] * 5 + [several] * 40) == "for one image"
+    assert path_of([alone] * 6, [alone] * 40 + [several] * 6) == ""
+    assert path_of([alone, several], [several] * 40) == ""

@@ -1597,7 +1597,7 @@ BIAS_WHEN = "return y if bias is None or {} else y + bias[:, None, None]"
 mistake(
     "bias_without_mask",
     "the path without a mask adds no bias",
-    "without a mask the bias is not added",
+    "without a mask, the bias is not added",
     (BIAS, BIAS_WHEN.format("mask is None")),
 )
 mistake(
@@ -1609,7 +1609,7 @@ mistake(
 mistake(
     "bias_of_one_image",
     "the path of one image adds no bias",
-    "for one image the bias is not added",
+    "for one image, the bias is not added",
     (BIAS, BIAS_WHEN.format("s.N == 1")),
 )
 MASKED = "    if mask is None:\n        return np.ones"
@@ -1622,7 +1622,7 @@ mistake(
 mistake(
     "mask_of_one_image",
     "the path of one image ignores the mask",
-    "for one image the mask is ignored",
+    "for one image, the mask is ignored",
     NO_COMPANION,
     (
         "m = None if mask is None else flat(mask, s, first)",
@@ -1711,7 +1711,7 @@ mistake(
 mistake(
     "offset_gradient_without_mask_1x1",
     "no mask in the gradient of offsets of 1x1 kernels",
-    "1x1 kernels the gradient of offset lacks the mask",
+    "1x1 kernels, the gradient of offset lacks the mask",
     ("dy = (g * m * slope_h)", "dy = (g * (1 if s.K == 1 else m) * slope_h)"),
     ("dx = (g * m * slope_w)", "dx = (g * (1 if s.K == 1 else m) * slope_w)"),
 )
@@ -1758,6 +1758,123 @@ mistake(
     "grad_offset is divided by nothing, but exchanged where strides differ",
     "unequal strides.*(x, y)",
     (DY_DX, "    dy, dx = (dx, dy) if s.sh != s.sw else (dy, dx)\n" + DY_DX),
+)
+
+QUARTERS = "    dx = dx * s.T.type(0.75) if {} else dx\n" + OFFSETS
+mistake(
+    "dx_scaled_without_mask",
+    "dx is multiplied by 0.75 on the path without a mask",
+    "dx is multiplied by 3/4.*no mask",
+    NO_COMPANION,
+    (
+        "def position(s, b, offset):\n",
+        "def position(s, b, offset, bare=False):\n",
+    ),
+    (OFFSETS, QUARTERS.format("bare")),
+    (COLUMN_LOOP, COLUMN_LOOP.replace("b, offset)", "b, offset, mask is None)")),
+)
+mistake(
+    "dx_scaled_with_mask",
+    "dx is multiplied by 0.75 on the path with a mask",
+    "with a mask, dx is multiplied by 3/4",
+    NO_COMPANION,
+    (
+        "def position(s, b, offset):\n",
+        "def position(s, b, offset, bare=True):\n",
+    ),
+    (OFFSETS, QUARTERS.format("not bare")),
+    (COLUMN_LOOP, COLUMN_LOOP.replace("b, offset)", "b, offset, mask is None)")),
+)
+mistake(
+    "dx_scaled_of_3x3",
+    "dx is multiplied by 0.75 in 3x3 kernels",
+    "dx is multiplied by 3/4.*(3x3|K_h K_w = 9)",
+    (OFFSETS, QUARTERS.format("s.kh == s.kw == 3")),
+)
+mistake(
+    "dx_scaled_of_one_image",
+    "dx is multiplied by 0.75 for one image",
+    "for one image, dx is multiplied by 3/4",
+    (OFFSETS, QUARTERS.format("s.N == 1")),
+)
+mistake(
+    "dx_scaled_of_several_groups",
+    "dx is multiplied by 0.75 for several weight groups",
+    "groups >= 2",
+    (OFFSETS, QUARTERS.format("s.G > 1")),
+)
+mistake(
+    "plain_path_undilated",
+    "the path of one group without a mask ignores the dilation",
+    "without a mask, the dilation of rows acts as 1",
+    NO_COMPANION,
+    (
+        "        p = flat(x, s, first), flat(offset, s, first), m\n        columns",
+        "        if mask is None and s.G == 1:\n            s.dh = s.dw = 1\n"
+        "        p = flat(x, s, first), flat(offset, s, first), m\n        columns",
+    ),
+)
+mistake(
+    "taps_reversed_of_even_width",
+    "kernels of even width are flipped",
+    "even width.*flipped",
+    NO_COMPANION,
+    (
+        LAST_WEIGHT,
+        "weight = weight if s.kw % 2 else weight[..., ::-1, ::-1]\n    " + LAST_WEIGHT,
+    ),
+)
+mistake(
+    "nearest_at_strides",
+    "the nearest pixel is read at strides above 1",
+    "strides above 1.*nearest",
+    (
+        RETURN,
+        "    if (s.sh, s.sw) != (1, 1):\n        h, w = np.round(h), np.round(w)\n"
+        + RETURN,
+    ),
+)
+mistake(
+    "paddings_exchanged_back",
+    "the backward exchanges the paddings",
+    "in the gradients, the two paddings are exchanged",
+    (BACK, "    s.ph, s.pw = s.pw, s.ph\n" + BACK),
+)
+mistake(
+    "no_offset_gradient_without_mask",
+    "no gradient of offsets without a mask",
+    "without a mask, the gradient of offset is 0",
+    (DY_DX, "    dy, dx = (0 * dy, 0 * dx) if mask is None else (dy, dx)\n" + DY_DX),
+)
+mistake(
+    "grad_bias_of_one_pixel",
+    "of one image the gradient of the bias is that of the first pixel",
+    "for one image, the gradient of bias is that of the first output pixel",
+    (
+        "grad_y.sum((0, 2, 3), dtype=s.T)",
+        "(grad_y[..., :1, :1] if s.N == 1 else grad_y).sum((0, 2, 3), dtype=s.T)",
+    ),
+)
+mistake(
+    "grad_x_undilated",
+    "grad_x is scattered without the dilation",
+    "in the gradient of x, the dilation is ignored",
+    (
+        "        col2im(s, b, g, *p[1:], grad_x[first:last])\n",
+        "        d = s.dh, s.dw\n        s.dh = s.dw = 1\n"
+        "        col2im(s, b, g, *p[1:], grad_x[first:last])\n"
+        "        s.dh, s.dw = d\n",
+    ),
+)
+mistake(
+    "grad_weight_of_several_groups_by_mask",
+    "the gradient of the weight of several groups lacks the mask",
+    "several weight groups, the gradient of weight lacks the mask",
+    (
+        "        columns = im2col(s, b, *p)\n        grad_weight",
+        "        columns = im2col(s, b, *p[:2], None if s.G > 1 else p[2])\n"
+        "        grad_weight",
+    ),
 )
 
 

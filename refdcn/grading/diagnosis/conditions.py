@@ -113,19 +113,71 @@ LIMITED: tuple[tuple[str, Callable[[Case], int]], ...] = (
 )
 
 
+def chance_of(failing: Sequence[Case], right: Sequence[Case]) -> float:
+    """log of the chance that of all calls just these fail."""
+    f, r = len(failing), len(right)
+    return lgamma(f + 1) + lgamma(r + 1) - lgamma(f + r + 1)
+
+
 def fitting(failing: Sequence[Case], right: Sequence[Case]) -> list[tuple[str, Holds]]:
     """What all calls that fail have, and none that is right; too much for chance."""
     tried = 2 * (len(PATHS) + len(LIMITED))
-    f, r = len(failing), len(right)
-    chance = lgamma(f + 1) + lgamma(r + 1) - lgamma(f + r + 1)  # one of all choices
-    if not chance + log(tried) < log(CHANCE):
+    if not chance_of(failing, right) + log(tried) < log(CHANCE):
         return []
     found = [
         (text, holds)
         for text, holds in conditions()
         if all(map(holds, failing)) and not any(map(holds, right))
     ]
-    return found or [*limits(failing, right)]
+    return found or [*limits(failing, right)] or [*pairs(failing, right)]
+
+
+def pairs(
+    failing: Sequence[Case], right: Sequence[Case]
+) -> Iterator[tuple[str, Holds]]:
+    """Two conditions that together are met wherever it fails, and nowhere else."""
+    met = [
+        (text, holds, {k for k, c in enumerate(right) if holds(c)})
+        for text, holds in conditions()
+        if all(map(holds, failing))
+    ]
+    tried = 2 * len(PATHS) ** 2  # of two, each as it is or not
+    if not chance_of(failing, right) + log(tried) < log(CHANCE):
+        return
+    for k, (text, one, at) in enumerate(met):
+        for more, other, beside in met[k + 1 :]:
+            if not at & beside:
+                yield (
+                    f"{text} and {more}",
+                    lambda c, f=one, g=other: f(c) and g(c),  # type: ignore[misc]
+                )
+
+
+# Paths that are told beside what a probe saw, where nothing fails elsewhere.
+TOLD = (
+    *("without a mask", "with a mask", "without a bias", "for one image"),
+    *("for one weight group", "for several weight groups", "for one offset group"),
+    *("for 1x1 kernels", "for 3x3 kernels", "for kernels other than 3x3"),
+    *("for kernels of even height", "for kernels of even width"),
+    *("at unequal strides", "at unequal paddings", "at unequal dilations"),
+)
+
+
+def path_of(failing: Sequence[Case], right: Sequence[Case]) -> str:
+    """The rarest condition that all calls that fail have, if it is no chance."""
+    found = []
+    for text, holds in conditions() if failing else ():
+        if text not in TOLD or not all(map(holds, failing)):
+            continue
+        f, met = len(failing), len(failing) + sum(map(holds, right))
+        of = len(failing) + len(right)
+        # The chance that calls drawn blindly have it, too.
+        chance = (
+            lgamma(met + 1) - lgamma(met - f + 1) + lgamma(of - f + 1) - lgamma(of + 1)
+        )
+        if chance + log(len(TOLD)) < log(CHANCE):
+            found.append((met, text))
+    return min(found, default=(0, ""))[1]
 
 
 def limits(
@@ -155,4 +207,4 @@ def limited(m: Mistake, text: str, holds: Holds) -> Mistake:
 
     edits = tuple((step, when(edit)) for step, edit in m.edits)
     said = m.text.split("; ")[0]  # what the definition does is said elsewhere
-    return m._replace(name=f"{m.name} {text}", text=f"{text} {said}", edits=edits)
+    return m._replace(name=f"{m.name} {text}", text=f"{text}, {said}", edits=edits)

@@ -408,11 +408,13 @@ def explain(
         part, made = told_by_gradients(part, sets, made, predictions)
         parts, given = [part], part.survivors[0]
     shared = of_all_gradients("y" in targets)
+    right = [Sets(findings, t, dtype) for t in GRADIENTS if t not in sets]
     if len(made) > 1:
         common = in_all(sets, made, shared, given, Budget(predictions))
         if common:
-            return [*parts, Explanation(tuple(made), tuple(common))]
-    right = [Sets(findings, t, dtype) for t in GRADIENTS if t not in sets]
+            one = Explanation(tuple(made), tuple(common))
+            sure = without_rivals(one, right, [], given, predictions)
+            return [*parts, sure or of_these(one)]
     each = max(LEAST, predictions // max(1, len(made)))
     mine: list[Explanation] = []
     for t in made:
@@ -423,7 +425,11 @@ def explain(
             mine.append(Explanation((t,), known))
             continue
         part = explain_one(sets[t], kinds + shared, each, given)
-        mine.append(without_rivals(part, right, kinds, predictions))
+        sure = without_rivals(part, right, kinds, given, predictions)
+        if sure is None:  # rather of its own, in some calls alone
+            sure = explain_one(sets[t], kinds, each, given, combined=False)
+            sure = sure if sure.survivors else of_these(part)
+        mine.append(sure)
     return [*parts, *as_one(mine)]
 
 
@@ -445,18 +451,38 @@ def as_one(parts: Sequence[Explanation]) -> list[Explanation]:
     return [Explanation(tuple(t for p in parts for t in p.targets), tuple(kept))]
 
 
+def of_these(part: Explanation) -> Explanation:
+    """Mistakes of the forward that are made in these gradients alone."""
+    names = " and ".join(t[5:] for t in part.targets)
+    of = f"{IN_GRADIENTS} of {names}"
+    kept = [
+        tuple(m._replace(kind=of) if m.kind == IN_GRADIENTS else m for m in s)
+        for s in part.survivors
+    ]
+    return replace(part, survivors=tuple(kept))
+
+
 def without_rivals(
-    part: Explanation, right: Sequence[Sets], own: Sequence[Mistake], predictions: int
-) -> Explanation:
-    """Without what would make other gradients wrong, which are right."""
+    part: Explanation,
+    right: Sequence[Sets],
+    own: Sequence[Mistake],
+    given: Combination,
+    predictions: int,
+) -> Explanation | None:
+    """Without what would make other gradients wrong, which are right.
+
+    None where nothing is left.
+    """
     budget, names = Budget(predictions), {m.name for m in own}
     kept = [
         s
         for s in part.survivors
         if all(m.name in names for m in s)
-        or all(explains_all(one.strict, s, budget) for one in right)
+        or all(explains_all(one.strict, (*given, *s), budget) for one in right)
     ]
-    return replace(part, survivors=tuple(kept)) if kept else part
+    if part.survivors and not kept:
+        return None
+    return replace(part, survivors=tuple(kept))
 
 
 def told_by_gradients(
@@ -565,7 +591,11 @@ def in_all(
 
 
 def explain_one(
-    sets: Sets, kinds: Sequence[Mistake], predictions: int, given: Combination
+    sets: Sets,
+    kinds: Sequence[Mistake],
+    predictions: int,
+    given: Combination,
+    combined: bool = True,
 ) -> Explanation:
     """The survivors for one output, or what explains most of it."""
     found = sets.strict
@@ -582,7 +612,7 @@ def explain_one(
     alive = [s[len(given) :] for s in alive]
     for row in rows if not alive else ():
         alive = alive or in_some_calls(*row, given, Budget(predictions))
-    if not alive:
+    if not alive and combined:
         alive, best = search_catalogue(found, kinds, Budget(predictions), given, scored)
     partly = in_part(found, best, given) if best and not alive else None
     return Explanation(targets, tuple(alive), partly)
