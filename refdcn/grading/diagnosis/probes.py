@@ -370,7 +370,7 @@ def as_whole_pixels(
 
     Exchanged weights of two neighbours move a sample by each other's fraction.
     """
-    if "axis" not in f.measured.get("along", {}) and not f.measured.get("x first"):
+    if "axis" not in f.measured.get("along", {}):
         return f
     N, og, K, _, *out = offset_shape(sizes)
     sent = np.zeros((N, og, K, 2, *out))
