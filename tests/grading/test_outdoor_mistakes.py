@@ -75,6 +75,33 @@ SAMPLE = (
     "expanded_grad_y",
     "address_int16",
 )
+# Made on one path of a kernel, or by a pointer that advances by a block's number.
+PATHS = (
+    "fractions_exchanged",
+    "fractions_exchanged_from_border",
+    "slope_of_whole_samples",
+    "centre_of_3x3",
+    "taps_of_3x3",
+    "centre_of_even",
+    "offset_at_block_number",
+    "image_at_block_number",
+    "bias_without_mask",
+    "bias_of_several_groups",
+    "mask_of_one_image",
+    "offset_of_1x1",
+    "x_then_y_without_mask",
+    "depthwise_flipped",
+    "result_at_block_number",
+    "offset_gradient_without_mask_1x1",
+    "gradient_at_unequal_strides",
+    "grad_y_of_first_block",
+    "grad_x_of_last_block",
+    "grad_bias_of_blocks",
+    "taps_reversed_of_even_width",
+    "paddings_exchanged_back",
+    "grad_bias_of_one_pixel",
+    "grad_weight_of_several_groups_by_mask",
+)
 # Whose gradients take the mistake along: what is read past an input's memory may be
 # anything, and a sample moved onto a pixel may have any slope there.
 EXPLAINED = "offset_row_of_image", "offset_plane_of_image", "offset_row_of_rows"
@@ -98,6 +125,13 @@ def test_the_first_sentence_says_what_is_wrong(name):
     report = said_of(name)
     assert report.exit_code not in (0, 4), report.text()
     assert re.search(MISTAKES[name].said, report.headline(), re.I), report.headline()
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_of_the_kernel_is_named_and_nothing_else_is_wrong(name):
+    head = said_of(name).headline()
+    assert re.search(MISTAKES[name].said, head, re.I), head
+    assert "With that changed, every element is within the bound" in head, head
 
 
 @pytest.mark.parametrize("name", EXPLAINED)

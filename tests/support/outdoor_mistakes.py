@@ -542,7 +542,7 @@ mistake(
 mistake(
     "image_of_first_block",
     "the image's pointer does not advance by blocks",
-    "images? .*read",
+    "image of the first block",
     (FLAT, FLAT.replace("flat(x, s, first)", "flat(x, s, 0)")),
 )
 mistake(
@@ -1492,6 +1492,390 @@ for kind in ("uint16", "int16"):
             f"load(x, image + (r * s.W + q).astype(np.{kind}), ok)\n    columns",
         ),
     )
+
+# Paths and conditions, blocks that begin elsewhere ---------------------------------
+
+NO_COMPANION = ("def f_grad(", "def backward(")
+COLUMN_LOOP = (
+    "    for r, q, weight, _, _, ok in corners(s, *position(s, b, offset)):\n"
+    "        value += weight"
+)
+EXCHANGED_LOOP = (
+    "    found = [*corners(s, *position(s, b, offset))]\n"
+    "    found[1:3] = [\n"
+    "        (*a[:2], other[2], *a[3:]) for a, other in (found[1:3], found[2:0:-1])\n"
+    "    ]\n"
+    "    for r, q, weight, _, _, ok in found:\n"
+    "        value += weight"
+)
+FRACTIONS = "(fractions|weights?).*exchanged|each other's weight"
+mistake(
+    "fractions_exchanged",
+    "the weights of the upper right and the lower left neighbour are exchanged",
+    FRACTIONS,
+    NO_COMPANION,
+    (COLUMN_LOOP, EXCHANGED_LOOP),
+)
+mistake(
+    "fractions_exchanged_from_border",
+    "the same, and samples at -1 count as inside",
+    FRACTIONS,
+    NO_COMPANION,
+    (COLUMN_LOOP, EXCHANGED_LOOP),
+    (INSIDE, INSIDE.replace("h > -1", "h >= -1").replace("w > -1", "w >= -1")),
+)
+mistake(
+    "slope_of_whole_samples",
+    "a slope is 0 where one of four neighbours is outside",
+    "gradient of offset is 0 wherever one of the four neighbours is outside",
+    (
+        "    for r, q, weight, along_h, along_w, ok in corners(s, *position(s, b, "
+        "offset)):\n        pixel",
+        "    found = corners(s, *position(s, b, offset))\n"
+        "    whole = found[0][-1] & found[1][-1] & found[2][-1] & found[3][-1]\n"
+        "    for r, q, weight, along_h, along_w, ok in found:\n        pixel",
+    ),
+    (
+        "dy = (g * m * slope_h).sum(2)\n    dx = (g * m * slope_w).sum(2)",
+        "dy = (g * m * slope_h * whole).sum(2)\n"
+        "    dx = (g * m * slope_w * whole).sum(2)",
+    ),
+)
+mistake(
+    "centre_of_3x3",
+    "taps run about a centre that lies one dilated step from the corner",
+    "window's centre is that of a 3x3 kernel",
+    (H, H.replace("i * s.dh", "(i - (s.kh - 1) // 2 + 1) * s.dh")),
+    (W, W.replace("j * s.dw", "(j - (s.kw - 1) // 2 + 1) * s.dw")),
+)
+mistake(
+    "taps_of_3x3",
+    "taps run from -1 on about the right centre",
+    "taps are centred as those of a 3x3 kernel",
+    (H, H.replace("i * s.dh", "(i - 1 + s.kh // 2) * s.dh")),
+    (W, W.replace("j * s.dw", "(j - 1 + s.kw // 2) * s.dw")),
+)
+mistake(
+    "centre_of_even",
+    "the centre by (K - 1) // 2, the taps by K // 2",
+    "even kernel.*shifted by one dilated step",
+    (H, H.replace("i * s.dh", "(i - s.kh // 2 + (s.kh - 1) // 2) * s.dh")),
+    (W, W.replace("j * s.dw", "(j - s.kw // 2 + (s.kw - 1) // 2) * s.dw")),
+)
+AT_BLOCK = "flat({0}, s, first // STEP)"
+mistake(
+    "offset_at_block_number",
+    "the offset's pointer advances by one image a block",
+    "offset of block b.*from image b on",
+    NO_COMPANION,
+    (FLAT, FLAT.replace("flat(offset, s, first)", AT_BLOCK.format("offset"))),
+)
+mistake(
+    "mask_at_block_number",
+    "the mask's pointer advances by one image a block",
+    "mask of block b.*from image b on",
+    NO_COMPANION,
+    (
+        "m = None if mask is None else flat(mask, s, first)",
+        "m = None if mask is None else flat(mask, s, first // STEP)",
+    ),
+)
+mistake(
+    "image_at_block_number",
+    "the image's pointer advances by one image a block",
+    "image of block b.*from image b on",
+    NO_COMPANION,
+    (FLAT, FLAT.replace("flat(x, s, first)", AT_BLOCK.format("x"))),
+)
+mistake(
+    "result_at_block_number",
+    "the result's pointer advances by one image a block",
+    "result of block b.*from image b on",
+    (BLOCK, "y[first // STEP : first // STEP + last - first] = w @ columns"),
+)
+BIAS_WHEN = "return y if bias is None or {} else y + bias[:, None, None]"
+mistake(
+    "bias_without_mask",
+    "the path without a mask adds no bias",
+    "without a mask, the bias is not added",
+    (BIAS, BIAS_WHEN.format("mask is None")),
+)
+mistake(
+    "bias_of_several_groups",
+    "the path of several weight groups adds no bias",
+    "several weight groups.*bias is not added",
+    (BIAS, BIAS_WHEN.format("s.G > 1")),
+)
+mistake(
+    "bias_of_one_image",
+    "the path of one image adds no bias",
+    "for one image, the bias is not added",
+    (BIAS, BIAS_WHEN.format("s.N == 1")),
+)
+MASKED = "    if mask is None:\n        return np.ones"
+mistake(
+    "mask_of_several_groups",
+    "the path of several weight groups ignores the mask",
+    "several weight groups.*mask is ignored",
+    (MASKED, "    if mask is None or s.G > 1:\n        return np.ones"),
+)
+mistake(
+    "mask_of_one_image",
+    "the path of one image ignores the mask",
+    "for one image, the mask is ignored",
+    NO_COMPANION,
+    (
+        "m = None if mask is None else flat(mask, s, first)",
+        "m = None if mask is None or s.N == 1 else flat(mask, s, first)",
+    ),
+)
+mistake(
+    "mask_of_1x1",
+    "the path of 1x1 kernels ignores the mask",
+    "1x1 kernels.*mask is ignored",
+    (MASKED, "    if mask is None or s.K == 1:\n        return np.ones"),
+)
+OFFSETS = "    h = (oh * s.sh"
+mistake(
+    "offset_of_1x1",
+    "1x1 kernels take the path of a plain product, without offsets",
+    "1x1 kernels.*offsets? (are|is) ignored",
+    (OFFSETS, "    dy, dx = (0 * dy, 0 * dx) if s.K == 1 else (dy, dx)\n" + OFFSETS),
+)
+mistake(
+    "padding_of_1x1",
+    "the same without padding",
+    "1x1 kernels.*padding is ignored",
+    (H, H.replace("s.ph", "s.ph * (s.K > 1)")),
+    (W, W.replace("s.pw", "s.pw * (s.K > 1)")),
+)
+mistake(
+    "x_then_y_without_mask",
+    "the path without a mask reads offsets as (x, y)",
+    "without a mask.*(x, y)",
+    NO_COMPANION,
+    (
+        "def position(s, b, offset):\n",
+        "def position(s, b, offset, turned=False):\n",
+    ),
+    (OFFSETS, "    dy, dx = (dx, dy) if turned else (dy, dx)\n" + OFFSETS),
+    (
+        COLUMN_LOOP,
+        COLUMN_LOOP.replace("b, offset)", "b, offset, mask is None)"),
+    ),
+)
+mistake(
+    "depthwise_flipped",
+    "the depthwise path flips the kernel",
+    "depthwise.*flipped",
+    NO_COMPANION,
+    (
+        LAST_WEIGHT,
+        "weight = weight[..., ::-1, ::-1] if s.c == 1 and s.G > 1 else weight\n    "
+        + LAST_WEIGHT,
+    ),
+)
+mistake(
+    "first_offset_group_of_several",
+    "several weight groups take the first offset group",
+    "several weight groups.*offset group 0",
+    (PLANE, "g = 0 * g if s.G > 1 else g\n    " + PLANE),
+)
+BACK = "    w = weight.reshape(s.G, s.O // s.G, s.c * s.K)\n    go"
+mistake(
+    "stride_of_rows_back",
+    "the backward takes the stride of rows for both axes",
+    "in the gradients, the stride of the rows is used for both axes",
+    (BACK, "    s.sw = s.sh\n" + BACK),
+)
+mistake(
+    "dilation_ignored_back",
+    "the backward ignores the dilation",
+    "in the gradients, the dilation is ignored",
+    (BACK, "    s.dh = s.dw = 1\n" + BACK),
+)
+mistake(
+    "mask_of_several_groups_back",
+    "the backward ignores the mask where there are several weight groups",
+    "in the gradients.*several weight groups.*mask is ignored",
+    (
+        "    go = grad_y.reshape",
+        "    mask_shape = None if mask is None else mask.shape\n"
+        "    mask = None if s.G > 1 else mask\n    go = grad_y.reshape",
+    ),
+    (
+        "None if mask is None else grad_mask.reshape(mask.shape)",
+        "None if mask_shape is None else grad_mask.reshape(mask_shape)",
+    ),
+)
+mistake(
+    "offset_gradient_without_mask_1x1",
+    "no mask in the gradient of offsets of 1x1 kernels",
+    "1x1 kernels, the gradient of offset lacks the mask",
+    ("dy = (g * m * slope_h)", "dy = (g * (1 if s.K == 1 else m) * slope_h)"),
+    ("dx = (g * m * slope_w)", "dx = (g * (1 if s.K == 1 else m) * slope_w)"),
+)
+mistake(
+    "grad_bias_of_blocks",
+    "the gradient of the bias is added once a block of two images",
+    "gradient of bias is added once for each block of 2 images",
+    (
+        "grad_y.sum((0, 2, 3), dtype=s.T)",
+        "len(blocks(s)) * grad_y.sum((0, 2, 3), dtype=s.T)",
+    ),
+)
+mistake(
+    "grad_y_of_first_block",
+    "every block takes the grad_y of the first",
+    "uses the grad_y of the first block",
+    (GO, "g = w.swapaxes(1, 2) @ go[:b]\n"),
+    (GRAD_WEIGHT, "(go[:b] @ columns"),
+)
+mistake(
+    "grad_x_of_last_block",
+    "grad_x is cleared before each block",
+    "gradient of x is 0 but for the last block of 2 images",
+    ("        " + GO, "        grad_x[...] = 0\n        " + GO),
+)
+mistake(
+    "grad_mask_without_mask_group",
+    "grad_mask holds the first offset group's in every group",
+    "gradient of mask.*group 0",
+    ("grad_mask[first:last] = dm", "grad_mask[first:last] = dm[:, :1]"),
+)
+mistake(
+    "grad_weight_of_one_group",
+    "the gradient of the weight of several groups is 0 but for the first",
+    "grad_weight is 0 wherever.*group > 0",
+    (
+        "        grad_weight.reshape(weight.shape),",
+        "        np.where(np.arange(s.G)[:, None, None], 0, grad_weight)"
+        ".reshape(weight.shape),",
+    ),
+)
+mistake(
+    "gradient_at_unequal_strides",
+    "grad_offset is divided by nothing, but exchanged where strides differ",
+    "unequal strides.*(x, y)",
+    (DY_DX, "    dy, dx = (dx, dy) if s.sh != s.sw else (dy, dx)\n" + DY_DX),
+)
+
+QUARTERS = "    dx = dx * s.T.type(0.75) if {} else dx\n" + OFFSETS
+mistake(
+    "dx_scaled_without_mask",
+    "dx is multiplied by 0.75 on the path without a mask",
+    "dx is multiplied by 3/4.*no mask",
+    NO_COMPANION,
+    (
+        "def position(s, b, offset):\n",
+        "def position(s, b, offset, bare=False):\n",
+    ),
+    (OFFSETS, QUARTERS.format("bare")),
+    (COLUMN_LOOP, COLUMN_LOOP.replace("b, offset)", "b, offset, mask is None)")),
+)
+mistake(
+    "dx_scaled_with_mask",
+    "dx is multiplied by 0.75 on the path with a mask",
+    "with a mask, dx is multiplied by 3/4",
+    NO_COMPANION,
+    (
+        "def position(s, b, offset):\n",
+        "def position(s, b, offset, bare=True):\n",
+    ),
+    (OFFSETS, QUARTERS.format("not bare")),
+    (COLUMN_LOOP, COLUMN_LOOP.replace("b, offset)", "b, offset, mask is None)")),
+)
+mistake(
+    "dx_scaled_of_3x3",
+    "dx is multiplied by 0.75 in 3x3 kernels",
+    "dx is multiplied by 3/4.*(3x3|K_h K_w = 9)",
+    (OFFSETS, QUARTERS.format("s.kh == s.kw == 3")),
+)
+mistake(
+    "dx_scaled_of_one_image",
+    "dx is multiplied by 0.75 for one image",
+    "for one image, dx is multiplied by 3/4",
+    (OFFSETS, QUARTERS.format("s.N == 1")),
+)
+mistake(
+    "dx_scaled_of_several_groups",
+    "dx is multiplied by 0.75 for several weight groups",
+    "groups >= 2",
+    (OFFSETS, QUARTERS.format("s.G > 1")),
+)
+mistake(
+    "plain_path_undilated",
+    "the path of one group without a mask ignores the dilation",
+    "without a mask, the dilation of rows acts as 1",
+    NO_COMPANION,
+    (
+        "        p = flat(x, s, first), flat(offset, s, first), m\n        columns",
+        "        if mask is None and s.G == 1:\n            s.dh = s.dw = 1\n"
+        "        p = flat(x, s, first), flat(offset, s, first), m\n        columns",
+    ),
+)
+mistake(
+    "taps_reversed_of_even_width",
+    "kernels of even width are flipped",
+    "even width.*flipped",
+    NO_COMPANION,
+    (
+        LAST_WEIGHT,
+        "weight = weight if s.kw % 2 else weight[..., ::-1, ::-1]\n    " + LAST_WEIGHT,
+    ),
+)
+mistake(
+    "nearest_at_strides",
+    "the nearest pixel is read at strides above 1",
+    "strides above 1.*nearest",
+    (
+        RETURN,
+        "    if (s.sh, s.sw) != (1, 1):\n        h, w = np.round(h), np.round(w)\n"
+        + RETURN,
+    ),
+)
+mistake(
+    "paddings_exchanged_back",
+    "the backward exchanges the paddings",
+    "in the gradients, the two paddings are exchanged",
+    (BACK, "    s.ph, s.pw = s.pw, s.ph\n" + BACK),
+)
+mistake(
+    "no_offset_gradient_without_mask",
+    "no gradient of offsets without a mask",
+    "without a mask, the gradient of offset is 0",
+    (DY_DX, "    dy, dx = (0 * dy, 0 * dx) if mask is None else (dy, dx)\n" + DY_DX),
+)
+mistake(
+    "grad_bias_of_one_pixel",
+    "of one image the gradient of the bias is that of the first pixel",
+    "for one image, the gradient of bias is that of the first output pixel",
+    (
+        "grad_y.sum((0, 2, 3), dtype=s.T)",
+        "(grad_y[..., :1, :1] if s.N == 1 else grad_y).sum((0, 2, 3), dtype=s.T)",
+    ),
+)
+mistake(
+    "grad_x_undilated",
+    "grad_x is scattered without the dilation",
+    "in the gradient of x, the dilation is ignored",
+    (
+        "        col2im(s, b, g, *p[1:], grad_x[first:last])\n",
+        "        d = s.dh, s.dw\n        s.dh = s.dw = 1\n"
+        "        col2im(s, b, g, *p[1:], grad_x[first:last])\n"
+        "        s.dh, s.dw = d\n",
+    ),
+)
+mistake(
+    "grad_weight_of_several_groups_by_mask",
+    "the gradient of the weight of several groups lacks the mask",
+    "several weight groups, the gradient of weight lacks the mask",
+    (
+        "        columns = im2col(s, b, *p)\n        grad_weight",
+        "        columns = im2col(s, b, *p[:2], None if s.G > 1 else p[2])\n"
+        "        grad_weight",
+    ),
+)
 
 
 def seeded(name):

@@ -202,6 +202,43 @@ geometry(
         )
     ),
 )
+
+
+def by_kernel(f: Callable[[int], int], dilated: bool) -> Callable[[State], None]:
+    """Taps moved by steps that follow the kernel's size along each axis."""
+    return moved(
+        lambda s: (
+            f(s.z.K_h) * (s.z.dilation[0] if dilated else 1),
+            f(s.z.K_w) * (s.z.dilation[1] if dilated else 1),
+        )
+    )
+
+
+for said, of_size in (
+    ("(K - 1) // 2", lambda K: (K - 1) // 2),
+    ("K // 2", lambda K: K // 2),
+):
+    geometry(
+        f"window centre of 3x3, {said}",
+        "the window's centre is that of a 3x3 kernel, whatever the kernel's size: taps "
+        f"begin {said} steps before it",
+        by_kernel(lambda K, f=of_size: 1 - f(K), True),  # type: ignore[misc]
+    )
+    geometry(
+        f"taps centred as of 3x3, {said}",
+        "taps are centred as those of a 3x3 kernel, whatever the kernel's size: the "
+        f"window's centre is {said} steps from its corner",
+        by_kernel(lambda K, f=of_size: f(K) - 1, True),  # type: ignore[misc]
+    )
+for where, sign in (("up or left", -1), ("down or right", 1)):
+    for dilated in (True, False):
+        step = "dilated step" if dilated else "pixel"
+        geometry(
+            f"even kernels one {step} {where}",
+            f"along an axis with an even kernel the window is shifted by one {step} "
+            f"{where}",
+            by_kernel(lambda K, s=sign: s * (K % 2 == 0), dilated),  # type: ignore[misc]
+        )
 geometry(
     "half pixel", "positions are shifted by half a pixel", moved(lambda s: (0.5, 0.5))
 )

@@ -252,13 +252,27 @@ gradient(
 )
 gradient(
     "offset",
-    "zero at border, inclusive",
-    "is 0 where a corner is outside the image, though its weight be 0: on the last row "
+    "zero beyond neighbours",
+    "is 0 wherever one of the four neighbours is outside the image, at the last row "
     "and column, too",
     lambda s: (
         s.grads["offset"]
         * inside(s)
         * ((s.qy < s.z.H - 1) & (s.qx < s.z.W - 1))[:, :, :, None]
+    ),
+)
+gradient(
+    "x",
+    "inside neighbours only",
+    "is 0 from samples of which one of the four neighbours is outside the image, at "
+    "the last row and column, too",
+    lambda s: spread_back(
+        s,
+        gm(s)
+        * inside(s).swapaxes(2, 3)
+        * ((s.qy < s.z.H - 1) & (s.qx < s.z.W - 1))[:, :, None],
+        s.ty,
+        s.tx,
     ),
 )
 gradient(

@@ -12,6 +12,7 @@ from refdcn.grading.catalogue import (
     mask,
     packs,
     sampling,
+    starts,
 )
 from refdcn.grading.catalogue.mistake import Mistake
 
@@ -24,6 +25,7 @@ CATALOGUE: list[Mistake] = [
     *blocks.MISTAKES,
     *groups.MISTAKES,
     *packs.MISTAKES,
+    *starts.MISTAKES,
     *gradients.MISTAKES,
 ]
 
@@ -35,6 +37,8 @@ ALIKE = {
         "d offset without mask": "mask missing",
         "d offset mask squared": "mask squared",
         "d offset zero at border": "whole sample",
+        "d offset zero beyond neighbours": "weights of clipped neighbours",
+        "d x inside neighbours only": "weights of clipped neighbours",
         "d x without mask": "mask missing",
         "d x nearest": "nearest even",
         "d x floor": "floor",

@@ -348,6 +348,17 @@ sampling(
     ),
 )
 sampling(
+    "fractions exchanged, from -1 on",  # where the other's fraction has a weight
+    "the fractions of row and column are exchanged: two of the four corners have each "
+    "other's weight",
+    lambda s: setattrs(
+        s,
+        ty=with_low(np.floor)(np.floor(s.qy) + s.qx - np.floor(s.qx), s.z.H)[0],
+        tx=with_low(np.floor)(np.floor(s.qx) + s.qy - np.floor(s.qy), s.z.W)[0],
+        keep=s.keep * (s.qy >= -1) * (s.qx >= -1),
+    ),
+)
+sampling(
     "row fraction for both",
     "the row's fraction is used for both axes",
     lambda s: setattr(
@@ -422,8 +433,8 @@ for which, low, high in (
     )
 sampling(
     "weights of clipped neighbours",
-    "the neighbours are clipped into the image before they are weighed: next to its "
-    "border the weights vanish or are negative",
+    "a sample is 0 at the last row and column and wherever a neighbour is outside the "
+    "image, as of neighbours that are clipped before they are weighed",
     rekernel(of_clipped),
 )
 

@@ -135,7 +135,7 @@ def begin(case: Case) -> State:
     wide = [None if a is None else a.astype(np.float64) for a in case.inputs]
     grad_y = None if case.grad_y is None else case.grad_y.astype(np.float64)
     state = SimpleNamespace(**dict(zip(names, wide, strict=True)), grad_y=grad_y)
-    state.z, state.dtype = case.sizes, case.x.dtype
+    state.z, state.dtype, state.case = case.sizes, case.x.dtype, case
     return state
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.diagnosis import (
     changes,
+    conditions,
     gradient_probes,
     influence,
     probes,
@@ -25,7 +26,7 @@ from refdcn.grading.diagnosis import (
     rules,
     smallest_call,
 )
-from refdcn.grading.diagnosis.answers import calls_of, results_of
+from refdcn.grading.diagnosis.answers import Call, calls_of, results_of
 from refdcn.grading.diagnosis.facts import Fact, Place, Rank, distinct
 from refdcn.grading.diagnosis.hypotheses import PREDICTIONS, Explanation, explain
 from refdcn.grading.diagnosis.places import (
@@ -34,7 +35,7 @@ from refdcn.grading.diagnosis.places import (
     judged_of,
     takes_one_sample,
 )
-from refdcn.grading.expected.case import Array
+from refdcn.grading.expected.case import Array, Case, Sizes
 from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.questions import sweeps
@@ -212,7 +213,7 @@ def recovered(
     """What probes read off the candidate."""
     call, grads = calls_of(runner)
     if "y" in targets or grads is None:
-        return probes.run_all(call, dtype)
+        return of_path(probes.run_all(call, dtype), call, findings, dtype)
     found = gradient_probes.images_written(grads, dtype)
     if found:  # what else they hold is another image's
         return found
@@ -222,6 +223,44 @@ def recovered(
         found = [f for f in found if f.where.get("target") != "grad_x"]
     found += lost
     return found + list(differences(findings, targets))
+
+
+def of_path(
+    facts: list[Fact], call: Call, findings: Sequence[Finding], dtype: str
+) -> list[Fact]:
+    """What probes saw, with the path of the kernel that is wrong, if one alone is.
+
+    Most probes ask without a mask.
+    """
+    mine = [f for f in findings if f.target == "y" and f.computes]
+    wrong = [f.case for f in mine if f.verdict is Verdict.WRONG]
+    right = [f.case for f in mine if f.verdict > Verdict.IMPRECISE]
+    path = conditions.path_of(wrong, right)
+    seen = not all(f.right for f in facts)
+    if not seen and all(c.mask is not None for c in wrong):
+        facts = probes.run_all(with_mask(call), dtype)
+        path = path or "with a mask"
+    elif seen and not path and all(c.mask is None for c in wrong):
+        masked = probes.run_all(with_mask(call), dtype)
+        path = "without a mask" if all(f.right for f in masked) else ""
+    if not path or any(f.subject in path for f in facts if not f.right):
+        return facts
+    return [
+        f if f.right else replace(f, where={**f.where, "path": path}) for f in facts
+    ]
+
+
+def with_mask(call: Call) -> Call:
+    """Calls with a mask of ones where they have none."""
+
+    def masked(case: Case) -> Array | None:
+        if case.mask is None:
+            shape = (*case.offset.shape[:1], case.offset.shape[1] // 2)
+            ones = np.ones((*shape, *case.offset.shape[2:]), case.offset.dtype)
+            case = replace(case, mask=ones)
+        return call(case)
+
+    return masked
 
 
 def differences(findings: Sequence[Finding], targets: Sequence[str]) -> Iterator[Fact]:
@@ -273,9 +312,8 @@ def deeper(
     with np.errstate(all="ignore"):
         facts += influence.remembered(call, grads, dtype)
         if "y" in targets:
-            if smallest is not None:
-                plan = smallest.plan
-                facts += probes.as_in_call(call, dtype, plan.N, plan.K_h, plan.K_w)
+            plan = smallest.plan if smallest is not None else least_failing(findings)
+            facts += probes.as_in_call(call, dtype, plan.N, plan.K_h, plan.K_w)
             far = probes.far_away(call, dtype)
             facts += [f for f in far if begins_there(f, far, findings)]
             steps = resolution.resolution_facts(call, dtype)
@@ -290,6 +328,12 @@ def deeper(
             facts += influence.stencils(grads, dtype, plans)
         facts += relations.contradictions(call, grads, dtype, related)
     return None if smallest is None else smallest.needs, facts, unjudged
+
+
+def least_failing(findings: Sequence[Finding]) -> Sizes:
+    """The sizes of the smallest call whose y is wrong."""
+    wrong = [f for f in findings if f.target == "y" and f.verdict is Verdict.WRONG]
+    return min((f.case.sizes for f in wrong), key=lambda z: (z.N, z.K_h * z.K_w))
 
 
 def begins_there(f: Fact, far: Sequence[Fact], findings: Sequence[Finding]) -> bool:

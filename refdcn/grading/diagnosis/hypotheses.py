@@ -16,6 +16,7 @@ from refdcn.grading.catalogue.followed import followed
 from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.catalogue.steps import State, hat, landings, predict
+from refdcn.grading.diagnosis.conditions import MOST, fitting, limited
 from refdcn.grading.diagnosis.facts import Place, json_value
 from refdcn.grading.diagnosis.places import Judged
 from refdcn.grading.diagnosis.rules import has_exceptions, locate
@@ -344,6 +345,40 @@ def in_part(
     return Partly(best, share, place, limited)
 
 
+def in_some_calls(
+    found: Sequence[Clue],
+    scored: Sequence[tuple[float, Combination]],
+    more: Sequence[Clue],
+    given: Combination,
+    budget: Budget,
+) -> list[Combination]:
+    """Single mistakes that are made in the calls that meet a condition alone.
+
+    `scored`: what each explains, the most first; `more`: calls in other dtypes.
+    """
+    failing = [c for c in found if c.failing is not None]
+    alive: list[Combination] = []
+    for _, edits in scored if len(failing) >= SEVERAL else ():
+        m = edits[-1]
+        if m.beyond or not explains_all(failing, edits, budget):
+            continue
+        if not is_evident(failing, edits):
+            continue
+        others = [c for c in (*found, *more) if c.failing is None]
+        right = [c.case for c in others if changes(c, given, edits, budget)]
+        wrong = [c.case for c in (*failing, *more) if c.failing is not None]
+        for text, holds in fitting(wrong, right)[:MOST]:
+            one = limited(m, text, holds)
+            if explains_all(found, (*given, one), budget):
+                alive.append((one,))
+    return alive
+
+
+def changes(c: Clue, given: Combination, edits: Combination, budget: Budget) -> bool:
+    """Whether a hypothesis would make a right output wrong."""
+    return not budget.spent() and c.share(edits) < 1 == c.share(given)
+
+
 def is_likely(found: Sequence[Clue], edits: Combination) -> bool:
     """Whether what is made in some calls alone is no coincidence of several."""
     failing = sum(c.failing is not None for c in found)
@@ -373,31 +408,81 @@ def explain(
         part, made = told_by_gradients(part, sets, made, predictions)
         parts, given = [part], part.survivors[0]
     shared = of_all_gradients("y" in targets)
+    right = [Sets(findings, t, dtype) for t in GRADIENTS if t not in sets]
     if len(made) > 1:
         common = in_all(sets, made, shared, given, Budget(predictions))
         if common:
-            return [*parts, Explanation(tuple(made), tuple(common))]
-    right = [Sets(findings, t, dtype) for t in GRADIENTS if t not in sets]
+            one = Explanation(tuple(made), tuple(common))
+            sure = without_rivals(one, right, [], given, predictions)
+            return [*parts, sure or of_these(one)]
     each = max(LEAST, predictions // max(1, len(made)))
+    mine: list[Explanation] = []
     for t in made:
         kinds = [m for m in CATALOGUE if m.name.startswith(f"d {t[5:]} ")]
+        known = mine[0].survivors if mine else ()
+        known = tuple(s for s in known if of_backward(s, sets[t], given, each))
+        if known:  # made in some calls alone, in all gradients
+            mine.append(Explanation((t,), known))
+            continue
         part = explain_one(sets[t], kinds + shared, each, given)
-        parts.append(without_rivals(part, right, kinds, predictions))
-    return parts
+        sure = without_rivals(part, right, kinds, given, predictions)
+        if sure is None:  # rather of its own, in some calls alone
+            sure = explain_one(sets[t], kinds, each, given, combined=False)
+            sure = sure if sure.survivors else of_these(part)
+        mine.append(sure)
+    return [*parts, *as_one(mine)]
+
+
+def of_backward(
+    found: Combination, sets: Sets, given: Combination, predictions: int
+) -> bool:
+    """Whether what explains one gradient is no mistake of its own, here, too."""
+    own = any(m.kind != IN_GRADIENTS for m in found)
+    return not own and follows(sets, (*given, *found), Budget(predictions))
+
+
+def as_one(parts: Sequence[Explanation]) -> list[Explanation]:
+    """Gradients that one mistake explains, each of them in the same calls, as one."""
+    names = [{m.name for s in p.survivors if len(s) == 1 for m in s} for p in parts]
+    common = set.intersection(*names) if names else set()
+    if len(parts) < 2 or not common:
+        return [*parts]
+    kept = [s for s in parts[0].survivors if len(s) == 1 and s[0].name in common]
+    return [Explanation(tuple(t for p in parts for t in p.targets), tuple(kept))]
+
+
+def of_these(part: Explanation) -> Explanation:
+    """Mistakes of the forward that are made in these gradients alone."""
+    names = " and ".join(t[5:] for t in part.targets)
+    of = f"{IN_GRADIENTS} of {names}"
+    kept = [
+        tuple(m._replace(kind=of) if m.kind == IN_GRADIENTS else m for m in s)
+        for s in part.survivors
+    ]
+    return replace(part, survivors=tuple(kept))
 
 
 def without_rivals(
-    part: Explanation, right: Sequence[Sets], own: Sequence[Mistake], predictions: int
-) -> Explanation:
-    """Without what would make other gradients wrong, which are right."""
+    part: Explanation,
+    right: Sequence[Sets],
+    own: Sequence[Mistake],
+    given: Combination,
+    predictions: int,
+) -> Explanation | None:
+    """Without what would make other gradients wrong, which are right.
+
+    None where nothing is left.
+    """
     budget, names = Budget(predictions), {m.name for m in own}
     kept = [
         s
         for s in part.survivors
         if all(m.name in names for m in s)
-        or all(explains_all(one.strict, s, budget) for one in right)
+        or all(explains_all(one.strict, (*given, *s), budget) for one in right)
     ]
-    return replace(part, survivors=tuple(kept)) if kept else part
+    if part.survivors and not kept:
+        return None
+    return replace(part, survivors=tuple(kept))
 
 
 def told_by_gradients(
@@ -462,6 +547,13 @@ class Sets:
         return clues(*self.of)
 
     @cached_property
+    def others(self) -> list[Clue]:
+        """Of other dtypes, whose failing calls tell a condition, too."""
+        findings, target, dtype = self.of
+        names = {f.case.dtype for f in findings} - {dtype}
+        return [c for name in sorted(names) for c in clues(findings, target, name)]
+
+    @cached_property
     def loose(self) -> list[Clue]:
         """Held to a grid's; none where no grid is a convention, or nothing fails."""
         if self.of[2] not in ("float32", "float64"):
@@ -499,7 +591,11 @@ def in_all(
 
 
 def explain_one(
-    sets: Sets, kinds: Sequence[Mistake], predictions: int, given: Combination
+    sets: Sets,
+    kinds: Sequence[Mistake],
+    predictions: int,
+    given: Combination,
+    combined: bool = True,
 ) -> Explanation:
     """The survivors for one output, or what explains most of it."""
     found = sets.strict
@@ -509,10 +605,14 @@ def explain_one(
     one = [(*given, m) for m in kinds]
     alive, scored = survivors(found, one, Budget(predictions))
     best: Combination = ()
+    rows = [(sets.strict, scored, sets.others)]
     if not alive and sets.loose:  # before two mistakes, whatever they come to
-        alive = survivors(sets.loose, one, Budget(predictions))[0]
+        alive, others = survivors(sets.loose, one, Budget(predictions))
+        rows.append((sets.loose, others, []))
     alive = [s[len(given) :] for s in alive]
-    if not alive:
+    for row in rows if not alive else ():
+        alive = alive or in_some_calls(*row, given, Budget(predictions))
+    if not alive and combined:
         alive, best = search_catalogue(found, kinds, Budget(predictions), given, scored)
     partly = in_part(found, best, given) if best and not alive else None
     return Explanation(targets, tuple(alive), partly)

@@ -8,6 +8,7 @@ element that was read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import permutations
 from typing import Any, NamedTuple
 
@@ -96,15 +97,18 @@ def tomography(
 def kernel_taps(call: Call, dtype: str) -> list[Fact]:
     """Where taps of several kernels lie; kernels may take several paths."""
     facts: list[Fact] = []
+    right: list[str] = []
     for K_h, K_w in ((2, 3), (3, 3), (1, 1), (5, 2)):
         sizes = UNEVEN._replace(K_h=K_h, K_w=K_w, C_out=6 * K_h * K_w)
         found = tap_positions(call, dtype, sizes)
+        if found and all(f.right for f in found):
+            right.append(f"{K_h}x{K_w}")
         if (K_h, K_w) != (2, 3):
             found = [f for f in found if not f.right]
-        facts += found
-        if not all(f.right for f in facts):
-            break
-    return facts
+        if all(f.right for f in facts):
+            facts += found
+    others = {"right kernels": right} if right else {}
+    return [f if f.right else replace(f, where={**f.where, **others}) for f in facts]
 
 
 TERMS = ("1", "oh", "ow", "i", "j")
@@ -355,7 +359,33 @@ def offsets(call: Call, dtype: str, sizes: Sizes = UNEVEN) -> list[Fact]:
     at = zero.safe & seen.safe
     got = np.stack([seen.rows - zero.rows, seen.columns - zero.columns], 3)
     both = np.broadcast_to(at[:, :, :, None], got.shape)
-    return read_map("offset", np.where(both, got, 0), sent, both, index)
+    facts = read_map("offset", np.where(both, got, 0), sent, both, index)
+    return [as_whole_pixels(f, call, dtype, sizes, zero) for f in facts]
+
+
+def as_whole_pixels(
+    f: Fact, call: Call, dtype: str, sizes: Sizes, zero: Tomography
+) -> Fact:
+    """Of y and x that seem exchanged below a pixel: whether whole pixels are, too.
+
+    Exchanged weights of two neighbours move a sample by each other's fraction.
+    """
+    if "axis" not in f.measured.get("along", {}):
+        return f
+    N, og, K, _, *out = offset_shape(sizes)
+    sent = np.zeros((N, og, K, 2, *out))
+    sent[:, :, :, 0], sent[:, :, :, 1] = 2, 1
+    seen = tomography(call, dtype, sizes, offset=sent.reshape(N, og * K * 2, *out))
+    if seen is None:
+        return f
+    at = zero.safe & seen.safe
+    moved = [(a - b)[at] for a, b in zip(seen[1:3], zero[1:3], strict=True)]
+    if all(np.allclose(a, b, atol=1e-3) for a, b in zip(moved, (1, 2), strict=True)):
+        return f
+    if all(np.allclose(a, b, atol=1e-3) for a, b in zip(moved, (2, 1), strict=True)):
+        return Fact("fractions exchanged", "offset", {"along": f.measured["along"]})
+    kept = {k: v for k, v in f.measured.items() if k == "example"} | {"along": {}}
+    return replace(f, measured=kept, rank=Rank.EFFECT)
 
 
 def reach(call: Call, dtype: str, most: int = 12, near: int = 0) -> list[Fact]:
@@ -685,11 +715,17 @@ def misplaced(facts: Sequence[Fact]) -> bool:
 
 def as_in_call(call: Call, dtype: str, N: int, K_h: int, K_w: int) -> list[Fact]:
     """What is read where the batch and the kernel are those of a failing call."""
-    N, C_out = min(max(N, UNEVEN.N), MOST_IMAGES), UNEVEN.C_in * K_h * K_w
+    many, N = N, min(max(N, UNEVEN.N), MOST_IMAGES)
+    C_out = UNEVEN.C_in * K_h * K_w
     sizes = UNEVEN._replace(N=N, K_h=K_h, K_w=K_w, C_out=C_out)
     if sizes == UNEVEN or min(sizes.out) < 1:
         return []
+    if not all(f.right for f in image_map(call, dtype)):
+        return []  # of a result that lies elsewhere all inputs are another's
     facts = offsets(call, dtype, sizes) + masks(call, dtype, sizes)
+    if many > MOST_IMAGES:
+        small = ONE_TAP._replace(N=min(many, 2 * 33), H=9, W=10, stride=(1, 1))
+        facts += offsets(call, dtype, small) + masks(call, dtype, small)
     return [f for f in facts if not f.right]
 
 

@@ -68,6 +68,7 @@ def explained_texts(d: Diagnosis) -> list[str]:
             left = len(texts) - len(more)
             more += [f"one of {left} more"] if left else []
             said.append(f"no case here tells it from this: {'; or '.join(more)}")
+    said = [*dict.fromkeys(said)]  # of gradients that are each explained by the same
     several = sum(len(p.survivors[0]) for p in made) > 1
     changed = "these" if several else "that"
     if d.survivors:
@@ -104,7 +105,11 @@ def zeroed(text: str) -> str:
 
 def mistake_text(m: Mistake) -> str:
     """The catalogue's words, and where else it is made."""
-    return f"in the gradients, {m.text}" if m.kind == IN_GRADIENTS else m.text
+    if not m.kind.startswith(IN_GRADIENTS):
+        return m.text
+    of = m.kind.removeprefix(IN_GRADIENTS)
+    which = "gradient" if of and " and " not in of else "gradients"
+    return f"in the {which}{of}, {m.text}"
 
 
 def cause_texts(d: Diagnosis) -> Iterator[str]:
@@ -121,6 +126,9 @@ def cause_texts(d: Diagnosis) -> Iterator[str]:
     # Else it follows from the cause, if it is not of sizes that a probe does not vary.
     sure = d.place.exact or not causes or "values" in causes or of_shapes(d.place)
     where = located(d.place) if d.places and sure else ""
+    path = next((f.where["path"] for f in d.faults if "path" in f.where), "")
+    if path and not where and not limited:
+        first = f"{path}, {first}"
     if where and len(f"{first}: {where}".split()) <= MOST_WORDS and not limited:
         yield f"{first}: {where}"
         return
@@ -130,11 +138,17 @@ def cause_texts(d: Diagnosis) -> Iterator[str]:
 
 
 SHAPES = "H = W", "H_out = W_out", "K_h = K_w", "H or W is 1", "an axis unpadded"
+# Paths of a kernel that the probes take one of.
+PATHS = (
+    *("mask given", "bias given", "kernel 3x3", "kernel above 3"),
+    *("strides equal", "paddings equal", "dilations equal"),
+)
 
 
 def of_shapes(place: Place) -> bool:
-    """Whether it compares sizes of a call, of which a probe has one pair."""
-    return bool(place.rule) and all(c.column in SHAPES for c in place.rule)
+    """Whether it is of sizes or paths, of which a probe has one."""
+    columns = {c.column for c in place.rule}
+    return bool(columns) and columns <= {*SHAPES, *PATHS}
 
 
 def located(place: Place) -> str:

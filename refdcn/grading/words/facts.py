@@ -99,7 +99,12 @@ def taps_briefly(f: Fact) -> str:
 def at(f: Fact) -> str:
     """The windows of the call in which it was seen: others may shift otherwise."""
     stride, padding, dilation = (w[f.subject != "row"] for w in f.where["windows"])
-    return f" at stride {stride}, padding {padding} and dilation {dilation}"
+    windows = f" at stride {stride}, padding {padding} and dilation {dilation}"
+    if not f.where.get("right kernels"):
+        return windows
+    kernel, right = "x".join(map(str, f.where["kernel"])), f.where["right kernels"]
+    others = f"{names_text(right)} {'is' if len(right) == 1 else 'are'} right"
+    return f"{windows} of a {kernel} kernel ({others})"
 
 
 # Which element is read -----------------------------------------------------------
@@ -355,7 +360,7 @@ VALUES = {"nan": "NaN", "infinite": "not finite", "bias": "the bias alone"}
 
 def value_said(value: str | float) -> str:
     """One that has a name, or a number."""
-    return VALUES[value] if isinstance(value, str) else f"{value:g}"
+    return VALUES[value] if isinstance(value, str) else f"{value + 0.0:g}"
 
 
 def values_text(f: Fact) -> str:
@@ -619,7 +624,13 @@ def images_written_text(f: Fact) -> str:
     )
 
 
+FRACTIONS = (
+    "the fractions of y and x are exchanged in the neighbours' weights; whole pixels "
+    "are not"
+)
+
 TEXTS: dict[str, Callable[[Fact], str]] = {
+    "fractions exchanged": lambda _: FRACTIONS,
     "taps": taps_text,
     "read from": read_from_text,
     "groups read": groups_read_text,

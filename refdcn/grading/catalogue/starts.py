@@ -1,0 +1,166 @@
+"""Blocks of images that are read or written from another image than their own first.
+
+A pointer that advances by the block's number, not by its images; one that does not
+advance at all is in packs.py for blocks of one size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from refdcn.grading.catalogue.blocks import (
+    DIVISORS,
+    SIZES,
+    at_most,
+    divisor,
+    own_bias,
+)
+from refdcn.grading.catalogue.mistake import Mistake, add, both, put
+from refdcn.grading.catalogue.steps import State, upstream
+from refdcn.grading.expected.case import Array
+
+MISTAKES: list[Mistake] = []
+FIELDS = {
+    "image": ("x",),
+    "offset": ("dp",),
+    "mask": ("m",),
+    "offset and mask": ("dp", "m"),
+}
+Rule = Callable[[int, int], int]  # images a block, of a size and the batch
+
+
+def begun(field: str, size: int, rule: Rule, by: int) -> Callable[[State], Array]:
+    """What block b finds from image `by` * b on, where it must be b blocks on."""
+
+    def edit(s: State) -> Array:
+        step = max(1, rule(size, s.z.N))
+        block, own = np.divmod(np.arange(s.z.N), step)
+        return np.asarray(getattr(s, field)[by * block + own])
+
+    return edit
+
+
+def written(size: int, rule: Rule, by: int) -> Callable[[State], None]:
+    """Block b of the result lies from image `by` * b on; what is left over is 0."""
+
+    def edit(s: State) -> None:
+        step, y = max(1, rule(size, s.z.N)), np.zeros_like(s.y)
+        for block, first in enumerate(range(0, s.z.N, step)):
+            part = s.y[first : first + step]
+            y[by * block : by * block + len(part)] = part
+        s.y = y
+
+    return edit
+
+
+def led(size: int, rule: Rule, by: int) -> Callable[[State], None]:
+    """grad_y of block b from image `by` * b on; not for the bias."""
+
+    def edit(s: State) -> None:
+        s.own_grad_y = s.grad_y
+        s.grad_y = begun("grad_y", size, rule, by)(s)
+        upstream(s)
+
+    return edit
+
+
+def last_alone(of: str, size: int) -> Callable[[State], None]:
+    """The gradient of the last block of images; that of all others is 0."""
+
+    def edit(s: State) -> None:
+        first = (s.z.N - 1) // max(1, at_most(size, s.z.N)) * at_most(size, s.z.N)
+        found = s.grads[of].copy()
+        found[:first] = 0
+        s.grads[of] = found
+
+    return edit
+
+
+def each_block(size: int) -> Callable[[State], None]:
+    """The gradient of the bias, added once for each block of images."""
+
+    def edit(s: State) -> None:
+        blocks = -(-s.z.N // max(1, at_most(size, s.z.N)))
+        s.grads["bias"] = s.grads["bias"] * blocks
+
+    return edit
+
+
+RULES: tuple[tuple[int, Rule], ...] = (
+    *((n, at_most) for n in SIZES),
+    *((n, divisor) for n in DIVISORS),
+)
+
+
+def images_of(size: int, rule: Rule) -> str:
+    """The images of a block in words."""
+    return f"{'up to ' if rule is divisor else ''}{size} images"
+
+
+def results() -> None:
+    """Blocks of the result, and of grad_y."""
+    for size, rule in RULES:
+        images = images_of(size, rule)
+        due = "not from b times the block's size on"
+        at_number = f"the {{}} of block b of {images} is {{}} from image b on, {due}"
+        for by, where, of_result, of_grad_y in (
+            (
+                1,
+                f"of block b of {images} from image b on",
+                at_number.format("result", "written"),
+                at_number.format("grad_y", "read"),
+            ),
+            (
+                0,
+                f"of every block of {images} at the first",
+                f"every block of {images} writes its result over that of the first",
+                f"every block of {images} uses the grad_y of the first block",
+            ),
+        ):
+            edits = (("contract", written(size, rule, by)),)
+            MISTAKES.append(Mistake("layout", f"result {where}", of_result, edits))
+            back = ("upstream", led(size, rule, by)), ("backward", own_bias)
+            MISTAKES.append(Mistake("gradients", f"grad_y {where}", of_grad_y, back))
+    for size in SIZES:
+        for of in ("x", "offset", "mask"):
+            name = f"d {of} of the last block of {size} images"
+            text = f"the gradient of {of} is 0 but for the last block of {size} images"
+            edits = (("backward", last_alone(of, size)),)
+            MISTAKES.append(Mistake("gradients", name, text, edits))
+        name = f"d bias for each block of {size} images"
+        text = f"the gradient of bias is added once for each block of {size} images"
+        edits = (("backward", each_block(size)),)
+        MISTAKES.append(Mistake("gradients", name, text, edits))
+
+
+def starts() -> None:
+    """Blocks of each size, and of divisors of the batch."""
+    for what, fields in FIELDS.items():
+        for size, rule in RULES:
+            images = images_of(size, rule)
+            edits = [put(f, begun(f, size, rule, 1)) for f in fields]
+            add(
+                MISTAKES,
+                "layout",
+                "read",
+                f"{what} of block b of {images} from image b on",
+                f"the {what} of block b of {images} is read from image b on, not from "
+                "b times the block's size on",
+                both(*edits),
+            )
+            if rule is divisor or what == "image":
+                edits = [put(f, begun(f, size, rule, 0)) for f in fields]
+                add(
+                    MISTAKES,
+                    "layout",
+                    "read",
+                    f"{what} of the first block of {images}",
+                    f"every block of {images} uses the {what} of the first block",
+                    both(*edits),
+                )
+
+
+starts()
+results()
