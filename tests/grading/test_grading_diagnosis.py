@@ -146,7 +146,7 @@ SAID = {
     "grad_x_floor_row": "in the gradient of x, between -1 and 0: row -0.125 of 7",
     "grad_offset_last_column": "it fails only where ow is the last",
     "grad_mask_rows": "in the gradient of mask, between -1 and 0: row -0.625",
-    "grad_offset_by_mask_sum": "in the gradient of offset, the sign of the mask is lost",
+    "grad_offset_by_mask_sum": "gradient of offset, the sign of the mask is lost",
 }
 
 

@@ -418,7 +418,7 @@ mistake(
 mistake(
     "guard_of_gradients_by_height",
     "w < H in place of w < W in the backward alone",
-    f"in the gradients, {HELD}",
+    f"in the gradients of x, offset and mask, {HELD}",
     ("def corners(s, h, w):", "def corners(s, h, w, limit=None):"),
     (INSIDE, INSIDE.replace("w < s.W", "w < (limit or s.W)")),
     (

@@ -453,7 +453,8 @@ def as_one(parts: Sequence[Explanation]) -> list[Explanation]:
 
 def of_these(part: Explanation) -> Explanation:
     """Mistakes of the forward that are made in these gradients alone."""
-    names = " and ".join(t[5:] for t in part.targets)
+    *some, last = (t[5:] for t in part.targets)
+    names = f"{', '.join(some)} and {last}" if some else last
     of = f"{IN_GRADIENTS} of {names}"
     kept = [
         tuple(m._replace(kind=of) if m.kind == IN_GRADIENTS else m for m in s)
