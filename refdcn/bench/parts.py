@@ -19,7 +19,7 @@ import numpy as np
 
 from refdcn import scratch
 from refdcn.bench.contestants import INPUTS, MAKERS, Task, use_threads
-from refdcn.bench.timing import CLOCKS, Entrant, flat, interleave, ratio
+from refdcn.bench.timing import CLOCKS, Entrant, flat, interleave
 from refdcn.bench.workload import arrays, parse
 from refdcn.cpu import layout
 from refdcn.cpu.backward import Call as GradientCall
@@ -225,10 +225,10 @@ def room_of(way: Way, dtype: Any) -> Any:
 def measure(
     shapes: Sequence[str], dtype: str, direction: str, repeat: int, clock: str
 ) -> dict[str, Any]:
-    """By shape: seconds of a call, its parts and the dense convolution, in turns.
+    """By shape: seconds of a call and of its parts, in turns, on one thread.
 
-    On one thread. Of training, both the forward call and the gradients count. "floor"
-    is what the parts are of dense; "rate" this processor's, see there.
+    Of training, both the forward call and the gradients count. "rate" is this
+    processor's, see there.
     """
     use_threads(1)
     found = {text: of_shape(text, dtype, direction, repeat, clock) for text in shapes}
@@ -251,13 +251,10 @@ def of_shape(
         "refdcn": MAKERS["refdcn"](task),
         "samples": partial(one_by_one, samples),
         "products": partial(one_by_one, products),
-        "dense": MAKERS["dense"](task),
     }
     entrants = [Entrant(name, 1, call) for name, call in calls.items()]
     rounds = interleave(entrants, repeat, SECONDS, clock=CLOCKS[clock])
-    by_name = dict(zip(calls, rounds, strict=True))
-    floor = sum(ratio(by_name[n], by_name["dense"]) for n in ("samples", "products"))
-    return {n: median(flat(r)) for n, r in by_name.items()} | {"floor": floor}
+    return {n: median(flat(r)) for n, r in zip(calls, rounds, strict=True)}
 
 
 def one_by_one(calls: Sequence[Callable[[], None]]) -> None:

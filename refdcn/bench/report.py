@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -119,35 +120,43 @@ def saved(found: Record, t: Timing) -> str:
     return "" if rest is None else f", {100 * (1 - rest):.0f}% of torchvision's saved"
 
 
-PARTS = "refdcn", "samples", "products", "dense"
-PARTS_HEAD = *PARTS, "the rest", "parts / dense", "of the rate"
+PARTS = "refdcn", "samples", "products"
+PARTS_HEAD = *PARTS, "the rest", "of the rate", "parts / dense"
 
 
 def parts(record: Record) -> Iterator[str]:
     """What a call is made of, one line a workload and direction."""
     for direction, found in record.parts.items():
         yield f"{KINDS[direction]}, one thread, ms: what a call is made of"
-        yield f"  {'':<26}" + "".join(f"{h:>14}" for h in PARTS_HEAD)
+        yield f"  {'':<26}" + "".join(f"{head:>14}" for head in PARTS_HEAD)
         for shape, cells in parts_rows(record, direction):
             yield f"  {shape:<26}" + "".join(f"{cell:>14}" for cell in cells)
         yield f"  multiply-adds in registers: {found['rate'] / 1e9:.0f} Gflop/s"
 
 
 def parts_rows(record: Record, direction: str) -> Iterator[tuple[str, list[str]]]:
-    """The cells of each workload; the last two are the sum of the parts against dense,
-    and the share of the processor's rate of multiply-adds at which products are made.
+    """The cells of each workload, and a mean.
+
+    "of the rate": the share of the processor's rate of multiply-adds at which products
+    are made; "parts / dense": samples and products against the dense convolution.
     """
-    found = record.parts[direction]
+    found, wide = record.parts[direction], []
     for shape, row in found["shapes"].items():
-        rest = row["refdcn"] - row["samples"] - row["products"]
-        flops = product_flops(parse(shape)) * (1 if direction == "forward" else 3)
-        times = [digits(1000 * s) for s in (*(row[name] for name in PARTS), rest)]
+        w, both = parse(shape), row["samples"] + row["products"]
+        flops = product_flops(w) * (1 if direction == "forward" else 3)
+        times = *(row[name] for name in PARTS), row["refdcn"] - both
         share = flops / row["products"] / found["rate"]
-        yield shape, [*times, f"{row['floor']:.2f}", f"{share:.2f}"]
-    wide = [r["floor"] for s, r in found["shapes"].items() if kind(parse(s)) == "wide"]
+        dense = record.select(
+            shape=shape, direction=direction, load="quiet", contestant="dense",
+            threads=1,
+        )  # fmt: skip
+        floors = [both / t.median for t in dense[:1]]
+        wide += floors if kind(w) == "wide" else []
+        cells = [f"{share:.2f}", *(f"{floor:.2f}" for floor in floors or [math.nan])]
+        yield shape, [*(digits(1000 * s) for s in times), *cells]
     if wide:
-        mean = f"{mean_ratio(wide):.2f}"
-        yield "C_in >= 64, geometric mean", [""] * (len(PARTS_HEAD) - 2) + [mean, ""]
+        mean = [""] * (len(PARTS_HEAD) - 1) + [f"{mean_ratio(wide):.2f}"]
+        yield "C_in >= 64, geometric mean", mean
 
 
 def memory(record: Record) -> Iterator[str]:

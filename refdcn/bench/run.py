@@ -213,22 +213,14 @@ def first_calls(record: Record, options: Options) -> None:
 
 
 def parts(record: Record, options: Options) -> None:
-    """What calls are made of, where dense is there to compare with.
-
-    Not of many groups, whose products are the smaller part.
-    """
-    if "dense" not in options.against:
-        return
+    """What calls are made of, but of many groups: there products are a small part."""
     given = {
-        "shapes": [text for text in options.shapes if parse(text).groups <= MANY],
+        "shapes": [str(w) for w in map(parse, options.shapes) if w.groups <= MANY],
         "dtype": options.dtypes[0], "repeat": options.repeat, "clock": options.clock,
     }  # fmt: skip
     for direction in options.directions:
         answer = fresh.child("parts", given | {"direction": direction})
-        if "skipped" in answer:
-            record.skipped[f"parts of {direction}"] = answer["skipped"]
-        else:
-            record.parts[direction] = answer
+        record.parts[direction] = answer
 
 
 def chosen(names: Sequence[str], options: Options) -> list[str]:
