@@ -28,7 +28,7 @@ from refdcn.cpu.layout import CHANNELS, Array, Sizes
 from refdcn.cpu.product import Left, Product, Right, multiply, panelled
 from refdcn.cpu.relayout import image_in, planes_in, product_out, rows, weights_in
 from refdcn.cpu.turns import phases
-from refdcn.cpu.vectors import transpose
+from refdcn.cpu.vectors import repeat, transpose
 from refdcn.cpu.work import Way, visit_of
 from refdcn.jit import jitable
 from refdcn.shapes import Geometry
@@ -90,9 +90,7 @@ def rows_tile(call, sizes, room, tile):
     for b in range(sizes.groups):
         for o in range(0, width, sizes.panel):
             size, start = min(sizes.panel, width - o), b * width + o
-            for p in range(P):
-                for i in range(size):
-                    room.product[start * P + p * size + i] = call.bias[start + i]
+            repeat(call.bias, start, size, room.product, start * P, P)
     for k in range(0, K, T):
         taps, depth = (k, min(k + T, K)), min(T, K - k) * C
         steps = depth, C

@@ -386,6 +386,20 @@ def weighted_exchange(data, begin, end, sums, edges, cells):
 
 
 @jitable
+def repeat(source, begin, size, target, at, count):
+    """target[at + r * size + i] = source[begin + i] for r < count; whole vectors.
+
+    Number by number it took 0.34 ms of the 0.95 of 8x3x28x28.
+    """
+    i = 0
+    while i < size:
+        vector = load(source, begin + i)
+        for r in range(count):
+            store(vector, target, at + r * size + i)
+        i += lanes(vector)
+
+
+@jitable
 def transpose(source, source_rows, target, target_rows):
     """target[target_rows[j] + i] = source[source_rows[i] + j]."""
     n = VECTOR_BYTES // source.itemsize
