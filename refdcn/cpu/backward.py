@@ -20,7 +20,7 @@ import numpy as np
 
 from refdcn import threads
 from refdcn.cpu import depthwise, layout, tile_sizes
-from refdcn.cpu.kernels import Spread, Tile, gather, sample, spread
+from refdcn.cpu.kernels import Spread, Tile, add_part, gather, sample, spread
 from refdcn.cpu.layout import CHANNELS, Array, Sizes
 from refdcn.cpu.product import Left, Product, Right, multiply, panelled
 from refdcn.cpu.product import taps as taps_of
@@ -227,9 +227,9 @@ def one_run(call, cut, room, t, n, first):
 @jitable
 def add_halves(room, part, parts):
     """A part of the grad_x of one half to that of the other."""
-    one, other = room.grad_image[0], room.grad_image[1]
-    for i in range(len(one) * part // parts, len(one) * (part + 1) // parts):
-        one[i] += other[i]
+    size = len(room.grad_image[0])
+    begin, end = size * part // parts, size * (part + 1) // parts
+    add_part(room.grad_image[1][begin:end], False, room.grad_image[0][begin:end])
 
 
 @jitable
@@ -239,9 +239,8 @@ def store_weights(call, cut, room, t):
     if not call.by_weight:
         return
     for share in range(1, cut.shares):
-        other = room.grad_w[share * cut.weights :]
-        for i in range(w, last):
-            room.grad_w[i] += other[i]
+        at = share * cut.weights
+        add_part(room.grad_w[at + w : at + last], False, room.grad_w[w:last])
     for o in range(0, cut.sizes.width, cut.sizes.panel):
         weights_out(room.grad_w, cut.sizes, (b, begin, end), o, call.grad_weight, w)
 

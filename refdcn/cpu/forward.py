@@ -157,9 +157,8 @@ def multiply_turned(call, sizes, room, tile, outputs):
             if inside == size:  # straight into y
                 target = Product(call.y, out, pixels)
             for o in range(count):
-                at, bias = target.at + o * target.row, call.bias[channel + o]
-                for p in range(inside):
-                    target.array[at + p] = bias
+                at = target.at + o * target.row
+                target.array[at : at + inside] = call.bias[channel + o]
             columns = begin * sizes.groups * depth + b * depth * size
             multiply(
                 Left(call.weight, channel * depth, depth, 1, count),
@@ -167,8 +166,8 @@ def multiply_turned(call, sizes, room, tile, outputs):
             )  # fmt: skip
             if inside < size:
                 for o in range(count):
-                    for p in range(inside):
-                        call.y[out + o * pixels + p] = room.product[o * size + p]
+                    to, of = out + o * pixels, o * size
+                    call.y[to : to + inside] = room.product[of : of + inside]
 
 
 @jitable

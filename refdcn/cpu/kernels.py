@@ -294,11 +294,11 @@ def slopes(found, k, sums, edges, part, begin, count):
     last, end = found.tents[k, 4:], begin + count
     T = last.dtype.type
     samples, d_y, d_x = part[0, begin:end], part[1, begin:end], part[2, begin:end]
+    four = sums.reshape(len(found.tents), BLOCK, 4)[k]
     for p in range(count):
         f_y, f_x = last[0, p], last[1, p]
         e_y, e_x = T(1) - f_y, T(1) - f_x
-        i = (k * BLOCK + p) * 4
-        s_00, s_01, s_10, s_11 = sums[i], sums[i + 1], sums[i + 2], sums[i + 3]
+        s_00, s_01, s_10, s_11 = four[p, 0], four[p, 1], four[p, 2], four[p, 3]
         d_y[p] = e_x * (s_10 - s_00) + f_x * (s_11 - s_01)
         d_x[p] = e_y * (s_01 - s_00) + f_y * (s_11 - s_10)
         sample = e_y * (e_x * s_00 + f_x * s_01) + f_y * (e_x * s_10 + f_x * s_11)

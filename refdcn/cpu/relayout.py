@@ -60,16 +60,14 @@ def clear_frame(sizes, begin, end, image):
         step = W + 1 if 0 < r <= H else 1  # of a middle row, its first and last pixel
         for s in range(0, W + 2, step):
             at = (r * (W + 2) + s) * sizes.C_in
-            for c in range(begin, end):
-                image[at + c] = 0
+            image[at + begin : at + end] = 0
 
 
 @jitable
 def clear_channels(sizes, begin, end, image):
     """Zeros in channels begin ... end - 1 of all of an image."""
     for at in range(0, (sizes.H + 3) * (sizes.W + 2) * sizes.C_in, sizes.C_in):
-        for c in range(begin, end):
-            image[at + c] = 0
+        image[at + begin : at + end] = 0
 
 
 @jitable
@@ -90,8 +88,7 @@ def image_in(x, n, sizes, begin, count, image):
         for s in range(W):
             of = first + (r * W + s) * C
             to = ((r + 1) * (W + 2) + s + 1) * C_in
-            for c in range(begin, end):
-                image[to + c] = x[of + c]
+            image[to + begin : to + end] = x[of + begin : of + end]
 
 
 @jitable

@@ -213,20 +213,20 @@ def weighted_blend(target, source, w, bias, begin, end, cells):
     All channels of a pixel before the next: a vector of each would use 64 bytes of
     every KB, and these of few lines of the first cache.
     """
-    pixel, t = cells.pixel, cells.weights
+    pixel, t, there = cells.pixel, cells.weights, bias[begin:end]
     whole = VECTOR_BYTES // source.itemsize
     for p in range(cells.outputs):
         to = Flat(target.array, target.at + p * pixel)
-        for c in range(begin, end):
-            to.array[to.at + c] = 0
+        here = target.array[to.at + begin : to.at + end]
+        here[:] = 0
         for k in range(cells.taps):
             of, by = Flat(source, cells.places[k, p] * pixel), Flat(w, k * pixel)
             tents = t[k, 0, p], t[k, 1, p], t[k, 2, p], t[k, 3, p]
             c = _weighted_whole(to, of, by, begin, end, whole, tents, cells)
             c = _weighted_four(to, of, by, c, end, 4, tents, cells)
             _weighted_one(to, of, by, c, end, 1, tents, cells)
-        for c in range(begin, end):
-            to.array[to.at + c] += bias[c]
+        for c in range(end - begin):
+            here[c] += there[c]
 
 
 def _give(load: Any) -> Any:
