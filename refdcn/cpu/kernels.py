@@ -185,10 +185,10 @@ def sample_plane(plane, found, count, row, column):
     for p in range(count):
         i = place[p]
         column[p] = (
-            t[0, p] * plane[i]
-            + t[1, p] * plane[i + 1]
-            + t[2, p] * plane[i + row]
-            + t[3, p] * plane[i + row + 1]
+            t[0, p] * plane[np.uintp(i)]
+            + t[1, p] * plane[np.uintp(i + 1)]
+            + t[2, p] * plane[np.uintp(i + row)]
+            + t[3, p] * plane[np.uintp(i + row + 1)]
         )
     column[count:] = 0
 

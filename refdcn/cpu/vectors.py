@@ -407,12 +407,14 @@ def transpose(source, source_rows, target, target_rows):
     if rows < n or columns < n:
         if rows < columns:  # the longer loop within, 1.04 times faster at 8x8x8
             for i in range(rows):
+                row = source[source_rows[i] : source_rows[i] + columns]
                 for j in range(columns):
-                    target[target_rows[j] + i] = source[source_rows[i] + j]
+                    target[np.uintp(target_rows[j] + i)] = row[j]
         else:
             for j in range(columns):
+                row = target[target_rows[j] : target_rows[j] + rows]
                 for i in range(rows):
-                    target[target_rows[j] + i] = source[source_rows[i] + j]
+                    row[i] = source[np.uintp(source_rows[i] + j)]
         return
     # Few rows are far apart, many are beside one another: pages change seldom.
     across, down = (rows, columns) if rows <= columns else (columns, rows)
