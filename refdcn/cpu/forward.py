@@ -25,7 +25,15 @@ from refdcn.cpu.kernels import (
     sample_turned,
 )
 from refdcn.cpu.layout import CHANNELS, Array, Sizes
-from refdcn.cpu.product import Left, Product, Right, multiply, panelled
+from refdcn.cpu.product import (
+    Left,
+    Product,
+    Right,
+    multiply,
+    multiply_one,
+    next_panel,
+    panelled,
+)
 from refdcn.cpu.relayout import image_in, planes_in, product_out, rows, weights_in
 from refdcn.cpu.turns import phases
 from refdcn.cpu.vectors import repeat, transpose
@@ -147,9 +155,9 @@ def multiply_turned(call, sizes, room, tile, outputs):
     """Eq. (1) for a tile's outputs of some of the channels of each group."""
     O, depth, pixels, P = sizes.O, sizes.K * sizes.C, sizes.pixels, tile.P
     count = outputs[1] - outputs[0]
-    for begin in range(0, P, sizes.panel):
-        inside = min(sizes.panel, P - begin)
-        size = panelled(inside, call.y.itemsize)
+    begin = 0
+    while begin < P:
+        inside, size = next_panel(P - begin, sizes.panel, call.y.itemsize)
         for b in range(sizes.groups):
             channel = b * O + outputs[0]
             out = (tile.n * sizes.groups * O + channel) * pixels + tile.first + begin
@@ -160,14 +168,17 @@ def multiply_turned(call, sizes, room, tile, outputs):
                 at = target.at + o * target.row
                 target.array[at : at + inside] = call.bias[channel + o]
             columns = begin * sizes.groups * depth + b * depth * size
-            multiply(
-                Left(call.weight, channel * depth, depth, 1, count),
-                Right(room.columns, columns, depth, size), target, False,
-            )  # fmt: skip
+            weights = Left(call.weight, channel * depth, depth, 1, count)
+            if size == 1:
+                multiply_one(weights, room.columns, columns, depth, target)
+            else:
+                right = Right(room.columns, columns, depth, size)
+                multiply(weights, right, target, False)
             if inside < size:
                 for o in range(count):
                     to, of = out + o * pixels, o * size
                     call.y[to : to + inside] = room.product[of : of + inside]
+        begin += inside
 
 
 @jitable

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refdcn import loops
-from refdcn.cpu.product import PANEL_BYTES, panelled
+from refdcn.cpu.product import PANEL_BYTES, next_panel
 from refdcn.cpu.relayout import fill_up, rows
 from refdcn.cpu.vectors import (
     BLOCK,
@@ -161,9 +161,10 @@ def sample_planes(call, planes, tile, sizes, columns):
     C_in, K, C, segments = sizes.C_in, sizes.K, sizes.C, sizes.segments
     panel, area = PANEL_BYTES // planes.itemsize, (sizes.H + 3) * (sizes.W + 2)
     found = room_for(1, planes)
-    for begin in range(0, tile.P, panel):
-        block = block_of(tile, begin, panel, sizes, found)
-        size = panelled(block.P, planes.itemsize)
+    begin = 0
+    while begin < tile.P:
+        count, size = next_panel(tile.P - begin, panel, planes.itemsize)
+        block = block_of(tile, begin, count, sizes, found)
         for k in range(K):
             known = -1
             for s in range(len(segments)):
@@ -176,6 +177,7 @@ def sample_planes(call, planes, tile, sizes, columns):
                     to = begin * C_in * K + ((b * C + at + c) * K + k) * size
                     column = columns[to : to + size]
                     sample_plane(plane, found, block.P, sizes.W + 2, column)
+        begin += count
 
 
 @jitable
@@ -201,9 +203,10 @@ def sample_turned(call, image, n, sizes, taps, upright, columns):
     """
     C_in, K, C, P = sizes.C_in, sizes.K, sizes.C, sizes.P
     panel = PANEL_BYTES // image.itemsize
-    for begin in range(0, P, panel):
-        count = min(panel, P - begin)
-        tile, size = Tile(n, begin, count), panelled(count, image.itemsize)
+    begin = 0
+    while begin < P:
+        count, size = next_panel(P - begin, panel, image.itemsize)
+        tile = Tile(n, begin, count)
         for k in range(taps[0], taps[1]):
             of, steps = (k, k + 1), (C, C)
             sample(call, image, tile, sizes, sizes.segments, of, upright, steps)
@@ -212,6 +215,7 @@ def sample_turned(call, image, n, sizes, taps, upright, columns):
                 target = rows(first, K * size, C)
                 transpose(upright, rows(b * count * C, C, count), columns, target)
                 fill_up(columns, target, count, size)
+        begin += count
 
 
 @jitable

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, config
@@ -45,6 +46,19 @@ def panelled(columns, itemsize):
     """`columns` rounded up to whole vectors."""
     lanes = VECTOR_BYTES // itemsize
     return (columns + lanes - 1) // lanes * lanes
+
+
+@jitable
+def next_panel(left, panel, itemsize):
+    """(columns, numbers of a row) of the next panel, of so many columns that are left.
+
+    A last one beyond whole vectors is a panel of its own: of the 49 outputs of 7x7 it
+    would make the fourth vector of a row, and all rows longer by a third.
+    """
+    lanes, count = VECTOR_BYTES // itemsize, min(panel, left)
+    if count > 1 and count % lanes == 1:
+        count -= 1
+    return count, 1 if count == 1 else panelled(count, itemsize)
 
 
 class Left(NamedTuple):
@@ -90,6 +104,36 @@ def multiply(left: Any, right: Any, product: Any, fresh: bool) -> None:
                 term = a[left.at + r * left.row + d * left.step]
                 total += term * b[right.at + d * right.n + j]
             y[i] = total
+
+
+@jitable
+def multiply_one(left, column, begin, depth, product):
+    """`multiply` by a panel of one column, which is column[begin : begin + depth].
+
+    Vectors run along the terms, and four rows share them: 1x512x7x7 0.83 of the time.
+    """
+    a, n = left.array, vectors.VECTOR_BYTES // column.itemsize
+    whole, sums = depth // n * n, np.zeros(4, column.dtype)
+    for r in range(0, left.rows, 4):
+        last = left.rows - 1
+        i = left.at + r * left.row
+        j = left.at + min(r + 1, last) * left.row
+        k = left.at + min(r + 2, last) * left.row
+        m = left.at + min(r + 3, last) * left.row
+        if whole:
+            s_0 = s_1 = s_2 = s_3 = vectors.zero(vectors.load(column, begin))
+            for d in range(0, whole, n):
+                one = vectors.load(column, begin + d)
+                s_0 = vectors.add_times(vectors.load(a, i + d), one, s_0)
+                s_1 = vectors.add_times(vectors.load(a, j + d), one, s_1)
+                s_2 = vectors.add_times(vectors.load(a, k + d), one, s_2)
+                s_3 = vectors.add_times(vectors.load(a, m + d), one, s_3)
+            vectors.store(vectors.totals(s_0, s_1, s_2, s_3), sums, 0)
+        for t in range(min(4, left.rows - r)):
+            total, row = sums[t], i + t * left.row
+            for d in range(whole, depth):
+                total += a[row + d] * column[begin + d]
+            product.array[product.at + (r + t) * product.row] += total
 
 
 # --- Compiled ------------------------------------------------------------------------

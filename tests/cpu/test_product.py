@@ -80,6 +80,35 @@ def test_products_on_a_processor_with_narrower_registers():
     )
 
 
+@njit
+def multiplied_by_one(left, column, begin, depth, product_of):
+    product.multiply_one(left, column, begin, depth, product_of)
+
+
+@pytest.mark.parametrize("multiply_one", [multiplied_by_one, product.multiply_one])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_column_is_multiplied_along_its_terms(dtype, multiply_one):
+    rng = np.random.default_rng(0)
+    for rows in (1, 3, 4, 6):
+        for depth in (1, 7, 16, 37):
+            a, b = small(rng, (rows, depth), dtype), small(rng, depth + 2, dtype)
+            target = small(rng, 1 + 3 * rows, dtype)
+            wanted = target.copy()
+            wanted[1::3] += a @ b[2:]
+            left = Left(a.reshape(-1), 0, depth, 1, rows)
+            multiply_one(left, b, 2, depth, Product(target, 1, 3))
+            np.testing.assert_array_equal(target, wanted)  # and nothing beside
+
+
+@pytest.mark.parametrize(
+    "left, wanted",
+    [(1, (1, 1)), (15, (15, 16)), (16, (16, 16)), (17, (16, 16)), (49, (48, 48)),
+     (50, (50, 64)), (64, (64, 64)), (65, (64, 64))],
+)  # fmt: skip
+def test_a_last_column_is_a_panel_of_its_own(left, wanted):
+    assert product.next_panel(left, 64, 4) == wanted
+
+
 def test_python_means_the_same_product():
     rng = np.random.default_rng(0)
     a, b = small(rng, (3, 5), np.float32), small(rng, (5, 16), np.float32)

@@ -89,6 +89,7 @@ def fixed_cases():
     channels = Sizes(1, 35, 1, 1, 1, 3, 2, (2, 2))
     depthwise = Sizes(2, 70, 70, 70, 1, 3, 2, (1, 2))
     small_image = Sizes(1, 4, 40, 1, 1, 3, 2, (2, 1))
+    single = Sizes(1, 4, 9, 1, 1, 3, 3, (1, 1))
     outputs = Sizes(1, 2, 257, 1, 1, 2, 3, (1, 1))
     for sizes, kinds in (
         (small, ("random", "edge", "beside", "zero")),
@@ -101,6 +102,7 @@ def fixed_cases():
         (channels, ("random",)),
         (outputs, ("random",)),
         (small_image, ("random",)),
+        (single, ("random",)),
         (depthwise, ("random",)),
     ):
         for kind in kinds:
@@ -233,11 +235,11 @@ MISTAKES = [
     # bias
     ("bias missing", "loops", LOOPS, ("bias[o] + output(", "output(")),
     ("bias by group, target", "cpu", FORWARD,
-     ("call.bias[start + i]", "call.bias[o + i]")),
+     ("repeat(call.bias, start, size", "repeat(call.bias, o, size")),
     ("bias of planes by group, target", "cpu", FORWARD,
      ("call.bias[channel + o]", "call.bias[outputs[0] + o]")),
     ("bias of a group that is a channel, target", "cpu", VECTORS,
-     ("+= bias[c]", "+= bias[begin]")),
+     ("+= there[c]", "+= there[0]")),
     # tails
     ("channel tail lost, target", "cpu", KERNELS,
      ("for c in range(end - first):", "for c in range((end - first) // 4 * 4):")),
@@ -292,7 +294,8 @@ MISTAKES = [
      ("columns.reshape(N, groups, C, K, *outputs)",
       "columns.reshape(N, C, groups, K, *outputs).swapaxes(1, 2)")),
     ("grad_x of one half, target", "cpu", GRADIENTS,
-     ("one[i] += other[i]", "pass")),
+     ("add_part(room.grad_image[1][begin:end], False, room.grad_image[0][begin:end])",
+      "pass")),
     ("grad_weight of the first share, target", "cpu", GRADIENTS,
      ("for share in range(1, cut.shares):", "for share in range(0):")),
     ("grad_weight of the last tile, target", "cpu", GRADIENTS,
@@ -301,6 +304,8 @@ MISTAKES = [
      ("((b * O + o) * C + begin - b * C) * K", "(o * C + begin - b * C) * K")),
     ("weights of the first run, target", "cpu", RELAYOUT,
      ("((b * O + o) * C + begin - b * C) * K", "(b * O + o) * C * K")),
+    ("a last column lost, target", "cpu", "cpu/product.py",
+     ("min(4, left.rows - r)", "min(3, left.rows - r)")),
     ("weights of the first tap, target", "cpu", FORWARD,
      ("start * K * C + k * C * size", "start * K * C")),
     ("weights of the first tap in backward, target", "cpu", GRADIENTS,
