@@ -89,7 +89,7 @@ def fixed_cases():
     channels = Sizes(1, 35, 1, 1, 1, 3, 2, (2, 2))
     depthwise = Sizes(2, 70, 70, 70, 1, 3, 2, (1, 2))
     small_image = Sizes(1, 4, 40, 1, 1, 3, 2, (2, 1))
-    single = Sizes(1, 4, 9, 1, 1, 3, 3, (1, 1))
+    single = Sizes(1, 4, 9, 1, 1, 3, 3, (3, 3), padding=(0, 0))
     outputs = Sizes(1, 2, 257, 1, 1, 2, 3, (1, 1))
     for sizes, kinds in (
         (small, ("random", "edge", "beside", "zero")),
