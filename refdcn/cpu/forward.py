@@ -36,7 +36,7 @@ from refdcn.cpu.product import (
 )
 from refdcn.cpu.relayout import image_in, planes_in, product_out, rows, weights_in
 from refdcn.cpu.turns import phases
-from refdcn.cpu.vectors import repeat, transpose
+from refdcn.cpu.vectors import copy, repeat, transpose
 from refdcn.cpu.work import Way, visit_of
 from refdcn.jit import jitable
 from refdcn.shapes import Geometry
@@ -166,7 +166,9 @@ def multiply_turned(call, sizes, room, tile, outputs):
                 target = Product(call.y, out, pixels)
             for o in range(count):
                 at = target.at + o * target.row
-                target.array[at : at + inside] = call.bias[channel + o]
+                bias, row = call.bias[channel + o], target.array[at : at + inside]
+                for p in range(inside):
+                    row[p] = bias
             columns = begin * sizes.groups * depth + b * depth * size
             weights = Left(call.weight, channel * depth, depth, 1, count)
             if size == 1:
@@ -177,7 +179,7 @@ def multiply_turned(call, sizes, room, tile, outputs):
             if inside < size:
                 for o in range(count):
                     to, of = out + o * pixels, o * size
-                    call.y[to : to + inside] = room.product[of : of + inside]
+                    copy(room.product, of, inside, call.y, to)
         begin += inside
 
 

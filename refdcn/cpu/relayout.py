@@ -7,7 +7,7 @@ weights [K * C, C_out] and products [P, C_out] of each group in panels; see prod
 import numpy as np
 
 from refdcn.cpu.product import panelled
-from refdcn.cpu.vectors import transpose
+from refdcn.cpu.vectors import clear, copy, transpose
 from refdcn.jit import jitable
 
 BAND = 4096  # pixels whose places are listed at a time
@@ -60,14 +60,14 @@ def clear_frame(sizes, begin, end, image):
         step = W + 1 if 0 < r <= H else 1  # of a middle row, its first and last pixel
         for s in range(0, W + 2, step):
             at = (r * (W + 2) + s) * sizes.C_in
-            image[at + begin : at + end] = 0
+            clear(image, at + begin, at + end)
 
 
 @jitable
 def clear_channels(sizes, begin, end, image):
     """Zeros in channels begin ... end - 1 of all of an image."""
     for at in range(0, (sizes.H + 3) * (sizes.W + 2) * sizes.C_in, sizes.C_in):
-        image[at + begin : at + end] = 0
+        clear(image, at + begin, at + end)
 
 
 @jitable
@@ -88,7 +88,7 @@ def image_in(x, n, sizes, begin, count, image):
         for s in range(W):
             of = first + (r * W + s) * C
             to = ((r + 1) * (W + 2) + s + 1) * C_in
-            image[to + begin : to + end] = x[of + begin : of + end]
+            copy(x, of + begin, end - begin, image, to + begin)
 
 
 @jitable

@@ -218,7 +218,7 @@ def weighted_blend(target, source, w, bias, begin, end, cells):
     for p in range(cells.outputs):
         to = Flat(target.array, target.at + p * pixel)
         here = target.array[to.at + begin : to.at + end]
-        here[:] = 0
+        clear(target.array, to.at + begin, to.at + end)
         for k in range(cells.taps):
             of, by = Flat(source, cells.places[k, p] * pixel), Flat(w, k * pixel)
             tents = t[k, 0, p], t[k, 1, p], t[k, 2, p], t[k, 3, p]
@@ -383,6 +383,22 @@ def weighted_exchange(data, begin, end, sums, edges, cells):
         else:
             _depthwise_one(data, c, sums, edges, cells, c == begin)
             c += 1
+
+
+@jitable
+def clear(array, begin, end):
+    """array[begin:end] = 0; as a slice it takes 2 s more of a first call to compile."""
+    row = array[begin:end]
+    for i in range(end - begin):
+        row[i] = 0
+
+
+@jitable
+def copy(source, begin, count, target, at):
+    """target[at : at + count] = source[begin : begin + count]."""
+    of, to = source[begin : begin + count], target[at : at + count]
+    for i in range(count):
+        to[i] = of[i]
 
 
 @jitable
