@@ -1878,6 +1878,120 @@ mistake(
 )
 
 
+# Where images begin ---------------------------------------------------------------
+
+SCATTER = "np.add.at(into, at[ok], (g * m * weight)[ok])"
+IMAGE = "    image = (n * s.C + group * s.cg + c) * s.H * s.W\n    into"
+BY_OFFSET = (
+    "    image = n * 2 * s.og * s.K * s.P + (group * s.cg + c) * s.H * s.W\n    into"
+)
+BY_DIVISOR = (
+    "    step = next((k for k in range(min(32, s.N), 1, -1) if s.N % k == 0), 1)"
+)
+ONE_BLOCK = ("STEP = 2", "STEP = 10**6")
+mistake(
+    "grad_x_at_images_of_offset",
+    "image n of grad_x is written at n times the size of an image's offsets",
+    "gradient of x is written at n times the size of an image of offset",
+    ONE_BLOCK,
+    (IMAGE, BY_OFFSET),
+    (SCATTER, "at = at % into.size\n        " + SCATTER),
+)
+mistake(
+    "grad_x_at_images_of_offset_cut",
+    "the same; what lies past the end is dropped",
+    "gradient of x is written at n times the size of an image of offset",
+    ONE_BLOCK,
+    (IMAGE, BY_OFFSET),
+    (SCATTER, "ok = ok & (at < into.size)\n        " + SCATTER),
+)
+mistake(
+    "grad_offset_at_images_of_mask",
+    "image n of grad_offset is written at n times the size of an image's mask",
+    "gradient of offset is written at n times the size of an image of mask",
+    (
+        "        grad_offset.reshape(offset.shape),",
+        "        at_images(grad_offset, s.og * s.K * s.P).reshape(offset.shape),",
+    ),
+    (
+        "def f_grad(",
+        "def at_images(a, size):\n    into = np.zeros_like(a).reshape(-1)\n"
+        "    for n, image in enumerate(a):\n"
+        "        into[n * size : n * size + image.size] = image.reshape(-1)\n"
+        "    return into\n\n\ndef f_grad(",
+    ),
+)
+mistake(
+    "x_at_images_of_result",
+    "image n of x is read at n times the size of an image of the result",
+    "image n of x is read at n times the size of an image of y",
+    ONE_BLOCK,
+    NO_COMPANION,
+    (
+        "    image = (n * s.C + g * s.cg + c) * s.H * s.W\n    value",
+        "    image = n * s.O * s.P + (g * s.cg + c) * s.H * s.W\n    value",
+    ),
+)
+mistake(
+    "mask_at_images_of_offset",
+    "image n of the mask is read at n times the size of an image's offsets",
+    "image n of mask is read at n times the size of an image of offset",
+    ONE_BLOCK,
+    NO_COMPANION,
+    (MASK, MASK.replace("(n * s.og + g)", "(2 * n * s.og + g)")),
+)
+mistake(
+    "bases_of_image_wrapped",
+    "images and offset groups of offset and mask begin as if planes were H W long; "
+    "addresses are taken modulo the memory's size",
+    "offset and mask.*image and offset group.*H W",
+    ONE_BLOCK,
+    NO_COMPANION,
+    ("flat[np.where(ok, at, 0)]", "flat[np.where(ok, at, 0) % flat.size]"),
+    ("& (at < flat.size)", ""),
+    (DY, f"dy = load(offset, {BASE} + pixel)"),
+    (DX, f"dx = load(offset, {BASE} + s.P + pixel)"),
+    (
+        MASK,
+        "load(mask, ((n * s.og + g) * s.K * s.H * s.W + k * s.P + oh * s.Wo + ow))",
+    ),
+)
+mistake(
+    "offset_base_of_blocks",
+    "an image's offsets begin as if planes were H W long, in blocks of a divisor of N",
+    "offset's base address of an image counts planes of H W",
+    NO_COMPANION,
+    ("    step = max(1, min(STEP, s.N))", BY_DIVISOR),
+    (
+        DY,
+        "dy = load(offset, (n * s.og * s.H * s.W + g * s.P) * 2 * s.K + 2 * k * s.P "
+        "+ pixel)",
+    ),
+    (
+        DX,
+        "dx = load(offset, (n * s.og * s.H * s.W + g * s.P) * 2 * s.K + (2 * k + 1) "
+        "* s.P + pixel)",
+    ),
+)
+mistake(
+    "grad_mask_base_of_image",
+    "images and offset groups of grad_mask begin as if planes were H W long",
+    "gradient of mask's base address of an image and offset group counts planes of H W",
+    (
+        "None if mask is None else grad_mask.reshape(mask.shape)",
+        "None if mask is None else spread(s, grad_mask).reshape(mask.shape)",
+    ),
+    (
+        "def f_grad(",
+        "def spread(s, a):\n    into = np.zeros_like(a).reshape(-1)\n"
+        "    for k, group in enumerate(a.reshape(s.N * s.og, -1)):\n"
+        "        at = k * s.K * s.H * s.W + np.arange(group.size)\n"
+        "        into[at[at < into.size]] = group[at < into.size]\n"
+        "    return into\n\n\ndef f_grad(",
+    ),
+)
+
+
 def seeded(name):
     """The kernel with one mistake."""
     text = KERNEL.read_text(encoding="utf-8")

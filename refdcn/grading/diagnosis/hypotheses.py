@@ -259,7 +259,7 @@ def survivors(
         if first == 1.0 and (not rest or explains_all(rest, mistakes, budget)):
             alive += [mistakes] * is_evident(found, mistakes)
     if alive:  # how much the others explain is not asked
-        return alive, []
+        return settled(alive), []
     scored.sort(key=lambda pair: -pair[0])
     refined = []
     for first, mistakes in scored[:REFINED]:
@@ -267,6 +267,20 @@ def survivors(
         refined.append((float(np.mean(shares)), mistakes))
     refined.sort(key=lambda pair: -pair[0])
     return [], refined
+
+
+def settled(alive: list[Combination]) -> list[Combination]:
+    """Without what leaves open what one with the same words settles.
+
+    Of a memory's end the one lets pass anything, the other knows what lies there.
+    """
+    known = {words(s) for s in alive if not any(m.beyond for m in s)}
+    return [s for s in alive if not any(m.beyond for m in s) or words(s) not in known]
+
+
+def words(edits: Combination) -> tuple[str, ...]:
+    """What is said of a combination."""
+    return tuple(m.text for m in edits)
 
 
 def explains_all(found: Sequence[Clue], edits: Combination, budget: Budget) -> bool:
@@ -429,7 +443,7 @@ def explain(
         if sure is None:  # rather of its own, in some calls alone
             sure = explain_one(sets[t], kinds, each, given, combined=False)
             sure = sure if sure.survivors else of_these(part)
-        mine.append(sure)
+        mine.append(sure if len(made) > 1 else of_these(sure))
     return [*parts, *as_one(mine)]
 
 
@@ -586,9 +600,13 @@ def in_all(
     budget: Budget,
 ) -> list[Combination]:
     """Single mistakes that explain every gradient that is left."""
-    return [
-        (m,) for m in kinds if all(follows(sets[t], (*given, m), budget) for t in left)
-    ]
+    return settled(
+        [
+            (m,)
+            for m in kinds
+            if all(follows(sets[t], (*given, m), budget) for t in left)
+        ]
+    )
 
 
 def explain_one(
