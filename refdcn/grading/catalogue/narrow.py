@@ -19,10 +19,15 @@ MISTAKES: list[Mistake] = []
 FORMATS = {"float16": 11, "bfloat16": 8}  # bits of a significand
 
 
+LARGEST = {11: 65504.0}  # by bits, of a format whose range an address can leave
+NOWHERE = 2.0**40  # an address that is not finite
+
+
 def rounded(a: Array, bits: int) -> Array:
     """The nearest numbers of so many bits."""
     part, power = np.frexp(a)
-    return np.asarray(np.ldexp(np.round(np.ldexp(part, bits)), power - bits))
+    found = np.ldexp(np.round(np.ldexp(part, bits)), power - bits)
+    return np.where(found > LARGEST.get(bits, NOWHERE), NOWHERE, found)
 
 
 class Corner(NamedTuple):
@@ -48,12 +53,15 @@ def ends(q: Array, n: int, framed: bool) -> Iterator[tuple[Array, Array, Array]]
 
 
 def corners(s: State, bits: int, once: bool, framed: bool) -> Iterator[Corner]:
-    """The four of each sample; `once`: a row's address is not rounded by itself."""
-    width = s.z.W + 2 * framed
+    """The four of each sample; `once`: the sum alone is rounded."""
+    wide = np.asarray(s.z.W + 2.0 * framed)
     for r, *y in ends(s.qy, s.z.H, framed):
         for q, *x in ends(s.qx, s.z.W, framed):
-            row = r * width if once else rounded(r * width, bits)
-            at = rounded(row + q, bits)
+            if once:
+                at = rounded(r * wide + q, bits)
+            else:
+                row, column, width = (rounded(a, bits) for a in (r, q, wide))
+                at = rounded(rounded(row * width, bits) + column, bits)
             yield Corner(at.astype(int), (y[0], y[1]), (x[0], x[1]))
 
 
