@@ -251,7 +251,8 @@ def owners() -> None:
             said += f"group's: {SUMMED[name]}"
             edits = (("backward", summed_by(owner, of)),)
             full = f"d {of} {name}"
-            MISTAKES.append(Mistake("gradients", full, said.format(of), edits))
+            beyond = of == "offset"
+            MISTAKES.append(Mistake("gradients", full, said.format(of), edits, beyond))
 
 
 SUMMED = {
@@ -276,6 +277,9 @@ def summed_by(owner: Callable[[State], Array], of: str) -> Callable[[State], Non
             gm = s.g * s.m[:, :, None]
             slopes = interpolate(s, s.sy, s.tx), interpolate(s, s.ty, s.sx)
             terms = np.stack([gm * d for d in slopes], 4)
+            # A slope on a whole row or column is any, and moves with its channel.
+            whole = (s.qy == np.floor(s.qy)) | (s.qx == np.floor(s.qx))
+            terms = np.where(whole[:, :, None, :, None], np.nan, terms)
         terms = terms.reshape(s.z.N, s.z.C_in, *terms.shape[3:])
         s.grads[of] = by_owner(s, terms, owner(s))
 
