@@ -102,6 +102,29 @@ PATHS = (
     "grad_bias_of_one_pixel",
     "grad_weight_of_several_groups_by_mask",
 )
+# Told by probes alone once, in part or astray; a row says each of them whole.
+ROWS = (
+    "grad_x_at_images_of_offset",
+    "grad_x_at_images_of_offset_cut",
+    "grad_offset_at_images_of_mask",
+    "x_at_images_of_result",
+    "mask_at_images_of_offset",
+    "bases_of_image_wrapped",
+    "offset_base_of_blocks",
+    "grad_mask_base_of_image",
+    "grad_bias_untransposed",
+    "grad_bias_of_channels_last",
+    "grad_weight_untransposed",
+    "grad_mask_by_weight_group",
+    "grad_offset_by_weight_group",
+    "group_by_share",
+    "group_by_index",
+    "dense_weight",
+    "dense_weight_repeated",
+    "grad_weight_of_first_channels",
+    "border_within_a_pixel_by_grid",
+    "address_float16",
+)
 # Whose gradients take the mistake along: what is read past an input's memory may be
 # anything, and a sample moved onto a pixel may have any slope there.
 EXPLAINED = "offset_row_of_image", "offset_plane_of_image", "offset_row_of_rows"
@@ -127,8 +150,8 @@ def test_the_first_sentence_says_what_is_wrong(name):
     assert re.search(MISTAKES[name].said, report.headline(), re.I), report.headline()
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_a_path_of_the_kernel_is_named_and_nothing_else_is_wrong(name):
+@pytest.mark.parametrize("name", PATHS + ROWS)
+def test_it_is_named_and_nothing_else_is_wrong(name):
     head = said_of(name).headline()
     assert re.search(MISTAKES[name].said, head, re.I), head
     assert "With that changed, every element is within the bound" in head, head

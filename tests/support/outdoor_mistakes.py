@@ -1878,6 +1878,268 @@ mistake(
 )
 
 
+# Where images begin ---------------------------------------------------------------
+
+SCATTER = "np.add.at(into, at[ok], (g * m * weight)[ok])"
+IMAGE = "    image = (n * s.C + group * s.cg + c) * s.H * s.W\n    into"
+BY_OFFSET = (
+    "    image = n * 2 * s.og * s.K * s.P + (group * s.cg + c) * s.H * s.W\n    into"
+)
+BY_DIVISOR = (
+    "    step = next((k for k in range(min(32, s.N), 1, -1) if s.N % k == 0), 1)"
+)
+ONE_BLOCK = ("STEP = 2", "STEP = 10**6")
+mistake(
+    "grad_x_at_images_of_offset",
+    "image n of grad_x is written at n times the size of an image's offsets",
+    "gradient of x is written at n times the size of an image of offset",
+    ONE_BLOCK,
+    (IMAGE, BY_OFFSET),
+    (SCATTER, "at = at % into.size\n        " + SCATTER),
+)
+mistake(
+    "grad_x_at_images_of_offset_cut",
+    "the same; what lies past the end is dropped",
+    "gradient of x is written at n times the size of an image of offset",
+    ONE_BLOCK,
+    (IMAGE, BY_OFFSET),
+    (SCATTER, "ok = ok & (at < into.size)\n        " + SCATTER),
+)
+mistake(
+    "grad_offset_at_images_of_mask",
+    "image n of grad_offset is written at n times the size of an image's mask",
+    "gradient of offset is written at n times the size of an image of mask",
+    (
+        "        grad_offset.reshape(offset.shape),",
+        "        at_images(grad_offset, s.og * s.K * s.P).reshape(offset.shape),",
+    ),
+    (
+        "def f_grad(",
+        "def at_images(a, size):\n    into = np.zeros_like(a).reshape(-1)\n"
+        "    for n, image in enumerate(a):\n"
+        "        into[n * size : n * size + image.size] = image.reshape(-1)\n"
+        "    return into\n\n\ndef f_grad(",
+    ),
+)
+mistake(
+    "x_at_images_of_result",
+    "image n of x is read at n times the size of an image of the result",
+    "image n of x is read at n times the size of an image of y",
+    ONE_BLOCK,
+    NO_COMPANION,
+    (
+        "    image = (n * s.C + g * s.cg + c) * s.H * s.W\n    value",
+        "    image = n * s.O * s.P + (g * s.cg + c) * s.H * s.W\n    value",
+    ),
+)
+mistake(
+    "mask_at_images_of_offset",
+    "image n of the mask is read at n times the size of an image's offsets",
+    "image n of mask is read at n times the size of an image of offset",
+    ONE_BLOCK,
+    NO_COMPANION,
+    (MASK, MASK.replace("(n * s.og + g)", "(2 * n * s.og + g)")),
+)
+mistake(
+    "bases_of_image_wrapped",
+    "images and offset groups of offset and mask begin as if planes were H W long; "
+    "addresses are taken modulo the memory's size",
+    "offset and mask.*image and offset group.*H W",
+    ONE_BLOCK,
+    NO_COMPANION,
+    ("flat[np.where(ok, at, 0)]", "flat[np.where(ok, at, 0) % flat.size]"),
+    ("& (at < flat.size)", ""),
+    (DY, f"dy = load(offset, {BASE} + pixel)"),
+    (DX, f"dx = load(offset, {BASE} + s.P + pixel)"),
+    (
+        MASK,
+        "load(mask, ((n * s.og + g) * s.K * s.H * s.W + k * s.P + oh * s.Wo + ow))",
+    ),
+)
+mistake(
+    "offset_base_of_blocks",
+    "an image's offsets begin as if planes were H W long, in blocks of a divisor of N",
+    "offset's base address of an image counts planes of H W",
+    NO_COMPANION,
+    ("    step = max(1, min(STEP, s.N))", BY_DIVISOR),
+    (
+        DY,
+        "dy = load(offset, (n * s.og * s.H * s.W + g * s.P) * 2 * s.K + 2 * k * s.P "
+        "+ pixel)",
+    ),
+    (
+        DX,
+        "dx = load(offset, (n * s.og * s.H * s.W + g * s.P) * 2 * s.K + (2 * k + 1) "
+        "* s.P + pixel)",
+    ),
+)
+mistake(
+    "grad_mask_base_of_image",
+    "images and offset groups of grad_mask begin as if planes were H W long",
+    "gradient of mask's base address of an image and offset group counts planes of H W",
+    (
+        "None if mask is None else grad_mask.reshape(mask.shape)",
+        "None if mask is None else spread(s, grad_mask).reshape(mask.shape)",
+    ),
+    (
+        "def f_grad(",
+        "def spread(s, a):\n    into = np.zeros_like(a).reshape(-1)\n"
+        "    for k, group in enumerate(a.reshape(s.N * s.og, -1)):\n"
+        "        at = k * s.K * s.H * s.W + np.arange(group.size)\n"
+        "        into[at[at < into.size]] = group[at < into.size]\n"
+        "    return into\n\n\ndef f_grad(",
+    ),
+)
+
+
+# One gradient, one map of groups ----------------------------------------------------
+
+SUM_BIAS = "grad_y.sum((0, 2, 3), dtype=s.T)"
+mistake(
+    "grad_bias_untransposed",
+    "for the bias grad_y is reshaped to (C_out, -1), batch and channel not swapped",
+    "gradient of bias takes grad_y.*not transposed",
+    (SUM_BIAS, "grad_y.reshape(s.O, -1).sum(1, dtype=s.T)"),
+)
+mistake(
+    "grad_bias_of_channels_last",
+    "grad_y is summed as if channels came last",
+    "gradient of bias takes the memory of grad_y for channels last",
+    (SUM_BIAS, "grad_y.reshape(-1, s.O).sum(0, dtype=s.T)"),
+)
+mistake(
+    "grad_weight_untransposed",
+    "the same reshape of a block of grad_y, for the weight",
+    "gradient of weight takes grad_y.*not transposed",
+    ONE_BLOCK,
+    (
+        GRAD_WEIGHT,
+        "(np.ascontiguousarray(go[first:last]).reshape(s.O, b, s.P).swapaxes(0, 1)"
+        ".reshape(b, s.G, -1, s.P) @ columns",
+    ),
+)
+SUMMED = (
+    "    return dy, dx, (g * value).sum(2)",
+    "    owner = np.arange(s.C) // s.c * s.og // s.G\n"
+    "    def summed(a):\n"
+    "        a = a.reshape(b, s.C, s.K, s.P)\n"
+    "        found = np.zeros(value.shape, s.T)[:, :, 0]\n"
+    "        for c in range(s.C):\n"
+    "            found[:, owner[c]] += a[:, c]\n"
+    "        return found\n"
+    "    return dy, dx, (g * value).sum(2)",
+)
+OF_WEIGHT_GROUP = "is summed over other channels.*all of weight group b"
+mistake(
+    "grad_mask_by_weight_group",
+    "grad_mask is summed over the weight group's channels",
+    f"gradient of mask {OF_WEIGHT_GROUP}",
+    (SUMMED[0], SUMMED[1].replace("(g * value).sum(2)", "summed(g * value)")),
+)
+mistake(
+    "grad_offset_by_weight_group",
+    "grad_offset is summed over the weight group's channels",
+    f"gradient of offset {OF_WEIGHT_GROUP}",
+    (
+        SUMMED[0],
+        SUMMED[1].replace(
+            "dy, dx,", "summed(g * m * slope_h), summed(g * m * slope_w),"
+        ),
+    ),
+)
+CHANNEL = "ch = (g * s.cg + np.arange(s.cg)[:, None, None]) % s.c"
+mistake(
+    "group_by_share",
+    "a channel's offset group is that of its share of its weight group",
+    r"offset and mask of offset group c' \* offset_groups / \(C_in / groups\)",
+    NO_COMPANION,
+    (PLANE, f"{CHANNEL}\n    g = ch * s.og // s.c\n    " + PLANE),
+    (
+        "    if mask is None:\n",
+        f"    {CHANNEL}\n    g = ch * s.og // s.c\n    if mask is None:\n",
+    ),
+)
+mistake(
+    "group_by_index",
+    "a channel's offset group is its index within its weight group, modulo groups",
+    r"takes the offset of offset group c' % offset_groups",
+    NO_COMPANION,
+    (PLANE, f"{CHANNEL}\n    g = ch % s.og\n    " + PLANE),
+)
+DENSE = "        y[first:last] = w @ columns\n"
+ALL_OUTPUTS = (
+    "(w_all @ columns.reshape(last - first, 1, s.C * s.K, s.P)).reshape("
+    "y[first:last].shape)"
+)
+mistake(
+    "dense_weight",
+    "groups are ignored: the weight's memory is read as that of one group, again and "
+    "again",
+    "groups are ignored.*memory read as",
+    NO_COMPANION,
+    (
+        DENSE,
+        "        w_all = np.resize(weight, (s.O, s.C * s.K))\n"
+        f"        y[first:last] = {ALL_OUTPUTS}\n",
+    ),
+)
+mistake(
+    "dense_weight_repeated",
+    "groups are ignored: an output's own weights for each group's channels",
+    "groups are ignored.*own weights again",
+    NO_COMPANION,
+    (
+        DENSE,
+        "        w_all = np.tile(weight.reshape(s.O, -1), (1, s.G))\n"
+        f"        y[first:last] = {ALL_OUTPUTS}\n",
+    ),
+)
+mistake(
+    "grad_weight_of_first_channels",
+    "grad_weight of every group takes the channels of the first",
+    "in the gradient of weight, every output reads the channels of group 0",
+    (GRAD_WEIGHT, GRAD_WEIGHT.replace("columns", "columns[:, :1]")),
+)
+
+# Borders and addresses of a grid ----------------------------------------------------
+
+mistake(
+    "border_within_a_pixel_by_grid",
+    "positions less than a pixel outside are moved onto the border, by a grid",
+    "border is replicated for one pixel outside",
+    NO_COMPANION,
+    (
+        CORNERS,
+        "    h, w = (\n"
+        "        (((2 * a.astype(float) + 1) / n - 1 + 1) * n - 1) / 2\n"
+        "        for a, n in ((h, s.H), (w, s.W))\n"
+        "    )\n" + CORNERS,
+    ),
+    (
+        "    h_low, w_low = np.floor",
+        "    h, w = np.clip(h, 0, s.H - 1), np.clip(w, 0, s.W - 1)\n"
+        "    h_low, w_low = np.floor",
+    ),
+)
+mistake(
+    "address_float16",
+    "a pixel's address in its plane is computed in float16",
+    "pixel's address in its plane is computed in float16",
+    NO_COMPANION,
+    (
+        COLUMN_LOOP + " * load(x, image + r * s.W + q, ok)\n    columns",
+        COLUMN_LOOP + " * load(x, image + half(half(r * s.W) + q), ok)\n    columns",
+    ),
+    (
+        "def im2col(",
+        "def half(at):\n"
+        '    with np.errstate(over="ignore"):\n'
+        "        return np.minimum(np.float16(at), 65504).astype(np.int64)\n\n\n"
+        "def im2col(",
+    ),
+)
+
+
 def seeded(name):
     """The kernel with one mistake."""
     text = KERNEL.read_text(encoding="utf-8")

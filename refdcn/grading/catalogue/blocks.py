@@ -73,6 +73,50 @@ def own_bias(s: State) -> None:
     s.grads["bias"] = s.own_grad_y.sum((0, 2, 3))
 
 
+def unturned_alone(
+    of: str, size: int, rule: Callable[[int, int], int]
+) -> Callable[[State], None]:
+    """One gradient alone of a grad_y that is read in the order of the product."""
+
+    def edit(s: State) -> None:
+        go = unturned(s.grad_y, rule(size, s.z.N), True)
+        s.grads[of] = of_grad_y_as(s, go, of)
+
+    return edit
+
+
+def of_grad_y_as(s: State, go: Array, of: str) -> Array:
+    """The gradient of the bias or the weight with another grad_y."""
+    if of == "bias":
+        return np.asarray(go.sum((0, 2, 3)))
+    go = go.reshape(s.go.shape)
+    return np.asarray(np.einsum("nbouv,nbckuv->bock", go, s.col, optimize=True))
+
+
+def unturned_columns(size: int, rule: Callable[[int, int], int]) -> Edit:
+    """The gradient of the weight with columns in the order of the product."""
+
+    def edit(s: State) -> None:
+        step, z = rule(size, s.z.N), s.z
+        col = s.col.reshape(z.N, z.C_in * s.K, *s.out)
+        col = unturned(col, step, True).reshape(s.col.shape)
+        found = np.einsum("nbouv,nbckuv->bock", s.go, col, optimize=True)
+        s.grads["weight"] = found
+
+    return "backward", edit
+
+
+def channels_last(of: str) -> Callable[[State], None]:
+    """One gradient of a grad_y whose memory is taken for (image, pixel, channel)."""
+
+    def edit(s: State) -> None:
+        N, C, *out = s.grad_y.shape
+        go = s.grad_y.reshape(N, -1, C).swapaxes(1, 2).reshape(N, C, *out)
+        s.grads[of] = of_grad_y_as(s, go, of)
+
+    return edit
+
+
 def left_out(s: State, size: int) -> slice:
     """The images beyond whole blocks."""
     return slice(s.z.N - s.z.N % max(1, at_most(size, s.z.N)), None)
@@ -133,6 +177,23 @@ def blocks() -> None:
         edits = ("upstream", of_grad_y(size, rule)), ("backward", own_bias)
         of_grads = text.format("") + " in grad_y: it is not transposed"
         MISTAKES.append(Mistake("gradients", f"{name} in grad_y", of_grads, edits))
+        if size == SIZES[-1]:
+            continue  # one gradient is seen in smaller batches alone
+        for of in ("bias", "weight"):
+            one = f"the gradient of {of} takes grad_y of {images} for (channel, image)"
+            said = f"{one}: it is not transposed"
+            alone = (("backward", unturned_alone(of, size, rule)),)
+            MISTAKES.append(Mistake("gradients", f"d {of} with {name}", said, alone))
+        one = f"the gradient of weight takes the columns of {images} for"
+        said = f"{one} (channel, image): they are not transposed"
+        made = (unturned_columns(size, rule),)
+        MISTAKES.append(
+            Mistake("gradients", f"d weight with columns, {name}", said, made)
+        )
+    for of in ("bias", "weight"):
+        said = f"the gradient of {of} takes the memory of grad_y for channels last"
+        last = (("backward", channels_last(of)),)
+        MISTAKES.append(Mistake("gradients", f"d {of} of channels last", said, last))
 
 
 blocks()

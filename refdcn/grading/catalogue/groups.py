@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from refdcn.grading.catalogue.layout import PASTS, fetched
 from refdcn.grading.catalogue.mistake import Mistake, add, put
-from refdcn.grading.catalogue.steps import Edit, State
+from refdcn.grading.catalogue.steps import Edit, State, interpolate
 from refdcn.grading.expected.case import Array
 
 MISTAKES: list[Mistake] = []
@@ -163,16 +164,15 @@ MISTAKES.append(
 )
 
 
-def spread_groups(
-    first: Callable[[State], Array], inputs: tuple[str, ...] = ("offset", "mask")
+def owned(
+    owner: Callable[[State], Array], inputs: tuple[str, ...] = ("offset", "mask")
 ) -> tuple[Edit, ...]:
-    """Each channel takes the offset group of another channel, which `first` names."""
+    """Each channel takes the offset group that `owner` names."""
 
     def spread(s: State) -> None:
         c, n = np.arange(s.z.C_in), s.z.C_in // s.z.offset_groups
         s.group = {
-            name: (first(s) if name in inputs else c) // n
-            for name in ("offset", "mask")
+            name: owner(s) if name in inputs else c // n for name in ("offset", "mask")
         }
         s.dp, s.m = s.dp[:, s.group["offset"]], s.m[:, s.group["mask"]]
         s.x = s.image[:, :, None].copy()
@@ -180,31 +180,113 @@ def spread_groups(
 
     def gather(s: State) -> None:
         for name in ("offset", "mask"):
-            found = s.grads[name]
-            summed = np.zeros((s.z.N, s.z.offset_groups, *found.shape[2:]))
-            for c, group in enumerate(s.group[name]):
-                summed[:, group] += found[:, c]
-            s.grads[name] = summed
+            s.grads[name] = by_owner(s, s.grads[name], s.group[name])
 
     return ("read", spread), ("backward", gather)
 
 
-def within_group(*inputs: str) -> tuple[Edit, ...]:
-    """Each channel takes the offset group of its index within its weight group."""
-    return spread_groups(lambda s: np.arange(s.z.C_in) % s.w.shape[2], inputs)
+def by_owner(s: State, found: Array, owner: Array) -> Array:
+    """The terms of channels, [image, channel, ...], summed by offset group."""
+    summed = np.zeros((s.z.N, s.z.offset_groups, *found.shape[2:]))
+    for c, group in enumerate(owner):
+        summed[:, group] += found[:, c]
+    return summed
 
 
-for inputs in (("offset", "mask"), ("offset",), ("mask",)):
-    taken = " and ".join(inputs)
-    MISTAKES.append(
-        Mistake(
-            "groups",
-            f"{taken} within group",
-            f"channel c takes the {taken} of the offset group of its index within its "
-            "weight group, c % (C_in / groups)",
-            within_group(*inputs),
-        )
-    )
+def spread_groups(
+    first: Callable[[State], Array], inputs: tuple[str, ...] = ("offset", "mask")
+) -> tuple[Edit, ...]:
+    """Each channel takes the offset group of another channel, which `first` names."""
+    return owned(lambda s: first(s) // (s.z.C_in // s.z.offset_groups), inputs)
+
+
+# Which offset group a channel takes: what it is called, what is said, and the map.
+PLACE = "channel c takes the {} of offset group"
+OWNERS: dict[str, tuple[str, Callable[[State], Array]]] = {
+    "within group": (
+        "channel c takes the {} of the offset group of its index within its "
+        "weight group, c % (C_in / groups)",
+        lambda s: np.arange(s.z.C_in) % s.w.shape[2] // (s.z.C_in // s.z.offset_groups),
+    ),
+    "by its share of a group": (
+        f"{PLACE} c' * offset_groups / (C_in / groups), where c' is its index within "
+        "its weight group",
+        lambda s: (
+            np.arange(s.z.C_in) % s.w.shape[2] * s.z.offset_groups // s.w.shape[2]
+        ),
+    ),
+    "by its index in a group": (
+        f"{PLACE} c' % offset_groups, where c' is its index within its weight group",
+        lambda s: np.arange(s.z.C_in) % s.w.shape[2] % s.z.offset_groups,
+    ),
+    "by weight group": (
+        f"{PLACE} b * offset_groups / groups, where b is its weight group",
+        lambda s: np.arange(s.z.C_in) // s.w.shape[2] * s.z.offset_groups // s.z.groups,
+    ),
+    "by weight group's number": (
+        f"{PLACE} b % offset_groups, where b is its weight group",
+        lambda s: np.arange(s.z.C_in) // s.w.shape[2] % s.z.offset_groups,
+    ),
+    "interleaved": (
+        f"{PLACE} c % offset_groups; the definition gives each group a run of channels",
+        lambda s: np.arange(s.z.C_in) % s.z.offset_groups,
+    ),
+}
+ENTERED = {  # under an older name
+    ("by weight group", "offset and mask"),
+    ("interleaved", "offset and mask"),
+}
+
+
+def owners() -> None:
+    """Offset and mask, and each alone; and each gradient summed by such a map."""
+    for name, (text, owner) in OWNERS.items():
+        for inputs in (("offset", "mask"), ("offset",), ("mask",)):
+            taken = " and ".join(inputs)
+            if (name, taken) not in ENTERED:
+                full, said = f"{taken} {name}", text.format(taken)
+                MISTAKES.append(Mistake("groups", full, said, owned(owner, inputs)))
+        for of in ("offset", "mask"):
+            said = "the gradient of {} is summed over other channels than its offset "
+            said += f"group's: {SUMMED[name]}"
+            edits = (("backward", summed_by(owner, of)),)
+            full = f"d {of} {name}"
+            beyond = of == "offset"
+            MISTAKES.append(Mistake("gradients", full, said.format(of), edits, beyond))
+
+
+SUMMED = {
+    "within group": "channel c goes to that of its index within its weight group",
+    "by its share of a group": "channel c goes to c' * offset_groups / (C_in / "
+    "groups), c' within its weight group",
+    "by its index in a group": "channel c goes to c' % offset_groups, c' within its "
+    "weight group",
+    "by weight group": "all of weight group b go to b * offset_groups / groups",
+    "by weight group's number": "all of weight group b go to b % offset_groups",
+    "interleaved": "channel c goes to c % offset_groups",
+}
+
+
+def summed_by(owner: Callable[[State], Array], of: str) -> Callable[[State], None]:
+    """One gradient summed over the channels that a map gives to each group."""
+
+    def edit(s: State) -> None:
+        if of == "mask":
+            terms = s.g * s.S
+        else:
+            gm = s.g * s.m[:, :, None]
+            slopes = interpolate(s, s.sy, s.tx), interpolate(s, s.ty, s.sx)
+            terms = np.stack([gm * d for d in slopes], 4)
+            # A slope on a whole row or column is any, and moves with its channel.
+            whole = (s.qy == np.floor(s.qy)) | (s.qx == np.floor(s.qx))
+            terms = np.where(whole[:, :, None, :, None], np.nan, terms)
+        terms = terms.reshape(s.z.N, s.z.C_in, *terms.shape[3:])
+        s.grads[of] = by_owner(s, terms, owner(s))
+
+    return edit
+
+
+owners()
 
 
 def by_group(s: State) -> Array:
@@ -259,6 +341,49 @@ add(
     "every output reads the channels of group 0",
     put("col", lambda s: np.repeat(s.col[:, :1], s.z.groups, 1)),
 )
+
+
+def dense_at(s: State, past: str) -> Array:
+    """Where the numbers of a dense weight [C_out, C_in, K] lie in that of groups."""
+    if past == "repeated":
+        own = np.arange(s.weight.size).reshape(s.z.C_out, -1, s.K)
+        return np.tile(own, (1, s.z.groups, 1))
+    at = np.arange(s.z.C_out * s.z.C_in * s.K)
+    at = at % s.weight.size if past == "wrap" and s.weight.size else at
+    return np.asarray(at.reshape(s.z.C_out, s.z.C_in, s.K))
+
+
+def dense(past: str) -> tuple[Edit, ...]:
+    """Every output sums over all input channels, with weights from such addresses."""
+
+    def taken(s: State) -> Array:
+        return fetched(s.w, dense_at(s, past), past)
+
+    def forward(s: State) -> None:
+        col = s.col.reshape(s.z.N, s.z.C_in, s.K, *s.out)
+        s.y = np.einsum("ock,nckuv->nouv", taken(s), col, optimize=True)
+
+    def back(s: State) -> None:
+        g = np.einsum("ock,nouv->nckuv", taken(s), s.grad_y, optimize=True)
+        s.g = g.reshape(s.S.shape)
+
+    def of_weight(s: State) -> None:
+        col = s.col.reshape(s.z.N, s.z.C_in, s.K, *s.out)
+        found = np.einsum("nouv,nckuv->ock", s.grad_y, col, optimize=True)
+        into, at = np.zeros(s.weight.size), dense_at(s, past)
+        np.add.at(into, at[at < into.size], found[at < into.size])
+        s.grads["weight"] = into
+
+    return ("contract", forward), ("upstream", back), ("backward", of_weight)
+
+
+IGNORED = "groups are ignored: each output channel sums over all input channels, with"
+for past in (*PASTS, "repeated"):
+    text = f"{IGNORED} the weight's memory read as (C_out, C_in, K_h, K_w)"
+    if past == "repeated":
+        text = f"{IGNORED} its own weights again for each group"
+    full = f"dense weight, {past} past it"
+    MISTAKES.append(Mistake("groups", full, text, dense(past), past == "anything"))
 add(
     MISTAKES,
     "groups",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -47,27 +48,71 @@ def pitched(planes: Array, pitch: int) -> Array:
     return in_memory(planes, u * pitch + v, h * w)
 
 
-def in_memory(planes: Array, pixel: Array, plane: int) -> Array:
-    """Planes [..., h, w] whose pixels are elsewhere in memory; NaN past its end."""
-    flat = planes.reshape(-1)
+PASTS = "anything", "nothing", "wrap"  # what lies past the end of a memory
+
+
+def fetched(a: Array, at: Array, past: str = "anything") -> Array:
+    """What lies at other addresses of an array's memory; NaN where it is anything."""
+    flat = a.reshape(-1)
+    if past == "wrap" and flat.size:
+        at = at % flat.size
+    there = at < flat.size
+    end = 0 if past == "nothing" else np.nan
+    found = np.where(there, flat[np.where(there, at, 0)] if flat.size else 0, end)
+    return np.asarray(found)
+
+
+def in_memory(planes: Array, pixel: Array, plane: int, past: str = "anything") -> Array:
+    """Planes [..., h, w] whose pixels are elsewhere in memory."""
     lead = planes.shape[:-2]
     at = (np.arange(int(np.prod(lead))) * plane).reshape(lead)[..., None, None] + pixel
-    there = at < flat.size
-    found = np.where(there, flat[np.where(there, at, 0)] if flat.size else 0, np.nan)
-    return np.asarray(found.reshape(planes.shape))
+    return fetched(planes, at, past).reshape(planes.shape)
 
 
-def spaced(s: State, planes: Array, of: tuple[str, ...]) -> Array:
-    """Planes of an input: steps along some axes as if they were those of the image."""
-    lead = planes.shape[:-2]
+def spaced(
+    s: State,
+    planes: Array,
+    of: tuple[str, ...],
+    past: str = "anything",
+    block: int = 0,
+) -> Array:
+    """Planes of an input: steps along some axes as if they were those of the image.
+
+    `block`: images up to which a divisor of N is taken, each with a pointer of its own.
+    """
+    at, first, size = plane_addresses(s, planes, of, block)
+    at = at % size if past == "wrap" else at
+    return fetched(planes, first + at, past).reshape(planes.shape)
+
+
+def plane_addresses(
+    s: State, planes: Array, of: tuple[str, ...], block: int = 0
+) -> tuple[Array, Array, int]:
+    """Such addresses in the memory of a block, where it begins, and its size.
+
+    "x" in `of`: they are planes of the image, and steps as if of the output.
+    """
+    lead, (h, w) = planes.shape[:-2], planes.shape[-2:]
     far, due = s.z.H * s.z.W, s.out[0] * s.out[1]
-    at = np.zeros(lead, int)
+    if "x" in of:
+        far, due = due, far
+    images = block_of(block, s.z.N)
+    own = int(np.prod(lead[1:])) * due  # numbers of an image
+    at = first = np.zeros(lead, int)
     for k, i in enumerate(np.indices(lead)):
         name = ("image", "group")[k] if k < 2 else "channel"
         step = int(np.prod(lead[k + 1 :])) * (far if name in of else due)
+        if k == 0:
+            first, i = (i - i % images) * own, i % images
         at = at + i * step
-    pixel = np.arange(due).reshape(s.out)
-    return in_memory(planes, at[..., None, None] + pixel, 0)
+    pixel = np.arange(due).reshape(h, w)
+    return at[..., None, None] + pixel, first[..., None, None], max(1, images * own)
+
+
+def block_of(most: int, N: int) -> int:
+    """The largest divisor of N up to a number of images; 0: all are one block."""
+    fit = (k for k in range(min(most, N), 0, -1) if N % k == 0)
+    return next(fit, max(1, N))
 
 
 def axes(dy: float, dx: float) -> Callable[[State], None]:
@@ -408,9 +453,11 @@ layout(
 )
 
 
-def misaddressed(name: str, text: str, edit: Callable[[State], Any]) -> None:
+def misaddressed(
+    name: str, text: str, edit: Callable[[State], Any], beyond: bool = True
+) -> None:
     """An input whose addresses are formed with the sizes of another."""
-    MISTAKES.append(Mistake("layout", name, text, (("read", edit),), True))
+    MISTAKES.append(Mistake("layout", name, text, (("read", edit),), beyond))
 
 
 def pitched_planes() -> None:
@@ -454,16 +501,32 @@ def spaced_planes() -> None:
     """Images, offset groups and channels as far apart as planes of the image."""
     for of, text in APART.items():
         which = " and ".join(of)
-        dp, m = spacing("dp", of), spacing("m", of)
-        misaddressed(f"offset planes H W by {which}", text.format("offset"), dp)
-        misaddressed(f"mask planes H W by {which}", text.format("mask"), m)
-        two = text.format("offset and mask")
-        misaddressed(f"planes H W by {which}", two, both(dp, m))
+        blocks = (0, 32) if "image" in of and "channel" not in of else (0,)
+        for past, block in product(PASTS, blocks):
+            dp, m = (spacing(field, of, past, block) for field in ("dp", "m"))
+            beyond = past == "anything"
+            end = "" if beyond else f", {past} past it"
+            end += f", in blocks of up to {block} images" if block else ""
+            for what, edit in (
+                ("offset", dp),
+                ("mask", m),
+                ("offset and mask", both(dp, m)),
+            ):
+                planes = "planes" if " and " in what else f"{what} planes"
+                name = f"{planes} H W by {which}{end}"
+                misaddressed(name, text.format(what), edit, beyond)
 
 
-def spacing(field: str, of: tuple[str, ...]) -> Callable[[State], None]:
-    """An edit of one input's planes."""
-    return put(field, lambda s: spaced(s, getattr(s, field), of))
+def spacing(
+    field: str, of: tuple[str, ...], past: str, block: int
+) -> Callable[[State], None]:
+    """An edit of one input's planes; of a mask that is not given, none."""
+
+    def edit(s: State) -> None:
+        if field == "dp" or s.mask is not None or past == "anything":
+            setattr(s, field, spaced(s, getattr(s, field), of, past, block))
+
+    return edit
 
 
 spaced_planes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from refdcn.grading.catalogue import (
+    apart,
     blocks,
     extents,
     geometry,
@@ -10,6 +11,7 @@ from refdcn.grading.catalogue import (
     groups,
     layout,
     mask,
+    narrow,
     packs,
     sampling,
     starts,
@@ -26,6 +28,8 @@ CATALOGUE: list[Mistake] = [
     *groups.MISTAKES,
     *packs.MISTAKES,
     *starts.MISTAKES,
+    *narrow.MISTAKES,
+    *apart.MISTAKES,
     *gradients.MISTAKES,
 ]
 

@@ -153,11 +153,13 @@ sampling(
     "positions beyond the last pixel are clamped to it",
     rekernel(lambda q, n: still(q, np.minimum(q, n - 1), n)),
 )
-sampling(
-    "replicate one",
-    "the border is replicated for one pixel outside",
-    rekernel(lambda q, n: scaled(hat(np.clip(q, 0, n - 1), n), (q > -1) & (q < n))),
+replicated = rekernel(
+    lambda q, n: scaled(hat(np.clip(q, 0, n - 1), n), (q > -1) & (q < n))
 )
+REPLICATED = (
+    "the border is replicated for one pixel outside: positions there are moved onto it"
+)
+sampling("replicate one", REPLICATED, replicated)
 sampling(
     "reflect",
     "positions outside are reflected about the border pixel",
@@ -285,12 +287,44 @@ sampling(
     "samples at integer positions vanish: the upper corner is ceil(q)",
     rekernel(lambda q, n: scaled(hat(q, n), q != np.floor(q))),
 )
-sampling(
-    "whole sample",
-    "a sample is 0 when any corner is outside the image; the "
-    "definition drops corner by corner",
-    whole(True, True),
+WHOLE = (
+    "a sample is 0 when any corner is outside the image; the definition drops corner "
+    "by corner"
 )
+sampling("whole sample", WHOLE, whole(True, True))
+ROUNDED = 2.0**-16  # of a size: what a normalised grid can move a position by
+
+
+def by_grid(
+    edit: Callable[[State], None], edges: Callable[[int], tuple[float, ...]]
+) -> Callable[[State], None]:
+    """A rule that jumps at some positions: there a grid's rounding decides.
+
+    What comes of a sample on an edge is anything.
+    """
+
+    def edits(s: State) -> None:
+        edit(s)
+        for q, n in ((s.qy, s.z.H), (s.qx, s.z.W)):
+            on = [np.abs(q - edge) < ROUNDED * (n + 1) for edge in edges(n)]
+            s.keep = np.where(np.any(on, axis=0), np.nan, s.keep)
+
+    return edits
+
+
+def gridded(
+    name: str,
+    text: str,
+    edit: Callable[[State], None],
+    edges: Callable[[int], tuple[float, ...]],
+) -> None:
+    """A mistake of the same words whose edges a grid moves."""
+    edits = (("kernel", by_grid(edit, edges)),)
+    MISTAKES.append(Mistake("sampling", f"{name}, by a grid", text, edits, True))
+
+
+gridded("whole sample", WHOLE, whole(True, True), lambda n: (0.0, n - 1.0))
+gridded("replicate one", REPLICATED, replicated, lambda n: (-1.0, float(n)))
 sampling(
     "whole sample low",
     "a sample is 0 when its position is negative",

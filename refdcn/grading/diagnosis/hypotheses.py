@@ -29,6 +29,7 @@ from refdcn.grading.judging.verdicts import Verdict
 
 BEAM, DEPTH = 6, 3
 RANKED = 3  # clues by which combinations are ranked
+UNIT = 50_000.0  # work of a case that counts as one more prediction, of combinations
 REFINED = 24  # combinations that are ranked by all of them
 PREDICTIONS = 8000  # of the whole search, about half a millisecond each
 LEAST = 2000  # of one gradient's, of several; a millisecond each
@@ -47,12 +48,12 @@ Combination = tuple[Mistake, ...]
 class Budget:
     """How many predictions are left."""
 
-    def __init__(self, predictions: int) -> None:
-        self.left = predictions
+    def __init__(self, predictions: int, unit: float = np.inf) -> None:
+        self.left, self.unit = predictions, unit
 
-    def spent(self) -> bool:
-        """Take one; whether there was none."""
-        self.left -= 1
+    def spent(self, cost: float = 0.0) -> bool:
+        """Take one, and more for a case of much work; whether there was none."""
+        self.left -= 1 + int(cost / self.unit)
         return self.left < 0
 
 
@@ -69,6 +70,12 @@ class Clue:
     usual: Array  # that it keeps as a rule
     failing: Array | None
     loose: bool = False  # a grid's rounding and any slope at whole numbers are let pass
+
+    @cached_property
+    def cost(self) -> float:
+        """What a prediction computes: products, and lines of the image a sample."""
+        s = self.case.sizes
+        return s.N * s.C_in * s.K_h * s.K_w * s.out[0] * s.out[1] * (s.H + s.W)
 
     def predicted(self, edits: Combination) -> Array | None:
         """The output under a hypothesis; None where it computes none."""
@@ -251,7 +258,7 @@ def survivors(
     alive, scored = [], []
     few = list(found[:RANKED])
     for mistakes in candidates:
-        if budget.spent():
+        if budget.spent(few[0].cost):
             break
         first = few[0].share(mistakes)
         scored.append((first, mistakes))
@@ -259,20 +266,37 @@ def survivors(
         if first == 1.0 and (not rest or explains_all(rest, mistakes, budget)):
             alive += [mistakes] * is_evident(found, mistakes)
     if alive:  # how much the others explain is not asked
-        return alive, []
+        return settled(alive), []
     scored.sort(key=lambda pair: -pair[0])
     refined = []
     for first, mistakes in scored[:REFINED]:
-        shares = [first, *(c.share(mistakes) for c in few[1:] if not budget.spent())]
+        shares = [
+            first,
+            *(c.share(mistakes) for c in few[1:] if not budget.spent(c.cost)),
+        ]
         refined.append((float(np.mean(shares)), mistakes))
     refined.sort(key=lambda pair: -pair[0])
     return [], refined
 
 
+def settled(alive: list[Combination]) -> list[Combination]:
+    """Without what leaves open what one with the same words settles.
+
+    Of a memory's end the one lets pass anything, the other knows what lies there.
+    """
+    known = {words(s) for s in alive if not any(m.beyond for m in s)}
+    return [s for s in alive if not any(m.beyond for m in s) or words(s) not in known]
+
+
+def words(edits: Combination) -> tuple[str, ...]:
+    """What is said of a combination."""
+    return tuple(m.text for m in edits)
+
+
 def explains_all(found: Sequence[Clue], edits: Combination, budget: Budget) -> bool:
     """Whether a combination explains every clue; the definition does not count."""
     return bool(edits) and all(
-        not budget.spent() and c.share(edits) == 1.0 for c in found
+        not budget.spent(c.cost) and c.share(edits) == 1.0 for c in found
     )
 
 
@@ -429,7 +453,7 @@ def explain(
         if sure is None:  # rather of its own, in some calls alone
             sure = explain_one(sets[t], kinds, each, given, combined=False)
             sure = sure if sure.survivors else of_these(part)
-        mine.append(sure)
+        mine.append(sure if len(made) > 1 else of_these(sure))
     return [*parts, *as_one(mine)]
 
 
@@ -586,9 +610,13 @@ def in_all(
     budget: Budget,
 ) -> list[Combination]:
     """Single mistakes that explain every gradient that is left."""
-    return [
-        (m,) for m in kinds if all(follows(sets[t], (*given, m), budget) for t in left)
-    ]
+    return settled(
+        [
+            (m,)
+            for m in kinds
+            if all(follows(sets[t], (*given, m), budget) for t in left)
+        ]
+    )
 
 
 def explain_one(
@@ -614,6 +642,7 @@ def explain_one(
     for row in rows if not alive else ():
         alive = alive or in_some_calls(*row, given, Budget(predictions))
     if not alive and combined:
-        alive, best = search_catalogue(found, kinds, Budget(predictions), given, scored)
+        budget = Budget(predictions, UNIT)
+        alive, best = search_catalogue(found, kinds, budget, given, scored)
     partly = in_part(found, best, given) if best and not alive else None
     return Explanation(targets, tuple(alive), partly)

@@ -612,7 +612,9 @@ def kernel_fact(
     far = np.nan_to_num(np.abs(got - want).max(1), nan=np.inf)
     for part, here in parts.items():
         if (bad & here).any():
-            k = int(np.argmax(np.where(bad & here, far, -1)))
+            between = bad & here & (sweep != np.floor(sweep))  # which tell the rule
+            seen = between if between.any() else bad & here
+            k = int(np.argmax(np.where(seen, far, -1)))
             share = float((bad & here).sum() / here.sum())
             q = float(sweep[k])
             measured[part] = {"at": q, "reads": carried(got[k]), "share": share}

@@ -258,10 +258,25 @@ def evidence(diagnosis: Diagnosis) -> list[str]:
         lines += [f"nearest: {partly_text(p)}" for p in parts if not p.limited]
     if faults and d.probed != d.dtype and d.probed:
         lines.append(f"the probes are in {d.probed}")
-    sound = [*dict.fromkeys(map(sound_text, d.sound))]
+    sound = [*dict.fromkeys(sound_text(f) for f in d.sound if not contradicted(f, d))]
     if sound and not d.survivors:
         lines.append(f"found right: {'; '.join(sound[:MOST_SOUND])}")
     return lines
+
+
+IMAGES = "batch", "isolation"  # what one image does to another
+
+
+def contradicted(f: Fact, d: Diagnosis) -> bool:
+    """Whether something else says that what was found right is wrong.
+
+    It was found so in the calls of one probe.
+    """
+    if any(f.subject == bad.subject for bad in d.faults):
+        return True
+    if f.kind in IMAGES or f.subject == "images reversed":
+        return any(bad.kind in IMAGES for bad in d.faults)
+    return f.kind == "adjoint" and any(f.subject == p.target for p in d.places)
 
 
 TELLING = "batch", "isolation", "sum"  # beside any cause

@@ -138,6 +138,8 @@ def groups_read_text(f: Fact) -> str:
     """Which outputs read another weight group's channels, and the whole map."""
     wrong, found = f.measured["outputs"], f.measured["groups"]
     due, last = ", ".join(map(str, f.defined)), len(found) - 1
+    if all(groups == [*range(max(f.defined) + 1)] for groups in found):
+        return "groups are ignored: every output channel reads the channels of all"
     read = ", ".join(" and ".join(map(str, groups)) or "none" for groups in found)
     outputs = ", ".join(map(str, wrong))
     return (
