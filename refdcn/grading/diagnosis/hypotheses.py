@@ -334,6 +334,8 @@ def search_catalogue(
             alive, scored = survivors(found, tried, budget)
         if alive:
             return [s[len(given) :] for s in alive], ()
+        # What lets anything pass beyond a memory's end explains much by that alone.
+        scored = [row for row in scored if not any(m.beyond for m in row[1])]
         if scored and scored[0][0] > most + 0.1:
             most, best = scored[0]
         beam = [m for score, m in scored[:BEAM] if score > base]
