@@ -331,13 +331,13 @@ def deeper(
             facts += probes.as_in_call(call, dtype, plan.N, plan.K_h, plan.K_w)
             far = probes.far_away(call, dtype)
             facts += [f for f in far if begins_there(f, far, findings)]
+            facts += influence.read_sets(call, dtype, plans)
+            facts += influence.taint(call, dtype)
             steps = resolution.resolution_facts(call, dtype)
             # Lost bits are no cause of values that no rounding explains.
             facts += [
                 replace(f, rank=Rank.RELATION) if f.kind == "bits" else f for f in steps
             ]
-            facts += influence.read_sets(call, dtype, plans)
-            facts += influence.taint(call, dtype)
         elif grads is not None:  # else what y does wrong, they do wrong
             facts += relations.adjoint(call, grads, dtype)
             facts += influence.stencils(grads, dtype, plans)

@@ -15,7 +15,7 @@ import numpy as np
 from refdcn.grading.catalogue.mistakes import CATALOGUE
 from refdcn.grading.diagnosis import probes, relations, resolution
 from refdcn.grading.diagnosis.answers import calls_of
-from refdcn.grading.diagnosis.facts import Fact
+from refdcn.grading.diagnosis.facts import Fact, Rank
 from refdcn.grading.diagnosis.hypotheses import (
     Budget,
     clues,
@@ -57,6 +57,9 @@ def recheck(
     causes = sharpened(doubtful, measured)
     coarse = [s for s in steps if s.fixed and max(s.at) > 1.01 * TEXTURE]
     proofs = [*(s.fact for s in coarse), *unlike]
+    if any(f.verdict is Verdict.WRONG and not is_doubtful(f) for f in findings):
+        # Lost bits are no cause of values that no rounding explains.
+        bits = [replace(f, rank=Rank.RELATION) for f in bits]
     facts = tuple(proofs or [*(s.fact for s in steps), *bits])
     verdict = Verdict.WRONG if proofs else Verdict.IMPRECISE
     changed = [
