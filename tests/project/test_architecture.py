@@ -85,6 +85,7 @@ ARROWS = {
     "demo": {"torch", "plot", "grading"},
     "card": {"bench", "cuda", "loops", "shapes"},
     "bench": {
+        *("jit", "scratch"),  # of the loops alone of which a call is made
         "formula",
         "loops",
         "machine",

@@ -15,8 +15,9 @@ import numpy as np
 from refdcn.grading.catalogue.followed import followed
 from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.mistakes import CATALOGUE
+from refdcn.grading.catalogue.paths import limited
 from refdcn.grading.catalogue.steps import State, hat, landings, predict
-from refdcn.grading.diagnosis.conditions import MOST, fitting, limited
+from refdcn.grading.diagnosis.conditions import MOST, fitting
 from refdcn.grading.diagnosis.facts import Place, json_value
 from refdcn.grading.diagnosis.places import Judged
 from refdcn.grading.diagnosis.rules import has_exceptions, locate
