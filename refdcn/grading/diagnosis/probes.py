@@ -612,8 +612,9 @@ def kernel_fact(
     far = np.nan_to_num(np.abs(got - want).max(1), nan=np.inf)
     for part, here in parts.items():
         if (bad & here).any():
-            between = bad & here & (sweep != np.floor(sweep))  # which tell the rule
-            seen = between if between.any() else bad & here
+            # At the very border a rounding decides; beside it one sees the rule.
+            beside = bad & here & (sweep != -1) & (sweep != n)
+            seen = beside if beside.any() else bad & here
             k = int(np.argmax(np.where(seen, far, -1)))
             share = float((bad & here).sum() / here.sum())
             q = float(sweep[k])
