@@ -105,8 +105,9 @@ def c_address(function: Callable[..., None]) -> int:
 
 @cache
 def digest(folder: Path) -> str:
-    """Of all that a kernel in `folder` may call: beside it, in loops.py and here."""
+    """Of all that a kernel in `folder` may call: beside it, in loops, cpu and here."""
     files = {HERE / "loops.py", HERE / "jit.py", *folder.glob("*.py")}
+    files |= {*(HERE / "cpu").glob("*.py")}  # of whose loops the bench has some alone
     return sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 
 

@@ -60,3 +60,13 @@ def test_a_part_of_a_kernel_is_made_machine_code_with_the_kernel_alone(monkeypat
     assert [name for name in names if name in ("inner", "outer", "kernel")] == [
         "kernel"
     ]
+
+
+def test_kernels_elsewhere_follow_those_of_the_cpu(tmp_path, monkeypatch):
+    for name in ("loops.py", "jit.py", "cpu/product.py", "bench/parts.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(jit, "HERE", tmp_path)
+    before = jit.digest.__wrapped__(tmp_path / "bench")
+    (tmp_path / "cpu/product.py").write_text("changed")
+    assert jit.digest.__wrapped__(tmp_path / "bench") != before
