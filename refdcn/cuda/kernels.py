@@ -23,7 +23,7 @@ from numba.extending import register_jitable as jitable
 
 from refdcn import loops
 
-CALLED = "d452fa7c354f"  # of loops.py and jit.py, for Numba's cache
+CALLED = "dff03440c581"  # of loops.py and jit.py, for Numba's cache
 SIDE = 32  # of a transposed tile: one warp wide
 PADDED = SIDE + 1  # else the threads of a column would share a bank of memory
 WARP = 0xFFFFFFFF  # all lanes take part in a shuffle
