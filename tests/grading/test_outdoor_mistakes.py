@@ -124,6 +124,15 @@ ROWS = (
     "grad_weight_of_first_channels",
     "border_within_a_pixel_by_grid",
     "address_float16",
+    "clamped_rows",
+    "column_weights_of_clipped",
+    "grad_weight_of_dealt_grad_y",
+    "samples_of_dealt_grad_y",
+    "grad_offset_planar",
+    "grad_weight_transposed",
+    "grad_weight_into_first_group",
+    "grad_offset_counted_by_group",
+    "offsets_by_output",
 )
 # Whose gradients take the mistake along: what is read past an input's memory may be
 # anything, and a sample moved onto a pixel may have any slope there.

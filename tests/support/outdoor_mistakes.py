@@ -2139,6 +2139,109 @@ mistake(
     ),
 )
 
+# One axis, one array, one pointer: the other is right ------------------------------
+
+mistake(
+    "clamped_rows",
+    "rows outside are clamped to the border, columns are not",
+    "along rows alone, positions outside are clamped",
+    NO_COMPANION,
+    (H, "h = np.clip(" + H[4:] + ", 0, s.H - 1)"),
+)
+mistake(
+    "column_weights_of_clipped",
+    "the column's neighbours are clipped before they are weighed",
+    "along columns alone, a sample is 0 at the last column",
+    NO_COMPANION,
+    (
+        "    hh, hw = 1 - lh, 1 - lw\n",
+        "    low, high = (np.clip(w_low + e, 0, s.W - 1) for e in (0, 1))\n"
+        "    hh, hw, lw = 1 - lh, (high - w).astype(s.T), (w - low).astype(s.T)\n",
+    ),
+    (
+        "ok_l, ok_r = w_low >= 0, w_high <= s.W - 1",
+        "w_low, w_high = low, high\n    ok_l = ok_r = True",
+    ),
+)
+mistake(
+    "grad_weight_of_dealt_grad_y",
+    "grad_weight views the channels of grad_y as (C_out / groups, groups)",
+    "gradient of weight, channel o of grad_y is taken to be of weight group o % groups",
+    (
+        "grad_weight += (go[first:last] @",
+        "dealt = go.reshape(s.N, -1, s.G, s.P).swapaxes(1, 2)\n"
+        "        grad_weight += (dealt[first:last] @",
+    ),
+)
+mistake(
+    "samples_of_dealt_grad_y",
+    "the gradients of samples view the channels of grad_y so",
+    "gradients of x, offset and mask, channel o of grad_y is taken to be of weight",
+    (
+        "g = w.swapaxes(1, 2) @ go[first:last]",
+        "dealt = go.reshape(s.N, -1, s.G, s.P).swapaxes(1, 2)\n"
+        "        g = w.swapaxes(1, 2) @ dealt[first:last]",
+    ),
+)
+mistake(
+    "grad_offset_planar",
+    "the gradient of the offset comes back as all y, then all x, of all groups",
+    r"gradient of offset is written as \(axis, group, tap\)",
+    (
+        "grad_offset.reshape(offset.shape)",
+        "np.ascontiguousarray(grad_offset.transpose(0, 3, 1, 2, 4))"
+        ".reshape(offset.shape)",
+    ),
+)
+mistake(
+    "grad_weight_transposed",
+    "the gradient of the weight comes back as (tap, input)",
+    r"gradient of weight is written as \(output, tap, input\)",
+    (
+        "grad_weight.reshape(weight.shape)",
+        "grad_weight.reshape(s.O, s.c, s.K).swapaxes(1, 2).reshape(weight.shape)",
+    ),
+)
+mistake(
+    "grad_weight_into_first_group",
+    "the weight gradient's pointer stays at the first weight group",
+    "gradient of weight of every weight group is added to that of the first",
+    (
+        "grad_weight.reshape(weight.shape)",
+        "np.concatenate([grad_weight.sum(0)[None], 0 * grad_weight[1:]])"
+        ".reshape(weight.shape)",
+    ),
+)
+mistake(
+    "grad_offset_counted_by_group",
+    "the gradient of the offset is added once for each weight group",
+    "gradient of offset is counted once for each weight group",
+    (
+        "grad_offset.reshape(offset.shape)",
+        "(grad_offset * s.G).astype(s.T).reshape(offset.shape)",
+    ),
+)
+mistake(
+    "offsets_by_output",
+    "output channel o takes the offsets of group o // (C_out / offset_groups)",
+    "offset group is chosen by the output channel",
+    NO_COMPANION,
+    (
+        "        columns = im2col(s, last - first, *p)\n"
+        "        y[first:last] = w @ columns\n",
+        "        b, own = last - first, np.arange(s.O) * s.og // s.O\n"
+        "        for g in range(s.og):\n"
+        "            whole = offset.reshape(s.N, s.og, -1)[:, [g] * s.og]\n"
+        "            m = None if mask is None else "
+        "mask.reshape(s.N, s.og, -1)[:, [g] * s.og]\n"
+        "            m = None if m is None else flat(m, s, first)\n"
+        "            columns = im2col(s, b, p[0], flat(whole, s, first), m)\n"
+        "            found = (w @ columns).reshape(b, s.O, s.P)\n"
+        "            into = y.reshape(s.N, s.O, s.P)[first:last]\n"
+        "            into[:, own == g] = found[:, own == g]\n",
+    ),
+)
+
 
 def seeded(name):
     """The kernel with one mistake."""

@@ -163,6 +163,91 @@ def images() -> None:
                     enter("gradients", f"{name} at images of {like}", text, past, edits)
 
 
+# What a step from image to image leaves out: of an input, a result, and its words.
+LEFT_OUT: tuple[tuple[str, str, Callable[[State], int]], ...] = (
+    ("offset", "offset_groups", lambda s: s.z.offset_groups),
+    ("mask", "offset_groups", lambda s: s.z.offset_groups),
+    ("x", "groups: it counts C_in / groups channels", lambda s: s.z.groups),
+    ("y", "groups: it counts C_out / groups channels", lambda s: s.z.groups),
+)
+
+
+def short_starts(of: str, factor: Callable[[State], int]) -> Callable[[State], Array]:
+    """Where images begin without a factor of their size."""
+    return lambda s: starts(s, of) // factor(s)
+
+
+def reading_short(
+    fields: tuple[tuple[str, Callable[[State], Array]], ...],
+) -> Callable[[State], None]:
+    """Inputs whose images begin too near to one another."""
+
+    def edit(s: State) -> None:
+        for field, first in fields:
+            if field != "m" or s.mask is not None:
+                a = getattr(s, field)
+                setattr(s, field, read_at(a, first(s), "nothing"))
+
+    return edit
+
+
+def short_grad_y(first: Callable[[State], Array]) -> tuple[Edit, ...]:
+    """grad_y whose images begin too near to one another; not for the bias."""
+
+    def edit(s: State) -> None:
+        s.own_grad_y = s.grad_y
+        s.grad_y = read_at(s.grad_y, first(s), "nothing")
+        upstream(s)
+
+    return ("upstream", edit), ("backward", own_bias)
+
+
+def short_result(
+    of: str, first: Callable[[State], Array], adds: bool
+) -> tuple[Edit, ...]:
+    """A result, or a gradient, whose images begin too near to one another."""
+
+    def result(s: State) -> None:
+        s.y = written_at(s.y, first(s), "nothing", adds)
+
+    def gradient(s: State) -> None:
+        s.grads[of] = written_at(known(s, of), first(s), "nothing", adds)
+
+    return (("contract", result),) if of == "y" else (("backward", gradient),)
+
+
+def short_images() -> None:
+    """Steps from image to image that lack a factor: right for one group alone."""
+    lacks = "the step from image to image of {} lacks the factor {}"
+    for of, factor, count in LEFT_OUT:
+        text, first = lacks.format(of, factor), short_starts(of, count)
+        if of == "y":
+            text = lacks.format("grad_y", factor)
+            name = "grad_y at images without groups"
+            MISTAKES.append(Mistake("gradients", name, text, short_grad_y(first)))
+            text = lacks.format("the result", factor)
+            name = "result at images without groups"
+            MISTAKES.append(
+                Mistake("layout", name, text, short_result(of, first, False))
+            )
+            continue
+        fields = ((FIELDS[of], first),)
+        name = f"{of} at images without {factor.split(':')[0]}"
+        made = (("read", reading_short(fields)),)
+        MISTAKES.append(Mistake("layout", name, text, made))
+        for adds, how in ((True, "added"), (False, "written")):
+            if of == "x" and not adds:
+                continue
+            text = lacks.format(f"the gradient of {of}", factor)
+            name = f"d {of} {how} at images without {factor.split(':')[0]}"
+            edits = short_result(of, first, adds)
+            MISTAKES.append(Mistake("gradients", name, text, edits, of == "offset"))
+    both = tuple((FIELDS[of], short_starts(of, n)) for of, _, n in LEFT_OUT[:2])
+    text = lacks.format("offset and mask", "offset_groups")
+    name = "offset and mask at images without offset_groups"
+    MISTAKES.append(Mistake("layout", name, text, (("read", reading_short(both)),)))
+
+
 def back_to_planes(
     name: str, of: tuple[str, ...], past: str
 ) -> Callable[[State], None]:
@@ -216,4 +301,5 @@ def planes() -> None:
 
 
 images()
+short_images()
 planes()

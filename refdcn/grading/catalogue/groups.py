@@ -200,6 +200,14 @@ def spread_groups(
     return owned(lambda s: first(s) // (s.z.C_in // s.z.offset_groups), inputs)
 
 
+def share_of_groups(s: State) -> Array:
+    """A weight group's whole share of the offset groups, and the channel's in it."""
+    group, own = np.divmod(np.arange(s.z.C_in), s.w.shape[2])
+    first = group * (s.z.offset_groups // s.z.groups)
+    found = first + own // (s.z.C_in // s.z.offset_groups)
+    return np.asarray(np.minimum(found, s.z.offset_groups - 1))
+
+
 # Which offset group a channel takes: what it is called, what is said, and the map.
 PLACE = "channel c takes the {} of offset group"
 OWNERS: dict[str, tuple[str, Callable[[State], Array]]] = {
@@ -218,6 +226,11 @@ OWNERS: dict[str, tuple[str, Callable[[State], Array]]] = {
     "by its index in a group": (
         f"{PLACE} c' % offset_groups, where c' is its index within its weight group",
         lambda s: np.arange(s.z.C_in) % s.w.shape[2] % s.z.offset_groups,
+    ),
+    "by its weight group's share": (
+        f"{PLACE} b * (offset_groups // groups) + c' // (C_in / offset_groups), where "
+        "c' is its index within its weight group b",
+        lambda s: share_of_groups(s),
     ),
     "by weight group": (
         f"{PLACE} b * offset_groups / groups, where b is its weight group",
@@ -261,6 +274,8 @@ SUMMED = {
     "groups), c' within its weight group",
     "by its index in a group": "channel c goes to c' % offset_groups, c' within its "
     "weight group",
+    "by its weight group's share": "channel c goes to b * (offset_groups // groups) + "
+    "c' // (C_in / offset_groups), c' within its weight group b",
     "by weight group": "all of weight group b go to b * offset_groups / groups",
     "by weight group's number": "all of weight group b go to b % offset_groups",
     "interleaved": "channel c goes to c % offset_groups",

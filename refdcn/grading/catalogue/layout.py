@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import product
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -612,6 +612,80 @@ for name, text, steps in (
     ),
 ):
     misaddressed(name, text, reweighed(steps))
+
+
+WEIGHT_AXES = {"o": "output", "c": "input", "k": "tap"}
+
+
+def weight_viewed(order: Sequence[str], of_group: bool) -> Callable[[State], Array]:
+    """The weight's memory, or each group's part of it, viewed in another order."""
+
+    def edit(s: State) -> Array:
+        groups = s.z.groups if of_group else 1
+        outputs = s.z.C_out // groups
+        size = {"o": outputs, "c": s.w.shape[2], "k": s.K}
+        w = s.weight.reshape(groups, *(size[k] for k in order))
+        due = w.transpose(0, *(1 + order.index(k) for k in "ock"))
+        return np.asarray(due.reshape(s.w.shape))
+
+    return edit
+
+
+def weight_orders() -> None:
+    """Orders of output, input and tap, of all of the weight and of each group's."""
+    for order, of_group in product([*permutations("ock")][1:], (False, True)):
+        same = order[0] == "o" and of_group
+        if same or (order, of_group) == (("c", "o", "k"), True):
+            continue  # it has an older name
+        said = ", ".join(WEIGHT_AXES[k] for k in order)
+        whose = "each group's weight" if of_group else "the weight's memory"
+        text = f"{whose} is viewed as ({said}); it lies as (output, input, tap)"
+        name = f"weight as {said}{' of each group' * of_group}"
+        layout(name, text, put("w", weight_viewed(order, of_group)))
+
+
+weight_orders()
+
+
+def tap_pitch(field: str, past: str) -> Callable[[State], None]:
+    """Tap (i, j) at i * K_h + j; past an image's channels, or the memory, what lies
+    there, nothing, or the last."""
+
+    def edit(s: State) -> None:
+        if field == "m" and s.mask is None:
+            return
+        a = getattr(s, field)
+        i, j = np.divmod(np.arange(s.K), s.z.K_w)
+        lead = 3 if field == "w" else 2  # axes before the taps
+        planes = a.reshape(-1, int(np.prod(a.shape[lead + 1 :])))
+        at = np.arange(planes.shape[0]) // s.K * s.K + np.tile(
+            i * s.z.K_h + j, planes.shape[0] // s.K
+        )
+        if past == "last":
+            own = s.K * (s.z.offset_groups if field != "w" else s.w.shape[2])
+            at = np.minimum(at, np.arange(len(at)) // own * own + own - 1)
+        index = at[:, None] * planes.shape[1] + np.arange(planes.shape[1])
+        setattr(s, field, fetched(planes, index, past).reshape(a.shape))
+
+    return edit
+
+
+def tap_pitches() -> None:
+    """Offset, mask, both, and the weight."""
+    for what, fields in (
+        ("offset", ("dp",)),
+        ("mask", ("m",)),
+        ("offset and mask", ("dp", "m")),
+        ("weight", ("w",)),
+    ):
+        for past in ("anything", "nothing", "last"):
+            text = f"tap (i, j) takes the {what} of tap i * K_h + j, not i * K_w + j"
+            edit = both(*(tap_pitch(field, past) for field in fields))
+            name = f"{what} of tap by height, {past} past it"
+            misaddressed(name, text, edit, past == "anything")
+
+
+tap_pitches()
 
 
 def beside(step: int) -> Callable[[State], Array]:

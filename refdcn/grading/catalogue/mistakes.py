@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from refdcn.grading.catalogue import (
     apart,
+    axes_alone,
     blocks,
+    by_output,
     extents,
     geometry,
+    gradient_orders,
+    gradient_sums,
     gradients,
     groups,
     layout,
@@ -23,14 +27,18 @@ CATALOGUE: list[Mistake] = [
     *mask.MISTAKES,
     *geometry.MISTAKES,
     *sampling.MISTAKES,
+    *axes_alone.MISTAKES,
     *extents.MISTAKES,
     *blocks.MISTAKES,
     *groups.MISTAKES,
+    *by_output.MISTAKES,
     *packs.MISTAKES,
     *starts.MISTAKES,
     *narrow.MISTAKES,
     *apart.MISTAKES,
     *gradients.MISTAKES,
+    *gradient_orders.MISTAKES,
+    *gradient_sums.MISTAKES,
 ]
 
 # What a test proves to be one function: a gradient's mistake, and one of the forward

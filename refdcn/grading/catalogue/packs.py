@@ -197,6 +197,43 @@ def tiles() -> None:
         )
 
 
+TILED = {  # what takes the place within a tile for that in the result
+    "base": (),
+    "offset": ("dp",),
+    "mask": ("m",),
+    "offset and mask": ("dp", "m"),
+}
+
+
+def within_tile(fields: tuple[str, ...], axis: int, size: int) -> Callable[..., None]:
+    """Rows, or columns, of the result counted within tiles."""
+
+    def edit(s: State) -> None:
+        own = np.arange(s.out[axis]) % size
+        for field in fields or (("by",), ("bx",))[axis]:
+            a = getattr(s, field)
+            setattr(s, field, np.take(a, own, a.ndim - 2 + axis))
+
+    return edit
+
+
+def local_tiles() -> None:
+    """Base positions and inputs by a row or column that is counted within a tile."""
+    for what, fields in TILED.items():
+        for axis, line in enumerate(("row", "column")):
+            o = "oh" if axis == 0 else "ow"
+            for size in (4, 8, 16, 32):
+                text = f"the base position of a sample takes {o} within a tile of "
+                if fields:
+                    text = f"the {what} is read at {o} within a tile of "
+                text += (
+                    f"{size} {line}s, {o} % {size}: all tiles have that of the first"
+                )
+                name = f"{what} by the {line} within a tile of {size}"
+                step, kind = ("read", "layout") if fields else ("grid", "tails")
+                add(MISTAKES, kind, step, name, text, within_tile(fields, axis, size))
+
+
 def of_all_pixels(field: str, size: int, own: bool) -> Callable[[State], None]:
     """The first of each run of the pixels of all images; `own`: that of its image."""
 
@@ -280,18 +317,29 @@ def first_channel(size: int) -> Callable[[State], Array]:
     return lambda s: np.arange(s.z.C_in) // size * size
 
 
+def first_of_group(size: int) -> Callable[[State], Array]:
+    """The first channel of each pack, counted within a weight group."""
+
+    def edit(s: State) -> Array:
+        group, own = np.divmod(np.arange(s.z.C_in), s.w.shape[2])
+        return np.asarray(group * s.w.shape[2] + own // size * size)
+
+    return edit
+
+
 def borders() -> None:
     """Packs that reach over the border between two groups of channels."""
     for size in PACKS[1:]:
-        MISTAKES.append(
-            Mistake(
-                "groups",
-                f"offset group of {size} channels",
-                f"{size} channels are taken together, in the offset group of the "
-                "first: wrong where a border of groups lies between them",
-                spread_groups(first_channel(size)),
+        for of, first in (("", first_channel), (" of a weight group", first_of_group)):
+            MISTAKES.append(
+                Mistake(
+                    "groups",
+                    f"offset group of {size} channels{of}",
+                    f"{size} channels{of} are taken together, in the offset group of "
+                    "the first: wrong where a border of groups lies between them",
+                    spread_groups(first(size)),
+                )
             )
-        )
         add(
             MISTAKES,
             "groups",
@@ -314,5 +362,6 @@ def borders() -> None:
 
 sums()
 tiles()
+local_tiles()
 once()
 borders()

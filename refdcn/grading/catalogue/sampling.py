@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from refdcn.grading.catalogue.steps import State, hat
 from refdcn.grading.expected.case import Array
 
 MISTAKES: list[Mistake] = []
+Factors = Callable[[Array, int], tuple[Array, Array]]  # (tent, slope) of positions
 
 
 def scaled(factors: tuple[Array, Array], by: Array) -> tuple[Array, Array]:
@@ -18,11 +20,31 @@ def scaled(factors: tuple[Array, Array], by: Array) -> tuple[Array, Array]:
     return factors[0] * by[..., None], factors[1] * by[..., None]
 
 
-def rekernel(f: Callable[[Array, int], tuple[Array, Array]]) -> Callable[[State], None]:
+@dataclass(frozen=True)
+class BothAxes:
+    """An edit: another pair of (tent, slope) along both axes."""
+
+    factors: Factors
+
+    def __call__(self, s: State) -> None:
+        """Rows and columns."""
+        for axis in (0, 1):
+            one_axis(axis, self.factors)(s)
+
+
+def rekernel(f: Factors) -> BothAxes:
     """Another pair of (tent, slope) along both axes."""
+    return BothAxes(f)
+
+
+def one_axis(axis: int, f: Factors) -> Callable[[State], None]:
+    """Other factors along one axis only."""
 
     def edit(s: State) -> None:
-        (s.ty, s.sy), (s.tx, s.sx) = f(s.qy, s.z.H), f(s.qx, s.z.W)
+        if axis == 0:
+            s.ty, s.sy = f(s.qy, s.z.H)
+        else:
+            s.tx, s.sx = f(s.qx, s.z.W)
 
     return edit
 
@@ -161,6 +183,13 @@ REPLICATED = (
 )
 sampling("replicate one", REPLICATED, replicated)
 sampling(
+    "clamp to the edge",
+    "positions are clamped to [-0.5, size - 0.5], the image's edges (a grid to [-1, 1] "
+    "with align_corners=False): outside half of the border pixel is read; the "
+    "definition reads 0",
+    rekernel(lambda q, n: still(q, np.clip(q, -0.5, n - 0.5), n)),
+)
+sampling(
     "reflect",
     "positions outside are reflected about the border pixel",
     rekernel(reflected(0)),
@@ -245,21 +274,6 @@ sampling(
     "the weights of the lower and upper corner are exchanged",
     rekernel(with_low(np.floor, lambda t: 1 - t)),
 )
-
-
-def one_axis(
-    axis: int,
-    f: Callable[[Array, int], tuple[Array, Array]],
-) -> Callable[[State], None]:
-    """Other factors along one axis only."""
-
-    def edit(s: State) -> None:
-        if axis == 0:
-            s.ty, s.sy = f(s.qy, s.z.H)
-        else:
-            s.tx, s.sx = f(s.qx, s.z.W)
-
-    return edit
 
 
 sampling(
@@ -440,6 +454,15 @@ def of_clipped(q: Array, n: int) -> tuple[Array, Array]:
     return one * a + two * b, 1.0 * two - one
 
 
+def of_clipped_inside(q: Array, n: int) -> tuple[Array, Array]:
+    """The same, and neighbours that were outside are dropped."""
+    r, low = np.arange(n), np.floor(q)[..., None]
+    first, second = np.clip(low, 0, n - 1), np.clip(low + 1, 0, n - 1)
+    one, two = r == low, r == low + 1
+    a, b = second - q[..., None], q[..., None] - first
+    return one * a + two * b, 1.0 * two - one
+
+
 def cubic(a: float) -> Callable[[Array, int], tuple[Array, Array]]:
     """Four neighbours, with Keys' kernel."""
 
@@ -470,6 +493,12 @@ sampling(
     "a sample is 0 at the last row and column and wherever a neighbour is outside the "
     "image, as of neighbours that are clipped before they are weighed",
     rekernel(of_clipped),
+)
+sampling(
+    "weights of clipped neighbours, inside",
+    "a neighbour weighs by its distance from the other after that is clipped into the "
+    "image: within a pixel outside the border's weight is 0 or less",
+    rekernel(of_clipped_inside),
 )
 
 

@@ -99,6 +99,35 @@ def images_of(size: int, rule: Rule) -> str:
     return f"{'up to ' if rule is divisor else ''}{size} images"
 
 
+def overlapped(of: str, size: int) -> Callable[[State], None]:
+    """A gradient summed over a last block of images that is moved back to be whole."""
+
+    def edit(s: State) -> None:
+        N, once = s.z.N, s.grads[of]
+        if N <= size or N % size == 0:
+            return
+        twice = slice(N - size, N // size * size)
+        if of == "bias":
+            more = s.go[twice].sum((0, 3, 4)).reshape(-1)
+        else:
+            terms = "nbouv,nbckuv->bock"
+            more = np.einsum(terms, s.go[twice], s.col[twice], optimize=True)
+        s.grads[of] = once + more.reshape(once.shape)
+
+    return edit
+
+
+def overlaps() -> None:
+    """The sums over images of a last block that reaches back."""
+    for size in SIZES:
+        for of in ("weight", "bias"):
+            name = f"d {of} of overlapping blocks of {size} images"
+            text = f"the last block of {size} images is moved back to be whole: the "
+            text += f"gradient of {of} counts the images that it shares twice"
+            edits = (("backward", overlapped(of, size)),)
+            MISTAKES.append(Mistake("gradients", name, text, edits))
+
+
 def results() -> None:
     """Blocks of the result, and of grad_y."""
     for size, rule in RULES:
@@ -164,3 +193,4 @@ def starts() -> None:
 
 starts()
 results()
+overlaps()

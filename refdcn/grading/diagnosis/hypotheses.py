@@ -281,17 +281,11 @@ def survivors(
 
 
 def settled(alive: list[Combination]) -> list[Combination]:
-    """Without what leaves open what one with the same words settles.
+    """Without what lets something be anything, where another knows what it is.
 
-    Of a memory's end the one lets pass anything, the other knows what lies there.
+    As of a memory's end, or of samples on an edge that a grid's rounding moves.
     """
-    known = {words(s) for s in alive if not any(m.beyond for m in s)}
-    return [s for s in alive if not any(m.beyond for m in s) or words(s) not in known]
-
-
-def words(edits: Combination) -> tuple[str, ...]:
-    """What is said of a combination."""
-    return tuple(m.text for m in edits)
+    return [s for s in alive if not any(m.beyond for m in s)] or alive
 
 
 def explains_all(found: Sequence[Clue], edits: Combination, budget: Budget) -> bool:
@@ -484,10 +478,15 @@ def of_these(part: Explanation) -> Explanation:
     names = f"{', '.join(some)} and {last}" if some else last
     of = f"{IN_GRADIENTS} of {names}"
     kept = [
-        tuple(m._replace(kind=of) if m.kind == IN_GRADIENTS else m for m in s)
+        tuple(m._replace(kind=of) if is_shared(m) else m for m in s)
         for s in part.survivors
     ]
     return replace(part, survivors=tuple(kept))
+
+
+def is_shared(m: Mistake) -> bool:
+    """Whether it is made in any gradients, and its words do not say in which."""
+    return m.kind == IN_GRADIENTS or (m.kind == "gradients" and m.name[:2] != "d ")
 
 
 def without_rivals(
@@ -558,7 +557,7 @@ def own_slopes(s: State) -> None:
 
 def of_all_gradients(wrong_y: bool) -> list[Mistake]:
     """Mistakes that all gradients share, and, where y is right, the forward's there."""
-    shared = [m for m in CATALOGUE if m.kind == "gradients" and m.name[:2] != "d "]
+    shared = [m for m in CATALOGUE if is_shared(m)]
     made = [m for m in CATALOGUE if m.kind != "gradients" and not wrong_y]
     return [*map(in_gradients, made), *shared]
 

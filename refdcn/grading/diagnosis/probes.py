@@ -324,7 +324,7 @@ def law_of(
 
     def found(**measured: Any) -> Fact:
         law = measured.keys() & {"scale", "limits"}
-        rank = Rank.CAUSE if law else Rank.EFFECT if "nan" in measured else Rank.VAGUE
+        rank = Rank.CAUSE if law else Rank.VAGUE
         return Fact("acts as", label, measured, {"scale": 1}, rank, where=where or {})
 
     if np.isnan(got).any():

@@ -211,7 +211,8 @@ def response_text(f: Fact) -> str:
     """The function, if it is one."""
     m, name = f.measured, f.subject
     if "nan" in m:
-        return f"{name} acts as NaN at {m['nan']} of {m['of']} places"
+        lost = f"{m['nan']} of {m['of']} places"
+        return f"what {name} does cannot be told at {lost}: nothing, or NaN, is read"
     if "limits" in m:
         low, high = m["limits"]
         return f"{name} is clipped to [{low:.4g}, {high:.4g}]"
