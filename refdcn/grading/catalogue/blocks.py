@@ -122,16 +122,22 @@ def left_out(s: State, size: int) -> slice:
     return slice(s.z.N - s.z.N % max(1, at_most(size, s.z.N)), None)
 
 
+def without(a: Array, images: slice) -> Array:
+    """Zero where those images are."""
+    b = a.copy()
+    b[images] = 0
+    return b
+
+
 def without_rest(size: int) -> tuple[Edit, ...]:
     """The images beyond whole blocks are neither computed nor given gradients."""
 
     def forward(s: State) -> None:
-        s.y[left_out(s, size)] = 0
+        s.y = without(s.y, left_out(s, size))
 
     def back(s: State) -> None:
         s.own_grad_y = s.grad_y
-        s.go[left_out(s, size)] = 0
-        s.g[left_out(s, size)] = 0
+        s.go, s.g = (without(a, left_out(s, size)) for a in (s.go, s.g))
 
     return ("contract", forward), ("upstream", back), ("backward", own_bias)
 

@@ -14,7 +14,7 @@ from refdcn.grading.catalogue.apart import known
 from refdcn.grading.catalogue.blocks import of_grad_y_as, own_bias
 from refdcn.grading.catalogue.layout import ORDERS, VIEWS, WEIGHT_AXES, spelled
 from refdcn.grading.catalogue.mistake import Mistake
-from refdcn.grading.catalogue.steps import State, backward, evaluate, upstream
+from refdcn.grading.catalogue.steps import State, backward, copied, upstream
 from refdcn.grading.expected.case import Array
 
 MISTAKES: list[Mistake] = []
@@ -198,7 +198,7 @@ def of_read(of: str, f: Callable[[State], Array]) -> Callable[[State], None]:
         if of in ("bias", "weight"):
             s.grads[of] = of_grad_y_as(s, go, of)
             return
-        other = evaluate(s.case)
+        other = copied(s)
         other.grad_y = go
         for step in (upstream, backward):
             step(other)

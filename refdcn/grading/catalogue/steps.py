@@ -139,20 +139,59 @@ def begin(case: Case) -> State:
     return state
 
 
-def evaluate(case: Case, edits: Sequence[Edit] = (), grads: bool = False) -> State:
-    """Run the steps with the edits; s.y, and s.grads where asked for."""
-    s = begin(case)
-    for step in FORWARD[:-1] + ((finish, *BACKWARD) if grads else (finish,)):
+STEPS = FORWARD + BACKWARD
+Trail = dict[str, State]  # the definition's states, each after a step
+
+
+def copied(s: State) -> State:
+    """A state of its own; arrays are shared, for no step and no edit changes one."""
+    own = SimpleNamespace(**vars(s))
+    if hasattr(s, "grads"):
+        own.grads = dict(s.grads)
+    return own
+
+
+def trail(case: Case, grads: bool) -> Trail:
+    """All states without an edit, from which `evaluate` can go on."""
+    s, found = begin(case), {}
+    for step in STEPS if grads else FORWARD:
         step(s)
+        found[step.__name__] = copied(s)
+    return found
+
+
+def evaluate(
+    case: Case,
+    edits: Sequence[Edit] = (),
+    grads: bool = False,
+    known: Trail | None = None,
+) -> State:
+    """Run the steps with the edits; s.y, and s.grads where asked for.
+
+    `known`: its trail, so that what comes before the first edit is not computed again:
+    a third of a search's time, and of gradients' half.
+    """
+    steps = STEPS if grads else FORWARD
+    names = [step.__name__ for step in steps]
+    edited = {name for name, _ in edits}
+    first = next((k for k, name in enumerate(names) if name in edited), len(names) - 1)
+    s = begin(case) if known is None else copied(known[names[first]])
+    for k, step in enumerate(steps):
+        if known is not None and k < first:
+            continue
+        if known is None or k > first:
+            step(s)
         for name, edit in edits:
-            if name == step.__name__:
+            if name == names[k]:
                 edit(s)
     return s
 
 
-def predict(case: Case, edits: Sequence[Edit], target: str) -> Array:
+def predict(
+    case: Case, edits: Sequence[Edit], target: str, known: Trail | None = None
+) -> Array:
     """The output `target` ("y", "grad_x", ...) under a hypothesis."""
-    return shaped(case, evaluate(case, edits, target != "y"), target)
+    return shaped(case, evaluate(case, edits, target != "y", known), target)
 
 
 def shaped(case: Case, s: State, target: str) -> Array:
