@@ -202,6 +202,21 @@ geometry(
         )
     ),
 )
+for name, text, half in (
+    ("(K - 1) // 2", "(K - 1) // 2", lambda k, d: (k - 1) // 2),
+    ("d (K - 1) // 2", "dilation * (K - 1) // 2", lambda k, d: d * (k - 1) // 2),
+    ("d ((K - 1) // 2)", "dilation * ((K - 1) // 2)", lambda k, d: d * ((k - 1) // 2)),
+):
+    geometry(
+        f"same padding of {name}",
+        f"the padding is {text}, whatever is passed",
+        windows(
+            padding=lambda z, f=half: (  # type: ignore[misc]
+                f(z.K_h, z.dilation[0]),
+                f(z.K_w, z.dilation[1]),
+            )
+        ),
+    )
 
 
 def by_kernel(f: Callable[[int], int], dilated: bool) -> Callable[[State], None]:

@@ -313,6 +313,22 @@ gradient(
     "reads neighbours outside the image as its border, however far they are, not as 0",
     of_kept(True, True, False),
 )
+
+
+def across_border(s: State) -> Array:
+    """d offset whose differences are of pixels clamped along their own axis alone."""
+    pairs = [kept_inside(True, True)(q, n) for q, n in ((s.qy, s.z.H), (s.qx, s.z.W))]
+    slopes = interpolate(s, pairs[0][1], s.tx), interpolate(s, s.ty, pairs[1][1])
+    return np.stack([(gm(s) * d).sum(2) for d in slopes], 3)
+
+
+gradient(
+    "offset",
+    "of differences clamped to the border",
+    "takes differences of pixels clamped to the border along their axis: across the "
+    "border, where one neighbour is 0, it is 0",
+    across_border,
+)
 gradient(
     "x", "without mask", "lacks the mask", lambda s: spread_back(s, s.g, s.ty, s.tx)
 )

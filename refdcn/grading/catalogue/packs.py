@@ -13,7 +13,7 @@ import numpy as np
 from refdcn.grading.catalogue.blocks import SIZES
 from refdcn.grading.catalogue.groups import part, spread_groups, whole_blocks
 from refdcn.grading.catalogue.mistake import Mistake, add, both, put
-from refdcn.grading.catalogue.steps import State
+from refdcn.grading.catalogue.steps import State, copied, interpolate
 from refdcn.grading.expected.case import Array
 
 MISTAKES: list[Mistake] = []
@@ -252,6 +252,60 @@ def of_all_pixels(field: str, size: int, own: bool) -> Callable[[State], None]:
     return edit
 
 
+def images_of_first(s: State, size: int) -> Array:
+    """How many images before its own each pixel's run begins: [N, H_out, W_out]."""
+    P = s.out[0] * s.out[1]
+    flat = np.arange(s.z.N * P)
+    back = flat // P - flat // size * size // P
+    return np.asarray(back.reshape(s.z.N, *s.out))
+
+
+def sampling_first(size: int) -> Callable[[State], None]:
+    """Samples of the image of a run's first pixel."""
+
+    def edit(s: State) -> None:
+        back, S = images_of_first(s, size), s.S.copy()
+        for d in np.unique(back)[1:]:
+            other = copied(s)
+            other.x = np.roll(s.x, d, 0)
+            at = (back == d)[:, None, None, None]
+            S = np.where(at, interpolate(other, s.ty, s.tx), S)
+        s.S = S
+        s.col = (S * s.m[:, :, None]).reshape(s.col.shape)
+
+    return edit
+
+
+def first_gradients(size: int) -> Callable[[State], None]:
+    """The gradients of offset and x by way of those images."""
+
+    def edit(s: State) -> None:
+        back, into = images_of_first(s, size), np.zeros_like(s.x)
+        dp = np.zeros_like(s.grads["offset"])
+        for d in np.unique(back):
+            other = copied(s)
+            other.x = np.roll(s.x, d, 0)
+            g = s.g * s.m[:, :, None] * (back == d)[:, None, None, None]
+            slopes = interpolate(other, s.sy, s.tx), interpolate(other, s.ty, s.sx)
+            dp += np.stack([(g * a).sum(2) for a in slopes], 3)
+            terms = "ngckuv,ngkuvh,ngkuvw->ngchw"
+            found = np.einsum(terms, g, s.ty, s.tx, optimize=True)
+            into += np.roll(found, -d, 0)
+        s.grads["offset"], s.grads["x"] = dp, into
+
+    return edit
+
+
+def runs() -> None:
+    """Runs of pixels over several images that all sample that of their first."""
+    for size in (16, 32, 64, 128, 256, 512, 1024):
+        text = f"each run of {size} output pixels of all images samples the image of "
+        text += "its first: wrong where a run reaches into the next image"
+        edits = ("columns", sampling_first(size)), ("backward", first_gradients(size))
+        name = f"image of the first of {size} output pixels"
+        MISTAKES.append(Mistake("layout", name, text, edits))
+
+
 INPUTS = {"offset": ("dp",), "mask": ("m",), "offset and mask": ("dp", "m")}
 
 
@@ -363,5 +417,6 @@ def borders() -> None:
 sums()
 tiles()
 local_tiles()
+runs()
 once()
 borders()

@@ -24,6 +24,7 @@ from refdcn.grading.diagnosis import (
     relations,
     resolution,
     rules,
+    slabs,
     smallest_call,
 )
 from refdcn.grading.diagnosis.answers import Call, calls_of, results_of
@@ -331,6 +332,7 @@ def deeper(
             facts += probes.as_in_call(call, dtype, plan.N, plan.K_h, plan.K_w)
             far = probes.far_away(call, dtype)
             facts += [f for f in far if begins_there(f, far, findings)]
+            facts += slabs.slabs(call, dtype)
             facts += influence.read_sets(call, dtype, plans)
             facts += influence.taint(call, dtype)
             steps = resolution.resolution_facts(call, dtype)

@@ -317,6 +317,18 @@ def far_line_text(f: Fact) -> str:
     return f"the {f.subject} of a sample is wrong {limits}: {must}"
 
 
+def slab_text(f: Fact) -> str:
+    """What the outputs of a tile can read."""
+    m, line = f.measured, f.subject
+    first, last = m["outputs"]
+    low, high = m["lines"]
+    return (
+        f"outputs in tiles of {m['size']} {line}s read a part of the image alone: "
+        f"those of {line}s {first} to {last} its {line}s {low} to {high}; samples "
+        "beyond it are lost"
+    )
+
+
 def late_pixels_text(f: Fact) -> str:
     """From which pixel on."""
     H, W = f.where["image"]
@@ -336,18 +348,38 @@ def late_address_text(f: Fact) -> str:
 def late_briefly(f: Fact) -> str:
     """The index that is too short, where it is one."""
     m = f.measured
-    bits = next((b for b in INDEX_BITS if m["right up to"] < 2**b <= m["from"]), None)
+    low, high = m["right up to"], m["from"]
+    bits = next((b for b in INDEX_BITS if low < 2**b <= high), None)
+    if bits is None and f.kind == "late pixels":
+        low, high = (framed(at, f.where["image"]) for at in (low, high))
+        bits = next((b for b in INDEX_BITS if low[0] < 2**b <= high[1]), None)
+        what = "a pixel's index in a plane with a frame of zeros"
+        if bits is not None:
+            return f"{what} has {kind_of(bits)}: beyond {2**bits:,} others are read"
     if bits is None:
         return fact_text(f)
-    kind = "16 bits" if bits == 16 else "16 bits with a sign"
     what = (
         "a pixel's index in its plane" if f.kind == "late pixels" else "addresses in x"
     )
     have = "has" if f.kind == "late pixels" else "have"
-    return f"{what} {have} {kind}: from {2**bits:,} on other pixels are read"
+    have = f"{have} {kind_of(bits)}"
+    return f"{what} {have}: from {2**bits:,} on other pixels are read"
 
 
 INDEX_BITS = 15, 16
+FRAMES = 1, 4  # pixels by which a frame can move a line, and make one longer
+
+
+def kind_of(bits: int) -> str:
+    """The integer that holds so many bits."""
+    return "16 bits" if bits == 16 else "16 bits with a sign"
+
+
+def framed(at: int, image: Sequence[int]) -> tuple[int, int]:
+    """The least and the greatest index of a pixel in a plane with a frame."""
+    row, column = divmod(at, image[1])
+    found = [(row + k) * (image[1] + 2 * k) + column + k for k in FRAMES]
+    return found[0], found[1]
 
 
 def limit_text(measured: Mapping[str, Any]) -> str:
@@ -640,6 +672,7 @@ TEXTS: dict[str, Callable[[Fact], str]] = {
     "acts as": acts_as_text,
     "interpolation": interpolation_text,
     "far line": far_line_text,
+    "slab": slab_text,
     "late pixels": late_pixels_text,
     "late address": late_address_text,
     "values": values_text,
