@@ -142,11 +142,17 @@ def without_rest(size: int) -> tuple[Edit, ...]:
     return ("contract", forward), ("upstream", back), ("backward", own_bias)
 
 
-def last_block(size: int) -> Callable[[State], None]:
+def first_of_last(N: int, size: int, rule: Callable[[int, int], int]) -> int:
+    """The first image of the last block."""
+    step = max(1, rule(size, N))
+    return (N - 1) // step * step
+
+
+def last_block(size: int, rule: Callable[[int, int], int]) -> Callable[[State], None]:
     """The gradient of the weight from the last block alone."""
 
     def edit(s: State) -> None:
-        first = (s.z.N - 1) // max(1, at_most(size, s.z.N)) * at_most(size, s.z.N)
+        first = first_of_last(s.z.N, size, rule)
         go, col = s.go[first:], s.col[first:]
         s.grads["weight"] = np.einsum("nbouv,nbckuv->bock", go, col, optimize=True)
 
@@ -158,9 +164,12 @@ def last_blocks() -> None:
     for size in SIZES:
         rest = f"images beyond the last multiple of {size} are not computed"
         MISTAKES.append(Mistake("layout", rest, rest, without_rest(size)))
-        keeps = f"the gradient of weight keeps only the last block of {size} images"
-        edits = (("backward", last_block(size)),)
-        name = f"d weight of the last block of {size} images"
+    rules = *((size, at_most) for size in SIZES), *((n, divisor) for n in DIVISORS)
+    for size, rule in rules:
+        images = f"{'up to ' * (rule is divisor)}{size} images"
+        keeps = f"the gradient of weight keeps only the last block of {images}"
+        edits = (("backward", last_block(size, rule)),)
+        name = f"d weight of the last block of {images}"
         MISTAKES.append(Mistake("gradients", name, keeps, edits))
 
 

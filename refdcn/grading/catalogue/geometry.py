@@ -443,6 +443,51 @@ positions(
     "rows are normalised with W - 1, of the columns (align_corners=True)",
     lambda s: (s.qy * (s.z.H - 1) / max(1, s.z.W - 1), s.qx * (s.z.W > 1)),
 )
+
+
+def through_frame(made: str, sampled: str, aligned: bool) -> Callable[[State], Any]:
+    """A grid made for one size and sampled in another; a frame is the padded image."""
+
+    def size(s: State, of: str, axis: int) -> int:
+        n, padding = (s.z.H, s.z.W)[axis], s.z.padding[axis]
+        return int({"image": n, "frame": n + 2 * padding, "output": s.out[axis]}[of])
+
+    def moved(s: State, q: Array, axis: int) -> Array:
+        shift = s.z.padding[axis] * (sampled == "frame")
+        a, b = size(s, made, axis), size(s, sampled, axis)
+        if aligned:
+            return np.asarray((q + shift) * (b - 1) / max(1, a - 1) - shift)
+        return np.asarray((q + shift + 0.5) * b / a - 0.5 - shift)
+
+    return lambda s: (moved(s, s.qy, 0), moved(s, s.qx, 1))
+
+
+for aligned in (False, True):
+    how = f"(align_corners={aligned})"
+    for made, sampled, text in (
+        (
+            "image",
+            "frame",
+            "positions in the padded image are normalised with the size of the image "
+            "without padding",
+        ),
+        (
+            "frame",
+            "image",
+            "positions are normalised with the size of the padded image and sampled in "
+            "the image",
+        ),
+        (
+            "output",
+            "image",
+            "positions are normalised with H_out and W_out, not with H and W",
+        ),
+    ):
+        positions(
+            f"grid of the {made} in the {sampled} {how}",
+            f"{text} {how}",
+            through_frame(made, sampled, aligned),
+        )
 positions(
     "one line at 0",
     "where H = 1 or W = 1, every position along that axis is read as 0, as by a grid "

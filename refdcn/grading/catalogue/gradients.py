@@ -162,6 +162,30 @@ along(
     "the gradient of offset is multiplied by W / 2 along rows and H / 2 along columns",
     lambda s: (s.z.W / 2, s.z.H / 2),
 )
+along(
+    "of grid sizes exchanged",
+    "the gradient of offset is multiplied by H / W along rows and W / H along columns: "
+    "a grid's H and W are exchanged",
+    lambda s: (s.z.H / s.z.W, s.z.W / s.z.H),
+)
+along(
+    "of grid sizes exchanged back",
+    "the gradient of offset is multiplied by W / H along rows and H / W along columns: "
+    "a grid's H and W are exchanged",
+    lambda s: (s.z.W / s.z.H, s.z.H / s.z.W),
+)
+along(
+    "of a frame for a size",
+    "the gradient of offset is multiplied by (H - 1) / H and (W - 1) / W: an "
+    "align_corners mismatch",
+    lambda s: ((s.z.H - 1) / s.z.H, (s.z.W - 1) / s.z.W),
+)
+along(
+    "of a size for a frame",
+    "the gradient of offset is multiplied by H / (H - 1) and W / (W - 1): an "
+    "align_corners mismatch",
+    lambda s: (s.z.H / max(1, s.z.H - 1), s.z.W / max(1, s.z.W - 1)),
+)
 gradient("offset", "without mask", "lacks the mask", lambda s: over_channels(s, s.g))
 gradient(
     "offset",

@@ -151,6 +151,19 @@ def counted_twice(field: str, axis: int, size: int) -> Callable[[State], None]:
     return edit
 
 
+def pixels_twice(size: int) -> Callable[[State], None]:
+    """What a last tile of an image's pixels that is moved back adds once more."""
+
+    def edit(s: State) -> None:
+        P = s.out[0] * s.out[1]
+        y = s.y.reshape(s.z.N, s.z.C_out, P).copy()
+        if P > size and P % size:
+            y[..., overlap(P, size)] *= 2
+        s.y = y.reshape(s.y.shape)
+
+    return edit
+
+
 def past_edge(size: int) -> Callable[[State], None]:
     """Pixels at the start of a row hold what tiles computed beyond the row before."""
 
@@ -185,6 +198,16 @@ def tiles() -> None:
                 "adds, so that what it overlaps counts twice",
                 counted_twice(field, axis, size),
             )
+    for size in (8, 16, 24, 32, 48, 64, 96, 128, 256):
+        add(
+            MISTAKES,
+            "tails",
+            "contract",
+            f"overlap of output pixels in {size}",
+            f"the last tile of {size} of an image's H_out W_out pixels is moved back "
+            "to end with them and adds, so that what it overlaps counts twice",
+            pixels_twice(size),
+        )
     for size in (4, 8, 16, 32):
         add(
             MISTAKES,

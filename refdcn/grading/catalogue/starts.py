@@ -15,6 +15,7 @@ from refdcn.grading.catalogue.blocks import (
     SIZES,
     at_most,
     divisor,
+    first_of_last,
     own_bias,
 )
 from refdcn.grading.catalogue.mistake import Mistake, add, both, put
@@ -66,13 +67,12 @@ def led(size: int, rule: Rule, by: int) -> Callable[[State], None]:
     return edit
 
 
-def last_alone(of: str, size: int) -> Callable[[State], None]:
+def last_alone(of: str, size: int, rule: Rule) -> Callable[[State], None]:
     """The gradient of the last block of images; that of all others is 0."""
 
     def edit(s: State) -> None:
-        first = (s.z.N - 1) // max(1, at_most(size, s.z.N)) * at_most(size, s.z.N)
         found = s.grads[of].copy()
-        found[:first] = 0
+        found[: first_of_last(s.z.N, size, rule)] = 0
         s.grads[of] = found
 
     return edit
@@ -152,12 +152,14 @@ def results() -> None:
             MISTAKES.append(Mistake("layout", f"result {where}", of_result, edits))
             back = ("upstream", led(size, rule, by)), ("backward", own_bias)
             MISTAKES.append(Mistake("gradients", f"grad_y {where}", of_grad_y, back))
-    for size in SIZES:
+    for size, rule in RULES:
         for of in ("x", "offset", "mask"):
-            name = f"d {of} of the last block of {size} images"
-            text = f"the gradient of {of} is 0 but for the last block of {size} images"
-            edits = (("backward", last_alone(of, size)),)
+            name = f"d {of} of the last block of {images_of(size, rule)}"
+            text = f"the gradient of {of} is 0 but for the last block of "
+            text += images_of(size, rule)
+            edits = (("backward", last_alone(of, size, rule)),)
             MISTAKES.append(Mistake("gradients", name, text, edits))
+    for size in SIZES:
         name = f"d bias for each block of {size} images"
         text = f"the gradient of bias is added once for each block of {size} images"
         edits = (("backward", each_block(size)),)

@@ -29,7 +29,12 @@ from refdcn.grading.diagnosis import (
 )
 from refdcn.grading.diagnosis.answers import Call, calls_of, results_of
 from refdcn.grading.diagnosis.facts import Fact, Place, Rank, distinct
-from refdcn.grading.diagnosis.hypotheses import PREDICTIONS, Explanation, explain
+from refdcn.grading.diagnosis.hypotheses import (
+    PREDICTIONS,
+    Explanation,
+    explain,
+    still_failing,
+)
 from refdcn.grading.diagnosis.places import (
     OF_SAMPLES,
     Judged,
@@ -37,6 +42,7 @@ from refdcn.grading.diagnosis.places import (
     takes_one_sample,
 )
 from refdcn.grading.expected.case import Array, Case, Sizes
+from refdcn.grading.expected.precision import grid
 from refdcn.grading.judging.finding import Finding
 from refdcn.grading.judging.verdicts import Verdict
 from refdcn.grading.questions import sweeps
@@ -120,7 +126,7 @@ def diagnose(
         return Diagnosis(facts=tuple(facts))
     dtype = next(d for d in WIDEST_FIRST if d in {f.case.dtype for f in wrong})
     probed = dtype if dtype in PROBED else "float32"
-    targets = list(dict.fromkeys(f.target for f in wrong))
+    targets = beyond_grid(wrong)
     for target in targets:
         made = [wrong_values(f) for f in wrong if usable(f, target, dtype)]
         facts += changes.law_of_values(target, made)
@@ -161,6 +167,37 @@ def usable(f: Finding, target: str, dtype: str) -> bool:
     """A judged wrong output of one target."""
     same = f.target == target and f.case.dtype == dtype
     return same and f.expected is not None and f.failing is not None
+
+
+def beyond_grid(wrong: Sequence[Finding]) -> list[str]:
+    """The targets that are wrong by more than a normalised grid's rounding.
+
+    That is let pass alone, and is no news beside a mistake; all, if it is all there is.
+    """
+    by_target: dict[str, list[Finding]] = {}
+    for f in wrong:
+        by_target.setdefault(f.target, []).append(f)
+    kept = [t for t, mine in by_target.items() if not all(map(is_of_grid, mine))]
+    return kept or [*by_target]
+
+
+SLIGHT = 1e-2  # of the largest value: what is further off is no rounding of a grid
+
+
+def is_of_grid(f: Finding) -> bool:
+    """Whether a grid's rounding explains what fails."""
+    if not usable(f, f.target, f.case.dtype) or f.case.dtype not in WIDEST_FIRST[:2]:
+        return False
+    assert f.expected is not None and f.got is not None and f.failing is not None
+    want = f.expected.range(f.target)
+    if f.got.shape != want.low.shape:
+        return False
+    off = np.abs(f.got - want.low)[f.failing].max(initial=0.0)
+    if not off <= SLIGHT * np.abs(want.low).max(initial=0.0):
+        return False
+    return (
+        still_failing(f, f.expected.under(grid(f.case.dtype)).range(f.target)) is None
+    )
 
 
 def wrong_values(f: Finding) -> changes.Wrong:

@@ -125,6 +125,7 @@ def cause_texts(d: Diagnosis) -> Iterator[str]:
     causes = {f.kind for f in d.faults if f.rank <= Rank.CAUSE}
     # Else it follows from the cause, if it is not of sizes that a probe does not vary.
     sure = d.place.exact or not causes or "values" in causes or of_shapes(d.place)
+    sure = sure or (d.place.holds and "acts as" in causes)  # a law of some values alone
     where = located(d.place) if d.places and sure else ""
     path = next((f.where["path"] for f in d.faults if "path" in f.where), "")
     if path and not where and not limited:
