@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from refdcn.grading.catalogue import sampling
-from refdcn.grading.catalogue.mistake import Mistake, add
+from refdcn.grading.catalogue.mistake import Mistake
 from refdcn.grading.catalogue.sampling import BothAxes, one_axis
 from refdcn.grading.catalogue.steps import State
 
@@ -23,10 +23,11 @@ def of_axis(text: str, axis: int) -> str:
     return f"along {LINES[axis]}s alone, {said}"
 
 
-def alone(name: str, text: str, axis: int, edit: Callable[[State], None]) -> None:
+def alone(m: Mistake, axis: int, edit: Callable[[State], None]) -> None:
     """One of them."""
-    title = f"{name}, along {LINES[axis]}s alone"
-    add(MISTAKES, "sampling", "kernel", title, of_axis(text, axis), edit)
+    title = f"{m.name}, along {LINES[axis]}s alone"
+    said, edits = of_axis(m.text, axis), (("kernel", edit),)
+    MISTAKES.append(Mistake("sampling", title, said, edits, m.beyond))
 
 
 def whole(axis: int) -> Callable[[State], None]:
@@ -45,8 +46,9 @@ def axes_alone() -> None:
         for m in sampling.MISTAKES:
             edit = m.edits[0][1]
             if isinstance(edit, BothAxes) and m.name not in NAMED:
-                alone(m.name, m.text, axis, one_axis(axis, edit.factors))
-        alone("whole sample", sampling.WHOLE, axis, whole(axis))
+                alone(m, axis, one_axis(axis, edit.factors))
+            elif m.name == "whole sample":
+                alone(m, axis, whole(axis))
 
 
 axes_alone()

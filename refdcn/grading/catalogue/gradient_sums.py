@@ -115,6 +115,14 @@ def one_channel(s: State) -> Array:
     return np.asarray(g)
 
 
+def of_last_weight_group(s: State) -> Array:
+    """The gradient of samples of each offset group's last weight group."""
+    weight_group = np.arange(s.z.C_in) // s.w.shape[2]
+    mine = weight_group.reshape(s.z.offset_groups, -1)
+    kept = mine == mine[:, -1:]
+    return np.asarray(s.g * kept[:, :, None, None, None])
+
+
 def terms() -> None:
     """The first or last output channel, tap or input channel alone."""
     for of in ("x", "offset", "mask"):
@@ -128,6 +136,15 @@ def terms() -> None:
                 f"{which} output channel",
                 text,
                 lambda s, f=terms_of, g=made: f(s, g(s)),  # type: ignore[misc]
+            )
+        if of != "x":
+            text = "keeps only the part of the last weight group that shares an offset "
+            text += "group: it is assigned in a loop over weight groups, not added"
+            gradient(
+                of,
+                "last weight group",
+                text,
+                lambda s, f=terms_of: f(s, of_last_weight_group(s)),  # type: ignore[misc]
             )
         if of == "mask":
             text = "keeps only the last channel's term"

@@ -183,13 +183,6 @@ REPLICATED = (
 )
 sampling("replicate one", REPLICATED, replicated)
 sampling(
-    "clamp to the edge",
-    "positions are clamped to [-0.5, size - 0.5], the image's edges (a grid to [-1, 1] "
-    "with align_corners=False): outside half of the border pixel is read; the "
-    "definition reads 0",
-    rekernel(lambda q, n: still(q, np.clip(q, -0.5, n - 0.5), n)),
-)
-sampling(
     "reflect",
     "positions outside are reflected about the border pixel",
     rekernel(reflected(0)),
@@ -337,6 +330,53 @@ def gridded(
     MISTAKES.append(Mistake("sampling", f"{name}, by a grid", text, edits, True))
 
 
+def clamped_to_edge(q: Array, n: int) -> tuple[Array, Array]:
+    """Positions kept in [-0.5, n - 0.5]; on these limits a grid has either slope."""
+    tent, slope = still(q, np.clip(q, -0.5, n - 0.5), n)
+    on = [np.abs(q - edge) < ROUNDED * (n + 1) for edge in (-0.5, n - 0.5)]
+    return tent, np.where(np.any(on, axis=0)[..., None], np.nan, slope)
+
+
+MISTAKES.append(
+    Mistake(
+        "sampling",
+        "clamp to the edge",
+        "positions are clamped to [-0.5, size - 0.5], the image's edges (a grid to "
+        "[-1, 1] with align_corners=False): outside half of the border pixel is read",
+        (("kernel", rekernel(clamped_to_edge)),),
+        True,
+    )
+)
+
+
+def twice_at_last(q: Array, n: int) -> tuple[Array, Array]:
+    """Positions and both neighbours clamped, each with the weight 1 - its distance."""
+    at, r = np.clip(q, 0, n - 1), np.arange(n)
+    low = np.floor(at)
+    high = np.minimum(low + 1, n - 1)
+    one, two = (r == line[..., None] for line in (low, high))
+    a, b = (1 - np.abs(at - line)[..., None] for line in (low, high))
+    moved = (q == at)[..., None]
+    return one * a + two * b, (1.0 * two - one) * moved
+
+
+def twice_unpadded(s: State) -> None:
+    """The same along an axis without padding; with it the frame's edge is 0."""
+    axes = zip((s.qy, s.qx), (s.z.H, s.z.W), s.z.padding, strict=True)
+    pairs = [twice_at_last(q, n) if p == 0 else hat(q, n) for q, n, p in axes]
+    (s.ty, s.sy), (s.tx, s.sx) = pairs
+
+
+TWICE = (
+    "positions and both neighbours are clamped to the last row and column, where both "
+    "are that pixel and it counts twice"
+)
+sampling("clamp, twice at the last", TWICE, rekernel(twice_at_last))
+sampling(
+    "clamp, twice at the last, unpadded",
+    f"{TWICE}, along an axis whose padding is 0",
+    twice_unpadded,
+)
 gridded("whole sample", WHOLE, whole(True, True), lambda n: (0.0, n - 1.0))
 gridded("replicate one", REPLICATED, replicated, lambda n: (-1.0, float(n)))
 sampling(

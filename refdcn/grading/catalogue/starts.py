@@ -99,6 +99,35 @@ def images_of(size: int, rule: Rule) -> str:
     return f"{'up to ' if rule is divisor else ''}{size} images"
 
 
+def stale(size: int, modulated: bool) -> Callable[[State], None]:
+    """Columns of samples outside are not written: they are those of the block before.
+
+    `modulated`: with the mask, as they were summed; else the samples are kept.
+    """
+
+    def edit(s: State) -> None:
+        inside = (s.qy > -1) & (s.qy < s.z.H) & (s.qx > -1) & (s.qx < s.z.W)
+        m, written = s.m[:, :, None], inside[:, :, None]
+        kept = (s.S * m if modulated else s.S).copy()
+        step = max(1, at_most(size, s.z.N))
+        for n in range(step, s.z.N):
+            kept[n] = np.where(written[n], kept[n], kept[n - step])
+        s.col = (kept if modulated else kept * m).reshape(s.col.shape)
+
+    return edit
+
+
+def left_over() -> None:
+    """A workspace of columns that is not cleared."""
+    for size in (1, *SIZES):
+        block = f"block of {size} images" if size > 1 else "image"
+        for modulated in (True, False):
+            text = "samples outside the image are not written: their columns are those "
+            text += f"of the {block} before, left in the workspace"
+            name = f"columns of the {block} before{' and their mask' * modulated}"
+            add(MISTAKES, "layout", "columns", name, text, stale(size, modulated))
+
+
 def overlapped(of: str, size: int) -> Callable[[State], None]:
     """A gradient summed over a last block of images that is moved back to be whole."""
 
@@ -196,3 +225,4 @@ def starts() -> None:
 starts()
 results()
 overlaps()
+left_over()
