@@ -358,6 +358,39 @@ add(
 )
 
 
+def cut_joint(taps_first: bool) -> Callable[[State], Array]:
+    """Columns in the order (tap, channel), cut into runs for weight groups.
+
+    `taps_first`: the weight of a group is in that order, too.
+    """
+
+    def edit(s: State) -> Array:
+        z, c = s.z, s.w.shape[2]
+        flat = s.col.reshape(z.N, z.C_in, s.K, *s.out).swapaxes(1, 2)
+        if taps_first:
+            cut = flat.reshape(z.N, z.groups, s.K, c, *s.out).swapaxes(2, 3)
+        else:
+            cut = flat.reshape(z.N, z.groups, c, s.K, *s.out)
+        return np.asarray(cut.reshape(s.col.shape))
+
+    return edit
+
+
+for taps_first, said in (
+    (True, "and the weights of each so ordered"),
+    (False, "and the weights of each in the order (channel, tap)"),
+):
+    add(
+        MISTAKES,
+        "groups",
+        "columns",
+        f"columns cut as (tap, channel), {said}",
+        "columns in the order (tap, channel) are cut into runs for the weight groups, "
+        f"{said}: a group has some taps of all channels",
+        put("col", cut_joint(taps_first)),
+    )
+
+
 def dense_at(s: State, past: str) -> Array:
     """Where the numbers of a dense weight [C_out, C_in, K] lie in that of groups."""
     if past == "repeated":

@@ -261,8 +261,35 @@ def mask_orders() -> None:
         )
 
 
+def concatenated(s: State) -> None:
+    """All offsets, then all masks, taken to be offsets and masks group by group."""
+    N, og, K, *out = s.shape
+    both = s.dp.reshape(N, og * 2 * K, *out), s.m.reshape(N, og * K, *out)
+    each = np.concatenate(both, 1).reshape(N, og, 3 * K, *out)
+    s.dp = each[:, :, : 2 * K].reshape(s.dp.shape).copy()
+    s.m = each[:, :, 2 * K :].copy()
+
+
+def concatenated_back(s: State) -> None:
+    """Their gradients, where they were read."""
+    N, og, K, *out = s.shape
+    both = s.grads["offset"].reshape(N, og, 2 * K, *out), s.grads["mask"]
+    each = np.concatenate([a.reshape(N, og, -1, *out) for a in both], 2)
+    flat = each.reshape(N, og * 3 * K, *out)
+    s.grads["offset"], s.grads["mask"] = flat[:, : og * 2 * K], flat[:, og * 2 * K :]
+
+
 orders()
 mask_orders()
+MISTAKES.append(
+    Mistake(
+        "layout",
+        "offset and mask concatenated",
+        "all offsets, then all masks, are viewed as 3 K_h K_w channels of each offset "
+        "group: later groups take masks for offsets and offsets for masks",
+        (("read", concatenated), ("backward", concatenated_back)),
+    )
+)
 
 
 def of_last_group(field: str, way: str) -> Callable[[State], None]:

@@ -349,11 +349,10 @@ MISTAKES.append(
 )
 
 
-def twice_at_last(q: Array, n: int) -> tuple[Array, Array]:
+def twice_at_border(q: Array, n: int) -> tuple[Array, Array]:
     """Positions and both neighbours clamped, each with the weight 1 - its distance."""
     at, r = np.clip(q, 0, n - 1), np.arange(n)
-    low = np.floor(at)
-    high = np.minimum(low + 1, n - 1)
+    low, high = (np.clip(np.floor(q) + k, 0, n - 1) for k in (0, 1))
     one, two = (r == line[..., None] for line in (low, high))
     a, b = (1 - np.abs(at - line)[..., None] for line in (low, high))
     moved = (q == at)[..., None]
@@ -363,17 +362,17 @@ def twice_at_last(q: Array, n: int) -> tuple[Array, Array]:
 def twice_unpadded(s: State) -> None:
     """The same along an axis without padding; with it the frame's edge is 0."""
     axes = zip((s.qy, s.qx), (s.z.H, s.z.W), s.z.padding, strict=True)
-    pairs = [twice_at_last(q, n) if p == 0 else hat(q, n) for q, n, p in axes]
+    pairs = [twice_at_border(q, n) if p == 0 else hat(q, n) for q, n, p in axes]
     (s.ty, s.sy), (s.tx, s.sx) = pairs
 
 
 TWICE = (
-    "positions and both neighbours are clamped to the last row and column, where both "
-    "are that pixel and it counts twice"
+    "positions and both neighbours are clamped to the border, where both are one pixel "
+    "and it counts twice"
 )
-sampling("clamp, twice at the last", TWICE, rekernel(twice_at_last))
+sampling("clamp, twice at the border", TWICE, rekernel(twice_at_border))
 sampling(
-    "clamp, twice at the last, unpadded",
+    "clamp, twice at the border, unpadded",
     f"{TWICE}, along an axis whose padding is 0",
     twice_unpadded,
 )

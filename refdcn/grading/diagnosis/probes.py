@@ -124,13 +124,14 @@ def tap_positions(call: Call, dtype: str, sizes: Sizes) -> list[Fact]:
     terms = np.stack([np.ones_like(u), u, v, i, j], -1)[seen.safe]
     facts = []
     wants = zip(("row", "column"), seen[1:3], base(sizes), strict=True)
+    lost = loses_samples(seen, sizes)
     for axis, (name, got, want) in enumerate(wants):
         got, want = got[seen.safe], np.broadcast_to(want, got.shape)[seen.safe]
         if np.allclose(got, want, atol=1e-3):
             facts.append(found_right("taps", name))
             continue
         fit, *_ = np.linalg.lstsq(terms, got, rcond=None)
-        affine = np.abs(terms @ fit - got).max() < 1e-3
+        affine = np.abs(terms @ fit - got).max() < 1e-3 and not lost
         defined = {
             "1": -sizes.padding[axis],
             f"o{'hw'[axis]}": sizes.stride[axis],
@@ -148,6 +149,18 @@ def tap_positions(call: Call, dtype: str, sizes: Sizes) -> list[Fact]:
         where |= {"windows": [sizes.stride, sizes.padding, sizes.dilation]}
         facts.append(Fact("taps", name, measured, defined, rank, where=where))
     return facts
+
+
+def loses_samples(seen: Tomography, sizes: Sizes) -> bool:
+    """Whether some samples well inside read nothing though others of their tap do.
+
+    Then what is read follows more than where taps lie.
+    """
+    by, bx = (np.broadcast_to(a, seen.coverage.shape) for a in base(sizes))
+    middle = (by >= 5) & (by <= sizes.H - 7) & (bx >= 5) & (bx <= sizes.W - 7)
+    dark = middle & (np.abs(seen.coverage) < 1e-3)
+    lit = (middle & ~dark).any((0, 1, 3, 4))
+    return bool((dark.any((0, 1, 3, 4)) & lit).any())
 
 
 def nonzero(fit: dict[str, float]) -> dict[str, float]:

@@ -87,6 +87,23 @@ def larger(
             yield large_case(rng, dtype, call.sizes, call.mask, call.bias)
 
 
+WIDE = Sizes(1, 2, 2, 1, 1, 1, 1, 60, 61, stride=(7, 5))  # more than 2^11 pixels
+
+
+def beyond_integers(
+    rng: np.random.Generator, dtype: npt.DTypeLike, lines: Lines = ()
+) -> Case:
+    """More pixels than a half precision counts, read at whole positions.
+
+    The other dtypes' limits are reached by larger images, of the sweeps and of `full`.
+    """
+    call = fitted(lines, dtype, Call(WIDE), ("H", "W"))
+    case = exact_case(rng, call.sizes, dtype, "sizes", call.mask, call.bias)
+    H, W = call.sizes.H, call.sizes.W
+    note = f"an image of {H * W:,} pixels"
+    return replace(case, offset=np.round(case.offset), note=note)
+
+
 def large_as(one: Sizes, other: Sizes) -> bool:
     """Whether its image is one beyond 2^24, and what is read fits into a corner."""
     window = [
@@ -216,6 +233,8 @@ def cases(
             yield ask("random", Call(drawn(rng)), kind)
     for fixed in corners():
         yield ask("sizes", Call(drawn(rng, **fixed)), keep=[*fixed])
+    if BITS[name] < 24:
+        yield beyond_integers(rng, dtype, lines)
     if level != "smoke" and name != "bfloat16":  # whose positions end at 256
         yield from larger(rng, dtype, lines)
     for mask, bias in ((False, True), (True, False), (False, False)):
