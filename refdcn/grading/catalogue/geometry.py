@@ -121,6 +121,53 @@ geometry(
     "the padding is half the kernel, whatever is passed",
     windows(padding=lambda z: (z.K_h // 2, z.K_w // 2)),
 )
+
+
+def ignored_along(name: str, axis: int) -> Callable[[Any], tuple[int, int]]:
+    """One window parameter whose one axis has its default."""
+    default = 0 if name == "padding" else 1
+
+    def pair(z: Any) -> tuple[int, int]:
+        found = list(getattr(z, name))
+        found[axis] = default
+        return found[0], found[1]
+
+    return pair
+
+
+def of_windows() -> None:
+    """Parameters ignored along one axis, and such as have another meaning."""
+    for name in ("stride", "padding", "dilation"):
+        for axis, lines in enumerate(("rows", "columns")):
+            geometry(
+                f"{name} ignored along {lines}",
+                f"the {name} along {lines} is ignored",
+                windows(**{name: ignored_along(name, axis)}),
+            )
+    geometry(
+        "dilation as holes",
+        "the dilation is taken for the number of pixels left out between taps: taps "
+        "are dilation + 1 apart",
+        windows(dilation=lambda z: (z.dilation[0] + 1, z.dilation[1] + 1)),
+    )
+    geometry(
+        "padding by dilation",
+        "the padding is multiplied by the dilation",
+        windows(
+            padding=lambda z: (
+                z.padding[0] * z.dilation[0],
+                z.padding[1] * z.dilation[1],
+            )
+        ),
+    )
+    geometry(
+        "padding one less",
+        "the padding is one less than what is passed",
+        windows(padding=lambda z: (z.padding[0] - 1, z.padding[1] - 1)),
+    )
+
+
+of_windows()
 geometry(
     "stride for dilation",
     "the stride is used as dilation",

@@ -13,7 +13,7 @@ import numpy as np
 
 from refdcn.grading.catalogue.gradients import spread_back
 from refdcn.grading.catalogue.mistake import Mistake, add
-from refdcn.grading.catalogue.steps import State, interpolate
+from refdcn.grading.catalogue.steps import State, hat, interpolate
 from refdcn.grading.expected.case import Array
 
 MISTAKES: list[Mistake] = []
@@ -160,6 +160,44 @@ def terms() -> None:
     )
 
 
+def of_all_groups(s: State, of: str) -> Array:
+    """Every offset group's gradient is the sum over all of them."""
+    total = s.grads[of].sum(1, keepdims=True)
+    return np.repeat(total, s.z.offset_groups, 1)
+
+
+def one_for_both(axis: int) -> Callable[[State], Array]:
+    """The gradients of dy and dx are both that of one of them."""
+    return lambda s: np.repeat(s.grads["offset"][:, :, :, axis : axis + 1], 2, 3)
+
+
+def by_whole_pixels(rule: Callable[[Array], Array]) -> Callable[[State], Array]:
+    """d offset with slopes at a whole place along the other axis."""
+
+    def edit(s: State) -> Array:
+        tx, ty = hat(rule(s.qx), s.z.W)[0], hat(rule(s.qy), s.z.H)[0]
+        slopes = interpolate(s, s.sy, tx), interpolate(s, ty, s.sx)
+        g = s.g * s.m[:, :, None]
+        return np.stack([(g * d).sum(2) for d in slopes], 3)
+
+    return edit
+
+
+def of_offset() -> None:
+    """What only offset and mask, or the offset, can have."""
+    for of in ("offset", "mask"):
+        text = "of each offset group is the sum over all of them"
+        gradient(of, "of all groups", text, lambda s, of=of: of_all_groups(s, of))  # type: ignore[misc]
+    for axis, (one, other) in enumerate((("dy", "dx"), ("dx", "dy"))):
+        text = f"has for {other} that of {one}"
+        gradient("offset", f"of {one} for both", text, one_for_both(axis))
+    for name, rule in (("floor", np.floor), ("round", np.round)):
+        text = (
+            f"along one axis is taken at {name}(q) of the other: its fraction is lost"
+        )
+        gradient("offset", f"at {name} of the other", text, by_whole_pixels(rule))
+
+
 # Pointers that do not advance ----------------------------------------------------
 
 
@@ -289,4 +327,5 @@ def pointers() -> None:
 
 counts()
 terms()
+of_offset()
 pointers()

@@ -396,6 +396,29 @@ layout(
     put("dp", lambda s: s.dp * np.array([s.z.H, s.z.W])[:, None, None]),
 )
 layout(
+    "offset over dilation",
+    "offsets are divided by the dilation",
+    put("dp", lambda s: s.dp / np.array(s.z.dilation)[:, None, None]),
+)
+layout(
+    "offset by half size",
+    "offsets are added in units of a normalised grid: they are multiplied by H / 2 and "
+    "W / 2",
+    put("dp", lambda s: s.dp * np.array([s.z.H, s.z.W])[:, None, None] / 2),
+)
+layout(
+    "offset by half frame",
+    "offsets are added in units of a normalised grid: they are multiplied by "
+    "(H - 1) / 2 and (W - 1) / 2",
+    put("dp", lambda s: s.dp * np.array([s.z.H - 1, s.z.W - 1])[:, None, None] / 2),
+)
+layout(
+    "offset by sizes exchanged",
+    "dy is multiplied by H / W and dx by W / H: a grid's H and W are exchanged for "
+    "offsets",
+    put("dp", lambda s: s.dp * np.array([s.z.H / s.z.W, s.z.W / s.z.H])[:, None, None]),
+)
+layout(
     "clipped to 1",
     "offsets are clipped to [-1, 1]",
     put("dp", lambda s: np.clip(s.dp, -1, 1)),

@@ -26,6 +26,78 @@ def column(name: str, text: str, f: Callable[[State], Array]) -> None:
     add(MISTAKES, "tails", "columns", name, text, put("col", f))
 
 
+WEIGHTED = {  # what the blocks hold: its axis of the weight [b, o, c, k], and the words
+    "output channels of a group": 1,
+    "input channels of a group": 2,
+}
+
+
+def weight_of_first(axis: int, size: int) -> Callable[[State], Array]:
+    """The weight of the first block of an axis for all blocks."""
+    return lambda s: np.take(s.w, np.arange(s.w.shape[axis]) % size, axis)
+
+
+def columns_of_first(size: int) -> Callable[[State], Array]:
+    """The columns of the first block of input channels for all."""
+    return lambda s: np.take(s.col, np.arange(s.col.shape[CHANNELS]) % size, CHANNELS)
+
+
+def bias_of_first(size: int) -> Callable[[State], Array]:
+    """The bias of the first block of output channels for all."""
+    return lambda s: s.b[np.arange(s.z.C_out) % size]
+
+
+def kept_sums(size: int) -> Callable[[State], Array]:
+    """Sums that are not cleared between blocks of an image's output channels."""
+
+    def edit(s: State) -> Array:
+        y = s.y.copy()
+        for o in range(size, s.z.C_out):
+            y[:, o] += y[:, o - size]
+        return np.asarray(y)
+
+    return edit
+
+
+def pointers() -> None:
+    """Blocks that use what is the first's, or go on from the sums before."""
+    for size in PACKS[1:]:
+        for what, axis in WEIGHTED.items():
+            text = f"every block of {size} {what} uses the weights of the first"
+            name = f"weight of the first {size} {what}"
+            add(
+                MISTAKES,
+                "layout",
+                "read",
+                name,
+                text,
+                put("w", weight_of_first(axis, size)),
+            )
+        text = f"every block of {size} input channels of a group samples the first"
+        name = f"samples of the first {size} channels of a group"
+        add(
+            MISTAKES,
+            "groups",
+            "columns",
+            name,
+            text,
+            put("col", columns_of_first(size)),
+        )
+        text = f"every block of {size} output channels uses the bias of the first"
+        name = f"bias of the first {size} output channels"
+        add(MISTAKES, "groups", "read", name, text, put("b", bias_of_first(size)))
+    for size in (1, *PACKS):
+        block = f"block of {size} output channels" if size > 1 else "output channel"
+        add(
+            MISTAKES,
+            "tails",
+            "contract",
+            f"sums kept from the {block} before",
+            f"sums are not cleared: each {block} goes on from those of the one before",
+            put("y", kept_sums(size)),
+        )
+
+
 def of_halves(n: int) -> Array:
     """Which of n entries a tree of halves, rounded down, adds up."""
     shares = np.eye(n)
@@ -438,6 +510,7 @@ def borders() -> None:
 
 
 sums()
+pointers()
 tiles()
 local_tiles()
 runs()

@@ -399,6 +399,35 @@ def excluded(low: int, high: int) -> Callable[[State], None]:
 
 sampling("last row lost", "the last row and column are never read", excluded(0, 1))
 sampling("first row lost", "the first row and column are never read", excluded(1, 0))
+
+
+def end_untold(first: bool) -> Factors:
+    """The lower neighbour is not read from the first line, or the upper the last."""
+
+    def factors(q: Array, n: int) -> tuple[Array, Array]:
+        low, high = split_corners(q, n)
+        r, at = np.arange(n), np.floor(q)[..., None]
+        kept = r > 0 if first else r < n - 1
+        one, two = 1.0 * (r == at), 1.0 * (r == at + 1)
+        if first:
+            return low * kept + high, two - one * kept
+        return low + high * kept, two * kept - one
+
+    return factors
+
+
+sampling(
+    "lower neighbour at 0 lost",
+    "the upper left neighbours are not read from the first row and column: they are "
+    "tested with > 0, not >= 0",
+    rekernel(end_untold(True)),
+)
+sampling(
+    "upper neighbour at the last lost",
+    "the lower right neighbours are not read from the last row and column: they are "
+    "tested with < size - 1, not <= size - 1",
+    rekernel(end_untold(False)),
+)
 sampling(
     "inclusive edge",
     "samples in the last partial pixel are 0: q >= size - 1",
