@@ -74,6 +74,7 @@ SAMPLE = (
     "neighbour_clamped_in_grad_offset",
     "expanded_grad_y",
     "address_int16",
+    "slab_of_eight",
 )
 # Made on one path of a kernel, or by a pointer that advances by a block's number.
 PATHS = (
@@ -133,6 +134,11 @@ ROWS = (
     "grad_weight_into_first_group",
     "grad_offset_counted_by_group",
     "offsets_by_output",
+    "flat_test",
+    "offset_and_mask_concatenated",
+    "columns_not_cleared",
+    "grad_offset_of_last_weight_group",
+    "grid_and_dy_gradient_negated",
 )
 # Whose gradients take the mistake along: what is read past an input's memory may be
 # anything, and a sample moved onto a pixel may have any slope there.
@@ -176,6 +182,12 @@ def test_nothing_that_follows_is_said_not_to_be_explained(name):
 def test_positions_in_float16_are_named_in_float64_too():
     head = said_of("half_positions", dtypes=["float64"]).headline()
     assert "Positions are in float16, rows and columns" in head, head
+
+
+def test_an_address_of_the_dtype_shows_in_float16():
+    assert said_of("address_of_dtype").exit_code == 0
+    head = said_of("address_of_dtype", dtypes=["float16"]).headline()
+    assert re.search(MISTAKES["address_of_dtype"].said, head, re.I), head
 
 
 def test_no_rival_would_make_right_gradients_wrong():

@@ -2242,6 +2242,117 @@ mistake(
     ),
 )
 
+# Parts of the image, flat tests, other shapes of a workspace ----------------------
+
+mistake(
+    "slab_of_eight",
+    "a tile of 8 output rows keeps the rows its taps reach, and 3 more on each side",
+    r"outputs in tiles of 8 rows read a part of the image alone",
+    NO_COMPANION,
+    (
+        RETURN,
+        "    first = oh // 8 * 8 * s.sh - s.ph\n"
+        "    last = first + 7 * s.sh + (s.kh - 1) * s.dh\n"
+        "    h = np.where((h < first - 3) | (h > last + 3), -9, h).astype(s.T)\n"
+        + RETURN,
+    ),
+)
+mistake(
+    "flat_test",
+    "a neighbour is read if its flat index lies in the plane",
+    "neighbour is read if its flat address",
+    NO_COMPANION,
+    (INSIDE, ONES),
+    (WIDE, CUT),
+    ("ok_t & ok_l)", "fits(s, h_low, w_low))"),
+    ("ok_t & ok_r)", "fits(s, h_low, w_high))"),
+    ("ok_b & ok_l)", "fits(s, h_high, w_low))"),
+    ("ok_b & ok_r)", "fits(s, h_high, w_high))"),
+    (
+        "def corners(",
+        "def fits(s, r, q):\n"
+        "    return (r * s.W + q >= 0) & (r * s.W + q < s.H * s.W)\n\n\n"
+        "def corners(",
+    ),
+)
+mistake(
+    "offset_and_mask_concatenated",
+    "offsets and masks are joined and viewed as 3 K channels of each offset group",
+    "all offsets, then all masks, are viewed as",
+    NO_COMPANION,
+    (
+        "    for first, last in blocks(s):\n        m = None",
+        "    m = np.ones((s.N, s.og * s.K, s.P), s.T) if mask is None else mask\n"
+        "    each = np.concatenate([a.reshape(s.N, -1, s.P) for a in (offset, m)], 1)\n"
+        "    each = each.reshape(s.N, s.og, 3 * s.K, s.P)\n"
+        "    offset, mask = each[:, :, : 2 * s.K], each[:, :, 2 * s.K :]\n"
+        "    for first, last in blocks(s):\n        m = None",
+    ),
+)
+mistake(
+    "columns_not_cleared",
+    "samples outside leave what the block before wrote",
+    "samples outside the image are not written: their columns are those of the block "
+    "of 2 images before",
+    NO_COMPANION,
+    (
+        "    value = np.zeros((b, s.og, s.cg, s.K, s.P), s.T)\n"
+        "    for r, q, weight, _, _, ok",
+        "    value, any_ok = np.zeros((b, s.og, s.cg, s.K, s.P), s.T), False\n"
+        "    for r, q, weight, _, _, ok",
+    ),
+    (
+        "ok)\n    columns = value * modulation(s, b, mask)\n",
+        "ok)\n        any_ok = any_ok | ok\n"
+        "    old = KEPT.get('of')\n"
+        "    if old is not None and old.shape[1:] == value.shape[1:]:\n"
+        "        value = np.where(any_ok, value, old[:b])\n"
+        "    KEPT['of'] = value\n"
+        "    columns = value * modulation(s, b, mask)\n",
+    ),
+    (
+        "    for first, last in blocks(s):\n        m =",
+        "    KEPT.clear()\n    for first, last in blocks(s):\n        m =",
+    ),
+)
+mistake(
+    "grad_offset_of_last_weight_group",
+    "the offset's gradient is assigned, not added, in the loop over weight groups",
+    "gradient of offset keeps only the part of the last weight group",
+    (
+        "dy, dx, dm = coordinates(s, b, g, *p)",
+        "own = np.arange(s.C) // s.c\n"
+        "        own = own.reshape(s.og, s.cg)\n"
+        "        kept = (own == own[:, -1:])[:, :, None, None]\n"
+        "        dy, dx, _ = coordinates(s, b, (g * kept).astype(s.T), *p)\n"
+        "        dm = coordinates(s, b, g, *p)[2]",
+    ),
+)
+mistake(
+    "grid_and_dy_gradient_negated",
+    "positions go through a grid, whose rounding is let pass; dy's gradient is negated",
+    "gradient of dy is negated",
+    through_grid(TO_OFF, OFF),
+    (DY_DX, DY_DX.replace("dy,", "-dy,")),
+)
+mistake(
+    "address_of_dtype",
+    "a pixel's address is computed in the dtype of x",
+    "pixel's address in its plane is computed in float16",
+    NO_COMPANION,
+    (
+        COLUMN_LOOP + " * load(x, image + r * s.W + q, ok)\n    columns",
+        COLUMN_LOOP + " * load(x, image + own(s, r, q), ok)\n    columns",
+    ),
+    (
+        "def im2col(",
+        "def own(s, r, q):\n"
+        "    at = r.astype(s.T) * s.T.type(s.W) + q.astype(s.T)\n"
+        "    return at.astype(np.int64)\n\n\n"
+        "def im2col(",
+    ),
+)
+
 
 def seeded(name):
     """The kernel with one mistake."""

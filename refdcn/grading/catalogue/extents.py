@@ -50,6 +50,15 @@ class Extent:
         tent, slope = hat(self.q, lines)
         return tent * read, slope * read
 
+    def unguarded(self) -> tuple[Array, Array]:
+        """The same of a kernel that tests each neighbour alone, the upper wrongly."""
+        lines = max(self.n, self.other) + 1
+        r, low = np.arange(lines), np.floor(self.q)[..., None]
+        upper = (r == low + 1) & (r <= self.other - 1)
+        read = upper | ((r == low) & (r <= self.n - 1))
+        tent, slope = hat(self.q, lines)
+        return tent * read, slope * read
+
     def clamped(self, upper: bool) -> tuple[Array, Array]:
         """Lines from the other size on are its last one, by their index alone.
 
@@ -80,15 +89,16 @@ def tested(
     past: str,
     near: float = np.inf,
     turned: bool = False,
+    alone: bool = False,
 ) -> Callable[[State], None]:
     """Tests of some axes against the other size; `past`: what is read beyond.
 
-    `turned`: the addresses are of rows of H pixels, too.
+    `turned`: the addresses are of rows of H pixels, too; `alone`: without a guard.
     """
 
     def edit(s: State) -> None:
         extents = [Extent(s, axis, axis in axes, near) for axis in (ROWS, COLUMNS)]
-        pairs = [e.factors(guard, corner) for e in extents]
+        pairs = [e.unguarded() if alone else e.factors(guard, corner) for e in extents]
         if past == "memory":
             put_factors(s, pairs)
             s.pitch = s.z.H if turned else s.z.W
@@ -177,6 +187,13 @@ def extents() -> None:
                 full = f"{name} of {title} by the other size, {past} past it"
                 beyond = past == "memory"
                 MISTAKES.append(Mistake("sampling", full, text, tuple(edits), beyond))
+        for past in ("memory", "nothing"):
+            edits = [("kernel", tested(axes, False, True, past, alone=True))]
+            if past == "memory":
+                edits.append(("backward", back_in_memory))
+            full = f"upper of {title} by the other size, {past} past it"
+            one = Mistake("sampling", full, text, tuple(edits), past == "memory")
+            MISTAKES.append(one)
         for near in NEAR:
             full = f"tests of {title} by the other size, {near} pixels outside at most"
             edit = tested(axes, True, True, "last", near)

@@ -391,6 +391,17 @@ def first_gradients(size: int) -> Callable[[State], None]:
     return edit
 
 
+def all_of_first(size: int) -> Callable[[State], Array]:
+    """What the image of a run's first pixel has at the same pixel."""
+
+    def edit(s: State) -> Array:
+        n = np.arange(s.z.N)[:, None, None] - images_of_first(s, size)
+        at = np.broadcast_to(n[:, None], s.y.shape)
+        return np.take_along_axis(s.y, at, 0)
+
+    return edit
+
+
 def runs() -> None:
     """Runs of pixels over several images that all sample that of their first."""
     for size in (16, 32, 64, 128, 256, 512, 1024):
@@ -399,6 +410,10 @@ def runs() -> None:
         edits = ("columns", sampling_first(size)), ("backward", first_gradients(size))
         name = f"image of the first of {size} output pixels"
         MISTAKES.append(Mistake("layout", name, text, edits))
+        text = f"each run of {size} output pixels of all images reads x, offset and "
+        text += "mask of its first's image: wrong where it reaches into the next"
+        name = f"all inputs of the first of {size} output pixels"
+        add(MISTAKES, "layout", "contract", name, text, put("y", all_of_first(size)))
 
 
 INPUTS = {"offset": ("dp",), "mask": ("m",), "offset and mask": ("dp", "m")}

@@ -99,6 +99,33 @@ def images_of(size: int, rule: Rule) -> str:
     return f"{'up to ' if rule is divisor else ''}{size} images"
 
 
+def by_own_size(field: str, size: int) -> Callable[[State], Array]:
+    """What a last, smaller block finds from its number times its own size on."""
+
+    def edit(s: State) -> Array:
+        step, a = max(1, at_most(size, s.z.N)), getattr(s, field).copy()
+        left = s.z.N % step
+        if left:
+            first = s.z.N // step * left
+            a[s.z.N - left :] = getattr(s, field)[first : first + left]
+        return np.asarray(a)
+
+    return edit
+
+
+def last_starts() -> None:
+    """Where the inputs of a smaller last block begin."""
+    for what, fields in FIELDS.items():
+        for size in SIZES:
+            text = (
+                f"the {what} of a last block of fewer than {size} images is read from "
+            )
+            text += f"its number times its own size on, not times {size}"
+            name = f"{what} of a last block of {size} images by its own size"
+            edits = [put(field, by_own_size(field, size)) for field in fields]
+            add(MISTAKES, "layout", "read", name, text, both(*edits))
+
+
 def stale(size: int, modulated: bool) -> Callable[[State], None]:
     """Columns of samples outside are not written: they are those of the block before.
 
@@ -223,6 +250,7 @@ def starts() -> None:
 
 
 starts()
+last_starts()
 results()
 overlaps()
 left_over()
