@@ -238,6 +238,13 @@ def test_what_came_instead_is_told():
         "each wrong value of y is the right one of another element (only ow differs): "
         "y[0, 0, 0, 30] has that of y[0, 0, 0, 29]"
     )
+    alike = np.repeat(drawn[..., :1], drawn.shape[-1], -1)  # along ow, all are the same
+    alike = np.concatenate([alike, 1 + alike])
+    first = np.concatenate([alike[:1], alike[:1], alike[2:]])
+    two = replace(case, kind="bound", x=np.concatenate([case.x] * 2))
+    two = replace(two, offset=np.concatenate([case.offset] * 2))
+    fact = changes.taken("y", [(two, first, alike, first != alike)])
+    assert fact is not None and fact.measured["along"] == ["n"]
     more = want + np.arange(want.shape[1])[:, None, None] * np.arange(33)
     (fact,) = changes.law_of_values("y", [(case, more, want, more != want)])
     assert fact_text(fact) == "what is added to y depends on o and ow alone"

@@ -166,40 +166,56 @@ def limited(target: str, calls: list[Wrong]) -> Fact | None:
 
 
 def taken(target: str, calls: list[Wrong]) -> Fact | None:
-    """The right values of other elements of the same call, wherever they are."""
+    """The right values of other elements of the same call, along the fewest axes."""
     drawn = [c for c in calls if c[0].kind == "bound"]  # small whole numbers repeat
-    axes: set[int] = set()
-    example: dict[str, list[int]] = {}
-    odds = 0.0
-    for case, got, want, bad in drawn:
-        shape = result_shape(Judged(case, target, None))
-        found = nearest_of(got[bad], want.reshape(-1))
-        if found is None:
+    labels = RESULT_AXES[target]
+    every = range(len(labels))
+    for n in every:
+        for axes in combinations(every, n + 1):
+            found = [found_along(target, call, axes) for call in drawn]
+            pairs = [pair for pair in found if pair is not None]
+            odds = sum(
+                len(here) * log(min(1.0, 4e-6 * within)) for here, _, within in pairs
+            )
+            if len(pairs) < max(1, len(found)) or not odds < ACCIDENT:
+                continue
+            here, there, _ = pairs[0]
+            example = {"at": here[0].tolist(), "is that of": there[0].tolist()}
+            along = [labels[k] for k in axes]
+            return Fact("exchanged values", target, {"along": along} | example)
+    return None
+
+
+AT_ONCE = 2**20  # pairs of elements that are compared
+
+
+def found_along(
+    target: str, call: Wrong, axes: tuple[int, ...]
+) -> tuple[Array, Array, int] | None:
+    """The wrong elements, and those along some axes whose right values they have.
+
+    With the number of elements among which each was found; None if one is not.
+    """
+    case, got, want, bad = call
+    shape = result_shape(Judged(case, target, None))
+    got, want, bad = (a.reshape(shape) for a in (got, want, bad))
+    others = [k for k in range(len(shape)) if k not in axes]
+    index = np.arange(want.size).reshape(shape).transpose(*others, *axes)
+    within = int(np.prod([shape[k] for k in axes]))
+    lines = index.reshape(-1, within)
+    here = np.argwhere(bad)
+    line = np.empty(want.size, int)
+    line[lines] = np.arange(len(lines))[:, None]
+    own, flat, scale = line[np.flatnonzero(bad)], want.reshape(-1), np.abs(want).max()
+    there, step = [], max(1, AT_ONCE // within)
+    for first in range(0, len(own), step):
+        mine = lines[own[first : first + step]]
+        off = np.abs(flat[mine] - got[bad][first : first + step, None])
+        if not (off.min(1) <= 1e-6 * scale).all():
             return None
-        odds += np.count_nonzero(bad) * log(min(1.0, 4e-6 * want.size))
-        here = np.argwhere(bad.reshape(shape))
-        there = np.stack(np.unravel_index(found, shape), 1)
-        axes |= set(map(int, np.flatnonzero((here != there).any(0))))
-        pair = {"at": here[0].tolist(), "is that of": there[0].tolist()}
-        example = example or pair
-    if not axes or not odds < ACCIDENT:
-        return None
-    labels = [RESULT_AXES[target][axis] for axis in sorted(axes)]
-    return Fact("exchanged values", target, {"along": labels} | example)
-
-
-def nearest_of(values: Array, among: Array) -> Array | None:
-    """Which of `among` each value is; None where one is none of them."""
-    if len(among) < 2:
-        return None
-    order = np.argsort(among)
-    place = np.clip(np.searchsorted(among[order], values), 1, len(among) - 1)
-    two = np.stack([order[place - 1], order[place]])
-    off = np.abs(among[two] - values)
-    found = np.where(off[0] <= off[1], two[0], two[1])
-    if not (off.min(0) <= 1e-6 * np.abs(among).max(initial=0)).all():
-        return None
-    return np.asarray(found)
+        there.append(mine[np.arange(len(mine)), off.argmin(1)])
+    at = np.concatenate(there)
+    return here, np.stack(np.unravel_index(at, shape), 1), within
 
 
 def nearly(target: str, calls: list[Wrong]) -> Fact | None:
