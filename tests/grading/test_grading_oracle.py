@@ -95,3 +95,15 @@ def test_double_double_is_not_float64():
     exact = (Fraction(1 / 3) + Fraction(1e-17)) ** 2
     error = abs(Fraction(float(high[0])) + Fraction(float(low[0])) - exact)
     assert error < Fraction(1, 2**100) and low[0] != 0
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_slopes_along_one_axis_are_the_definition_s_gradients(axis):
+    """The oracle computes no other gradient for the cells beside an integer."""
+    rng = np.random.default_rng(3)
+    for offsets in ("border", "integer"):
+        case = draw_case(rng, drawn(rng, N=2), "float64", "random", offsets)
+        inputs = oracle.widened(case)
+        got = oracle.along_axis(case.grad_y, inputs[:4], case, axis)
+        want = oracle.gradients(case)[1].reshape(*got.shape[:3], 2, *got.shape[3:])
+        assert np.array_equal(got, want[:, :, :, axis])

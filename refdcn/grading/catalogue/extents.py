@@ -187,13 +187,10 @@ def extents() -> None:
                 full = f"{name} of {title} by the other size, {past} past it"
                 beyond = past == "memory"
                 MISTAKES.append(Mistake("sampling", full, text, tuple(edits), beyond))
-        for past in ("memory", "nothing"):
-            edits = [("kernel", tested(axes, False, True, past, alone=True))]
-            if past == "memory":
-                edits.append(("backward", back_in_memory))
-            full = f"upper of {title} by the other size, {past} past it"
-            one = Mistake("sampling", full, text, tuple(edits), past == "memory")
-            MISTAKES.append(one)
+        made = tested(axes, False, True, "memory", alone=True)
+        edits = [("kernel", made), ("backward", back_in_memory)]
+        full = f"upper of {title} by the other size, memory past it"
+        MISTAKES.append(Mistake("sampling", full, text, tuple(edits), True))
         for near in NEAR:
             full = f"tests of {title} by the other size, {near} pixels outside at most"
             edit = tested(axes, True, True, "last", near)

@@ -462,6 +462,10 @@ def explain(
         if known:  # made in some calls alone, in all gradients
             mine.append(Explanation((t,), known))
             continue
+        alone = explained_alone(sets[t], kinds, each, given)
+        if alone is not None:
+            mine.append(alone)
+            continue
         part = explain_one(sets[t], kinds + shared, each, given)
         sure = without_rivals(part, right, kinds, given, predictions)
         if sure is None:  # rather of its own, in some calls alone
@@ -469,6 +473,24 @@ def explain(
             sure = sure if sure.survivors else of_these(part)
         mine.append(sure if len(made) > 1 else of_these(sure))
     return [*parts, *as_one(mine)]
+
+
+def explained_alone(
+    sets: Sets, kinds: Sequence[Mistake], predictions: int, given: Combination
+) -> Explanation | None:
+    """A gradient by mistakes of its own, in all calls: then no other row is asked.
+
+    One that all gradients share is the same function in this one, or spoils others;
+    not to ask saves most of a search.
+    """
+    if not sets.strict:
+        return None
+    one = [(*given, m) for m in kinds]
+    alive, _ = survivors(sets.strict, one, Budget(predictions))
+    if not alive:
+        return None
+    targets = tuple(dict.fromkeys(c.target for c in sets.strict))
+    return Explanation(targets, tuple(s[len(given) :] for s in alive))
 
 
 def of_backward(

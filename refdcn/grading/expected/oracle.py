@@ -84,18 +84,29 @@ def one_sided(case: Case, axis: int) -> tuple[Array, Array]:
     below and above the nearest integer it is that cell's; [N, offset_groups,
     K, H_out, W_out] each.
     """
-    q = positions(case)[axis]
-    sides = []
+    assert case.grad_y is not None
+    q, sides = positions(case)[axis], []
+    grad_y = case.grad_y.astype(np.float64)
     for half in (-0.5, 0.5):
-        moved = widened(case)
+        moved = widened(case)[:4]
         dp = moved[1].reshape(offset_shape(case.sizes))
         dp[:, :, :, axis] += np.round(q) + half - q
-        assert case.grad_y is not None
-        grads = formula.deform_conv2d_grad(
-            case.grad_y.astype(np.float64), *moved, **case.windows
-        )
-        sides.append(grads[1].reshape(dp.shape)[:, :, :, axis])
+        sides.append(along_axis(grad_y, moved, case, axis))
     return sides[0], sides[1]
+
+
+def along_axis(grad_y: Array, inputs: list[Any], case: Case, axis: int) -> Array:
+    """deform_conv2d_grad's grad_dy or grad_dx alone, by the same lines.
+
+    A test holds it to them; all five gradients took four times as long.
+    """
+    x, tents_y, tents_x, dm, w = formula.by_group(*inputs, **case.windows)
+    go = grad_y.reshape(len(x), *w.shape[:2], *grad_y.shape[2:])
+    G = np.einsum("bock,nbouv->nbckuv", w, go)
+    (tent_y, slope_y), (tent_x, slope_x) = tents_y, tents_x
+    pair = (slope_y, tent_x) if axis == 0 else (tent_y, slope_x)
+    sloped = formula.sample(x, *pair)
+    return np.asarray((G.reshape(sloped.shape) * dm * sloped).sum(2))
 
 
 def border(case: Case, rule: str) -> Case:
