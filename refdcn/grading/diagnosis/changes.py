@@ -172,12 +172,11 @@ def taken(target: str, calls: list[Wrong]) -> Fact | None:
     every = range(len(labels))
     for n in every:
         for axes in combinations(every, n + 1):
-            found = [found_along(target, call, axes) for call in drawn]
-            pairs = [pair for pair in found if pair is not None]
+            pairs = pairs_along(target, drawn, axes)
             odds = sum(
                 len(here) * log(min(1.0, 4e-6 * within)) for here, _, within in pairs
             )
-            if len(pairs) < max(1, len(found)) or not odds < ACCIDENT:
+            if not pairs or not odds < ACCIDENT:
                 continue
             here, there, _ = pairs[0]
             example = {"at": here[0].tolist(), "is that of": there[0].tolist()}
@@ -186,12 +185,24 @@ def taken(target: str, calls: list[Wrong]) -> Fact | None:
     return None
 
 
+Pairs = tuple[Array, Array, int]
+
+
+def pairs_along(target: str, calls: list[Wrong], axes: tuple[int, ...]) -> list[Pairs]:
+    """Of each call; none if one has a value that is no other element's."""
+    pairs: list[Pairs] = []
+    for call in calls:
+        found = found_along(target, call, axes)
+        if found is None:
+            return []
+        pairs.append(found)
+    return pairs
+
+
 AT_ONCE = 2**20  # pairs of elements that are compared
 
 
-def found_along(
-    target: str, call: Wrong, axes: tuple[int, ...]
-) -> tuple[Array, Array, int] | None:
+def found_along(target: str, call: Wrong, axes: tuple[int, ...]) -> Pairs | None:
     """The wrong elements, and those along some axes whose right values they have.
 
     With the number of elements among which each was found; None if one is not.
