@@ -114,3 +114,10 @@ def test_a_path_is_told_where_drawn_calls_do_not_have_it_by_chance():
     assert path_of([alone] * 6, [alone] * 5 + [several] * 40) == "for one image"
     assert path_of([alone] * 6, [alone] * 40 + [several] * 6) == ""
     assert path_of([alone, several], [several] * 40) == ""
+
+
+def test_samples_that_vanish_inside_are_no_law_of_taps():
+    """Group 0 has no mask left; what group 1 reads looks like another dilation."""
+    edits = BY_NAME["offset and mask concatenated"].edits
+    facts = [f for f in probes.kernel_taps(call(*edits), "float32") if not f.right]
+    assert facts and not any(f.measured["affine"] for f in facts)

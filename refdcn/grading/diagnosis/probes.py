@@ -121,26 +121,30 @@ def tap_positions(call: Call, dtype: str, sizes: Sizes) -> list[Fact]:
         return []
     _, _, _, u, v = np.indices(seen.rows.shape)
     i, j = np.divmod(np.indices(seen.rows.shape)[2], sizes.K_w)
-    terms = np.stack([np.ones_like(u), u, v, i, j], -1)[seen.safe]
+    terms = np.stack([np.ones_like(u), u, v, i, j], -1)
+    wants = [np.broadcast_to(want, seen.rows.shape) for want in base(sizes)]
+    laws = [
+        law_of_places(terms, got, want, seen.safe)
+        for got, want in zip(seen[1:3], wants, strict=True)
+    ]
+    places = [terms @ law.fit for law in laws]
+    lost = all(k.affine for k in laws) and loses_samples(seen, places, sizes)
     facts = []
-    wants = zip(("row", "column"), seen[1:3], base(sizes), strict=True)
-    lost = loses_samples(seen, sizes)
-    for axis, (name, got, want) in enumerate(wants):
-        got, want = got[seen.safe], np.broadcast_to(want, got.shape)[seen.safe]
-        if np.allclose(got, want, atol=1e-3):
+    for axis, (name, law) in enumerate(zip(("row", "column"), laws, strict=True)):
+        if law.right:
             facts.append(found_right("taps", name))
             continue
-        fit, *_ = np.linalg.lstsq(terms, got, rcond=None)
-        affine = np.abs(terms @ fit - got).max() < 1e-3 and not lost
+        affine = law.affine and not lost
         defined = {
             "1": -sizes.padding[axis],
             f"o{'hw'[axis]}": sizes.stride[axis],
             "ij"[axis]: sizes.dilation[axis],
         }
-        measured: dict[str, Any] = {"affine": bool(affine)}
+        measured: dict[str, Any] = {"affine": affine}
         if affine:
-            measured |= nonzero(dict(zip(TERMS, fit.tolist(), strict=True)))
-            measured |= grid_scale(got, want, (sizes.H, sizes.W)[axis])
+            measured |= nonzero(dict(zip(TERMS, law.fit.tolist(), strict=True)))
+            found = seen[1 + axis][seen.safe], wants[axis][seen.safe]
+            measured |= grid_scale(*found, (sizes.H, sizes.W)[axis])
         rank = Rank.CAUSE if affine else Rank.VAGUE
         where: dict[str, Any] = {
             "kernel": [sizes.K_h, sizes.K_w],
@@ -151,16 +155,31 @@ def tap_positions(call: Call, dtype: str, sizes: Sizes) -> list[Fact]:
     return facts
 
 
-def loses_samples(seen: Tomography, sizes: Sizes) -> bool:
-    """Whether some samples well inside read nothing though others of their tap do.
+class Law(NamedTuple):
+    """Where samples lie along one axis, by `TERMS`; whether that is all, and due."""
+
+    fit: Array
+    affine: bool
+    right: bool
+
+
+def law_of_places(terms: Array, got: Array, want: Array, safe: Array) -> Law:
+    """The law of the samples that are safe."""
+    fit, *_ = np.linalg.lstsq(terms[safe], got[safe], rcond=None)
+    affine = np.abs(terms[safe] @ fit - got[safe]).max() < 1e-3
+    return Law(fit, bool(affine), np.allclose(got[safe], want[safe], atol=1e-3))
+
+
+def loses_samples(seen: Tomography, places: Sequence[Array], sizes: Sizes) -> bool:
+    """Whether some samples read nothing that lie inside by the laws of both axes.
 
     Then what is read follows more than where taps lie.
     """
-    by, bx = (np.broadcast_to(a, seen.coverage.shape) for a in base(sizes))
-    middle = (by >= 5) & (by <= sizes.H - 7) & (bx >= 5) & (bx <= sizes.W - 7)
-    dark = middle & (np.abs(seen.coverage) < 1e-3)
-    lit = (middle & ~dark).any((0, 1, 3, 4))
-    return bool((dark.any((0, 1, 3, 4)) & lit).any())
+    inside = [
+        (q >= 1) & (q <= n - 2) for q, n in zip(places, (sizes.H, sizes.W), strict=True)
+    ]
+    dark = np.abs(seen.coverage) < 1e-3
+    return bool((dark & inside[0] & inside[1]).any())
 
 
 def nonzero(fit: dict[str, float]) -> dict[str, float]:
