@@ -125,7 +125,7 @@ def cause_texts(d: Diagnosis) -> Iterator[str]:
     causes = {f.kind for f in d.faults if f.rank <= Rank.CAUSE}
     # Else it follows from the cause, if it is not of sizes that a probe does not vary.
     sure = d.place.exact or not causes or "values" in causes or of_shapes(d.place)
-    sure = sure or (d.place.holds and "acts as" in causes)  # a law of some values alone
+    sure = sure or (d.place.holds and any(map(of_some_values, d.faults)))
     where = located(d.place) if d.places and sure else ""
     path = next((f.where["path"] for f in d.faults if "path" in f.where), "")
     if path and not where and not limited:
@@ -144,6 +144,11 @@ PATHS = (
     *("mask given", "bias given", "kernel 3x3", "kernel above 3"),
     *("strides equal", "paddings equal", "dilations equal"),
 )
+
+
+def of_some_values(f: Fact) -> bool:
+    """Whether it is a law of x, which no kernel changes: of the values that failed."""
+    return f.kind == "acts as" and f.subject == "x" and f.rank == Rank.CAUSE
 
 
 def of_shapes(place: Place) -> bool:
