@@ -44,10 +44,15 @@ def recheck(
         return list(findings), ()
     dtype = doubtful[0].case.x.dtype.name
     call, _ = calls_of(runner)
+    is_wrong = any(f.verdict is Verdict.WRONG for f in findings)
     with np.errstate(all="ignore"):
         steps = resolution.position_steps(call, dtype)
         bits = [f for f in resolution.bits(call, dtype) if not f.right]
-        unlike = unlike_rounding(runner, findings, doubtful, dtype)
+        unlike = unlike_rounding(runner, doubtful, dtype)
+        if (
+            not is_wrong
+        ):  # else the search for what is wrong finds it: this took as long
+            unlike += listed(findings, doubtful, dtype)
     limited = {f.subject for f in bits}
     measured = measured_step(limited, steps)
     with np.errstate(all="ignore"):
@@ -57,7 +62,7 @@ def recheck(
     causes = sharpened(doubtful, measured)
     coarse = [s for s in steps if s.fixed and max(s.at) > 1.01 * TEXTURE]
     proofs = [*(s.fact for s in coarse), *unlike]
-    if any(f.verdict is Verdict.WRONG and not is_doubtful(f) for f in findings):
+    if is_wrong:
         # Lost bits are no cause of values that no rounding explains.
         bits = [replace(f, rank=Rank.RELATION) for f in bits]
     facts = tuple(proofs or [*(s.fact for s in steps), *bits])
@@ -114,17 +119,23 @@ def kept_of(findings: Sequence[Finding]) -> str:
 
 
 def unlike_rounding(
-    runner: Runner, findings: Sequence[Finding], doubtful: Sequence[Finding], dtype: str
+    runner: Runner, doubtful: Sequence[Finding], dtype: str
 ) -> list[Fact]:
-    """What no rounding does: another power, another scale, a listed mistake."""
+    """What no rounding does: another power, another scale."""
     call, grads = calls_of(runner)
     if all(f.target == "y" for f in doubtful):
         grads = None
     case = sweeps.drawn(sweeps.Plan(), dtype, 3, "powers")
     facts = list(relations.degrees(call, grads, case, {}).values())
     facts += [f for f in probes.run_all(call, dtype) if f.kind == "acts as"]
-    unlike = [f for f in facts if not f.right]
-    budget = Budget(RECHECK_PREDICTIONS)
+    return [f for f in facts if not f.right]
+
+
+def listed(
+    findings: Sequence[Finding], doubtful: Sequence[Finding], dtype: str
+) -> list[Fact]:
+    """Listed mistakes that explain, to the last bit, what seemed imprecise."""
+    unlike, budget = list[Fact](), Budget(RECHECK_PREDICTIONS)
     for target in dict.fromkeys(f.target for f in doubtful):
         found = clues(findings, target, dtype)
         kinds = [m for m in CATALOGUE if (m.kind == "gradients") == (target != "y")]
