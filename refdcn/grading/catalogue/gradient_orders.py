@@ -14,11 +14,10 @@ from refdcn.grading.catalogue.apart import known
 from refdcn.grading.catalogue.blocks import of_grad_y_as, own_bias
 from refdcn.grading.catalogue.layout import ORDERS, VIEWS, WEIGHT_AXES, spelled
 from refdcn.grading.catalogue.mistake import Mistake
-from refdcn.grading.catalogue.steps import State, backward, copied, upstream
+from refdcn.grading.catalogue.steps import State, upstream
 from refdcn.grading.expected.case import Array
 
 MISTAKES: list[Mistake] = []
-EACH = "x", "offset", "weight", "mask", "bias"
 
 
 def gradient(name: str, text: str, edit: Callable[[State], None], of: str) -> None:
@@ -176,7 +175,7 @@ READ: dict[str, tuple[str, Callable[[State], Array]]] = {
         lambda s: s.grad_y[..., ::-1],
     ),
 }
-OLDER = "channels last"  # has rows of its own for bias and weight
+OLDER = "channels last"  # the bias has a row of its own for it
 NO_CHANNELS = "column by column", "rows reversed", "columns reversed"  # sums are alike
 
 
@@ -190,32 +189,25 @@ def reading(f: Callable[[State], Array]) -> Callable[[State], None]:
     return edit
 
 
-def of_read(of: str, f: Callable[[State], Array]) -> Callable[[State], None]:
-    """One gradient alone of a grad_y that is read so."""
+def bias_of(f: Callable[[State], Array]) -> Callable[[State], None]:
+    """The gradient of the bias of a grad_y that is read so."""
 
     def edit(s: State) -> None:
         go = f(s).reshape(s.grad_y.shape)
-        if of in ("bias", "weight"):
-            s.grads[of] = of_grad_y_as(s, go, of)
-            return
-        other = copied(s)
-        other.grad_y = go
-        for step in (upstream, backward):
-            step(other)
-        s.grads[of] = other.grads[of]
+        s.grads["bias"] = of_grad_y_as(s, go, "bias")
 
     return edit
 
 
 def grad_y() -> None:
-    """All gradients, and each alone."""
+    """All gradients but the bias's, which is a sum of its own, and that one."""
     for name, (text, f) in READ.items():
         edits = ("upstream", reading(f)), ("backward", own_bias)
         MISTAKES.append(Mistake("gradients", f"grad_y {name}", text, edits))
-        for of in ("bias",) * (name not in (OLDER, *NO_CHANNELS)):
-            said = f"in the gradient of {of}, {text}"
-            made = (("backward", of_read(of, f)),)
-            one = Mistake("gradients", f"d {of} of grad_y {name}", said, made)
+        if name not in (OLDER, *NO_CHANNELS):
+            said = f"in the gradient of bias, {text}"
+            made = (("backward", bias_of(f)),)
+            one = Mistake("gradients", f"d bias of grad_y {name}", said, made)
             MISTAKES.append(one)
 
 

@@ -300,14 +300,16 @@ WAYS: dict[str, tuple[str, Callable[[Array], Array]]] = {
     "by {} in reverse": ("has its {}s in reverse order", backwards),
 }
 SEEN = {  # by a probe, which says to which image a gradient goes
-    *("added to the first {}", "written over the first {}", "of the next {}"),
+    "added to the first {}",
+    "written over the first {}",
+    "of the next {}",
     "by {} in reverse",
 }
 NAMED = {  # by older rows
-    *(("x", "offset group", "of the first {} alone"),),
-    *(("offset", "offset group", "of the first {} alone"),),
-    *(("mask", "offset group", "of the first {} for all"),),
-    *(("weight", "weight group", "of the first {} for all"),),
+    ("x", "offset group", "of the first {} alone"),
+    ("offset", "offset group", "of the first {} alone"),
+    ("mask", "offset group", "of the first {} for all"),
+    ("weight", "weight group", "of the first {} for all"),
 }
 
 

@@ -98,7 +98,7 @@ def one_sided(case: Case, axis: int) -> tuple[Array, Array]:
 def along_axis(grad_y: Array, inputs: list[Any], case: Case, axis: int) -> Array:
     """deform_conv2d_grad's grad_dy or grad_dx alone, by the same lines.
 
-    A test holds it to them; all five gradients took four times as long.
+    A test holds it to them; all five gradients took twice as long.
     """
     x, tents_y, tents_x, dm, w = formula.by_group(*inputs, **case.windows)
     go = grad_y.reshape(len(x), *w.shape[:2], *grad_y.shape[2:])
