@@ -175,7 +175,8 @@ READ: dict[str, tuple[str, Callable[[State], Array]]] = {
         lambda s: s.grad_y[..., ::-1],
     ),
 }
-OLDER = "channels last"  # the bias has a row of its own for it
+# For which the bias has rows elsewhere, of the same function.
+ELSEWHERE = "channels last", "of group 0", "of groups reversed"
 NO_CHANNELS = "column by column", "rows reversed", "columns reversed"  # sums are alike
 
 
@@ -204,7 +205,7 @@ def grad_y() -> None:
     for name, (text, f) in READ.items():
         edits = ("upstream", reading(f)), ("backward", own_bias)
         MISTAKES.append(Mistake("gradients", f"grad_y {name}", text, edits))
-        if name not in (OLDER, *NO_CHANNELS):
+        if name not in (*ELSEWHERE, *NO_CHANNELS):
             said = f"in the gradient of bias, {text}"
             made = (("backward", bias_of(f)),)
             one = Mistake("gradients", f"d bias of grad_y {name}", said, made)
